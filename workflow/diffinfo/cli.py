@@ -1,0 +1,62 @@
+"""What every ``python -m diffinfo.<stage>`` shares: arguments from signatures, one-sentence errors, progress bars."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO, TypeVar, cast
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+log = logging.getLogger("diffinfo")
+
+
+class UserError(Exception):
+    """A fault the user can mend: the message names the file, the key, the value and the remedy."""
+
+
+def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], positional: bool = False) -> None:
+    """Call a stage with arguments parsed from the command line; print a UserError as one sentence and exit 1."""
+    from jsonargparse import auto_cli
+
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        auto_cli(components, as_positional=positional)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+class _Lines:
+    """A log file in place of a terminal: tqdm's redrawn bar becomes sparse lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        text = text.strip("\r\n ")
+        if text:
+            self.stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a bar and an ETA: redrawn on a terminal, a line every 20 s in a log file."""
+    terminal = sys.stderr.isatty()
+    return cast(
+        "Iterator[T]",
+        tqdm(
+            items,
+            desc=what,
+            total=total,
+            file=sys.stderr if terminal else cast("TextIO", _Lines(sys.stderr)),
+            mininterval=0.2 if terminal else 20.0,
+            dynamic_ncols=terminal,
+            ascii=not terminal,
+        ),
+    )
