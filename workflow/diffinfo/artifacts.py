@@ -133,6 +133,18 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             reply=_TEXT,
         ),
     ),
+    # Arena-Hard questions with the baseline's answer; WildBench tasks with their checklist
+    "benchmark": (
+        1,
+        _schema(
+            benchmark=_TEXT,
+            prompt_id=_TEXT,
+            messages=_MESSAGES,
+            tag=_TEXT,
+            checklist=pa.list_(_TEXT),
+            baseline=_maybe(_TEXT),
+        ),
+    ),
     "winrates": (
         1,
         _schema(
@@ -246,7 +258,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
     """Read a table of ``kind``.
 
     Raises:
-        ArtifactError: in one sentence, when the file is missing, truncated, of another kind or version, or has other columns.
+        ArtifactError: when the file is missing, truncated, of another kind or version, or has other columns.
     """
     path = Path(path)
     version, schema = SCHEMAS[kind]
@@ -263,7 +275,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
     if wrong:
         raise ArtifactError(f"{path}: the '{kind}' column(s) {', '.join(wrong)} are missing or of another type.")
     _check_nulls(table.cast(schema) if table.schema.names == schema.names else table, path)
-    frame = table.select(schema.names).to_pandas()
+    frame: pd.DataFrame = table.select(schema.names).to_pandas()
     for field in schema:  # lists come back as arrays: plain Python values are what callers work with
         if pa.types.is_list(field.type):
             plain: Callable[[Any], Any] = list if field.type == _MESSAGES else lambda ids: ids.tolist()

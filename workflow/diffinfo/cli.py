@@ -25,7 +25,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        auto_cli(components, as_positional=positional)
+        auto_cli(cast("Any", components), as_positional=positional)
     except UserError as error:
         sys.exit(f"error: {error}")
 

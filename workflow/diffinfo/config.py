@@ -1,0 +1,440 @@
+"""The configuration: every key, its type, its default and its limits. The only reader of YAML.
+
+``python -m diffinfo.config schema`` prints the JSON schema kept in workflow/schemas/config.schema.json;
+``python -m diffinfo.config check --file FILE --over FILE`` lists every fault.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffinfo.cli import UserError, run
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+
+FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
+METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
+
+
+class ConfigError(UserError):
+    """Every fault of a configuration, one line each."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+
+
+class World(_Model):
+    """The micro world: a small language, its models and its benchmarks, all made from one seed."""
+
+    seed: int = 42
+    corpus: Count = 40_000  # training texts of the base models
+    pairs: Count = 1024  # preference pairs (or prompts to sample) per dataset
+    test_prompts: Count = 1000  # held-out prompts per dataset
+    hidden: Annotated[int, Field(ge=16, multiple_of=16)] = 96
+    layers: Count = 2
+    base_steps: Count = 400
+    teacher_steps: Count = 700
+    reward_steps: Count = 300
+    arena_prompts: Count = 100
+    wildbench_tasks: Count = 64
+    qa_items: Count = 50  # per benchmark
+
+
+class Model(_Model):
+    """A Hugging Face folder to start from."""
+
+    source: str  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
+    revision: str | None = None
+    architecture: Literal["mistral", "gemma2", "reward"] | None = None  # only where source is "world"
+    chat_template: str | None = None  # hub id or folder whose chat template (and stop tokens) to use
+    chat_template_revision: str | None = None
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
+    billions: Positive  # parameters, for resources and the plan
+
+
+class Dataset(_Model):
+    """Where prompts or pairs come from."""
+
+    format: Literal["magpie", "ultrafeedback", "prompts"]  # "prompts": pairs are sampled and scored here
+    source: str  # "world", a hub id, or a local .parquet, .json or .jsonl file
+    revision: str | None = None
+    split: str = "train"
+    test_split: str | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
+    test_prompts: Count = 1000
+    limit: Count | None = None  # read at most this many rows
+    disjoint_from: list[str] = []  # drop prompts that these datasets hold too (by normalised text)
+    reward: Literal["multifaceted", "correctness"] = "multifaceted"  # what the world's writers are ranked by
+
+
+class Sampling(_Model):
+    """Candidate responses for datasets whose format is "prompts" (J.2)."""
+
+    model: str
+    n: Annotated[int, Field(ge=2)] = 5
+    temperature: Positive = 0.9
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 4096
+    seed: int = 42
+
+
+class Engine(_Model):
+    """What generates text."""
+
+    name: Literal["transformers", "vllm"] = "transformers"
+    batch_tokens: Count = 32_768  # prompt + completion tokens held at once (transformers)
+    tensor_parallel: Count = 1  # GPUs per model (vllm)
+
+
+class Sft(_Model):
+    """Supervised fine-tuning on the chosen responses (J.2)."""
+
+    epochs: Count = 1
+    batch_size: Count = 256
+    learning_rate: Positive = 5e-6
+    warmup_ratio: Share = 0.1
+    seed: int = 0
+
+
+class Preference(_Model):
+    """Preference optimisation (J.2)."""
+
+    epochs_per_job: Count = 5  # how many epochs one job trains, answers and judges
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-6
+    warmup_steps: Annotated[int, Field(ge=0)] = 150
+    max_grad_norm: Positive = 1.0
+    max_prompt_tokens: Count = 2048
+    max_tokens: Count = 4096
+    seed: int = 1
+    processes: Count = 1  # GPUs (or CPU processes) that train one model
+
+
+class Objectives(_Model):
+    """Hyper-parameters beside beta, which is part of a method's name."""
+
+    dpop_lambda: Positive = 50.0
+    cal_dpo_weight: Positive = 1.0  # its authors' two repositories say 0.5 and 1
+    slic_lambda: Positive = 1.0
+    simpo_gamma: Annotated[float, Field(ge=0)] = 1.0  # a margin, not the ratio gamma/beta
+
+
+class Training(_Model):
+    """How tokens are batched for training and scoring."""
+
+    micro_batch_tokens: Count = 16_384
+
+
+class Row(_Model):
+    """One model on one dataset: the methods trained and what is measured of them."""
+
+    model: str
+    dataset: str
+    methods: list[str] = Field(min_length=1)  # "dpo" means every beta of ``betas``; "dpo-b0.3" that one alone
+    measures: list[Literal["expected_reward", "entropy", "did", "benchmarks", "qa"]] = []
+
+
+class Entropy(_Model):
+    """Entropy of a policy (Table 1, Appendix K)."""
+
+    prompts: Count = 1000
+    samples: Annotated[int, Field(ge=2)] = 4
+    max_tokens: Count = 4096
+    seed: int = 42
+
+
+class Did(_Model):
+    """The DID proxy (Table 2, Appendix K)."""
+
+    prompts: Count = 40_000
+    decode: Literal["greedy", "sample"] = "greedy"
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-6
+    warmup_steps: Annotated[int, Field(ge=0)] = 150
+    dagger_below: Share = 0.5  # a cell whose beta'-accuracy is lower is marked with a dagger
+
+
+class ExpectedReward(_Model):
+    """Reward of held-out completions at each epoch (Figure 6)."""
+
+    decode: Literal["greedy", "sample"] = "sample"
+    max_tokens: Count = 4096
+    seed: int = 42
+
+
+class Judge(_Model):
+    """Who compares or grades answers."""
+
+    kind: Literal["reward-model", "openai"]  # the reward model turned into verdicts, or an OpenAI-compatible endpoint
+    model: str  # a key of ``models``, or the endpoint's model name
+    base_url: str = "https://api.openai.com/v1"
+    api_key_env: str = "OPENAI_API_KEY"  # name of the environment variable that holds the key
+    max_tokens: Count = 4096
+    concurrency: Count = 16
+    retries: Count = 6
+
+
+class ArenaHard(_Model):
+    """Arena-Hard v0.1 (EVAL: logic of lmarena/arena-hard-auto)."""
+
+    questions: str = "world"  # "world", or a .jsonl in the old or new schema
+    baseline: str = "world"  # "world", or a .jsonl of the baseline's answers
+    limit: Count | None = None  # judge only the first questions
+    select_judge: str  # picks the best epoch
+    judge: str  # gives the number
+    bootstrap: Count = 100
+    seed: int = 42
+
+
+class WildBench(_Model):
+    """WildBench v2."""
+
+    tasks: str = "world"  # "world", or a .jsonl of allenai/WildBench
+    limit: Count | None = None
+    judge: str
+    rounds: Count = 128
+    win_margin: Positive = 2.0  # score difference that is a win
+    length_margin: Count = 1500  # characters; a larger difference forces a tie
+    seed: int = 42
+
+
+class Qa(_Model):
+    """Eight benchmarks through lm-evaluation-harness."""
+
+    source: Literal["world", "hub"] = "world"
+    limit: Count | None = None
+    batch_size: Count = 64
+    system_prompt: str = "You are a helpful assistant."
+    gsm8k_shots: Annotated[int, Field(ge=0)] = 5
+
+
+class Answers(_Model):
+    """Greedy answers to Arena-Hard and WildBench."""
+
+    max_tokens: Count = 4096
+
+
+class Synthetic(_Model):
+    """The categorical laboratory (Figures 1 and 7, J.1)."""
+
+
+class Config(_Model):
+    """The whole configuration."""
+
+    world: World = World()
+    models: dict[Name, Model]
+    datasets: dict[Name, Dataset]
+    reward_model: str  # a key of ``models``
+    sampling: Sampling
+    engine: Engine = Engine()
+    betas: list[Positive] = Field(min_length=1)
+    epochs: Count = 5
+    grid: list[Row] = Field(min_length=1)
+    training: Training = Training()
+    sft: Sft = Sft()
+    preference: Preference = Preference()
+    objectives: Objectives = Objectives()
+    entropy: Entropy = Entropy()
+    did: Did = Did()
+    expected_reward: ExpectedReward = ExpectedReward()
+    answers: Answers = Answers()
+    judges: dict[Name, Judge]
+    arena_hard: ArenaHard
+    wildbench: WildBench
+    qa: Qa = Qa()
+    synthetic: Synthetic = Synthetic()
+
+    @model_validator(mode="after")
+    def _references(self) -> Config:
+        """Names that point to other keys must exist; every fault is listed."""
+        faults: list[str] = []
+
+        def known(path: str, value: str, among: Iterable[str]) -> None:
+            if value not in among:
+                faults.append(f"{path}: '{value}' is not defined{_nearest(value, among)}")
+
+        known("reward_model", self.reward_model, self.models)
+        known("sampling.model", self.sampling.model, self.models)
+        for key in ("select_judge", "judge"):
+            known(f"arena_hard.{key}", getattr(self.arena_hard, key), self.judges)
+        known("wildbench.judge", self.wildbench.judge, self.judges)
+        for name, judge in self.judges.items():
+            if judge.kind == "reward-model":
+                known(f"judges.{name}.model", judge.model, self.models)
+        for name, dataset in self.datasets.items():
+            for other in dataset.disjoint_from:
+                known(f"datasets.{name}.disjoint_from", other, self.datasets)
+                if other == name:
+                    faults.append(f"datasets.{name}.disjoint_from: a dataset cannot be disjoint from itself")
+            if dataset.source.endswith((".parquet", ".json", ".jsonl")) and not Path(dataset.source).is_file():
+                faults.append(f"datasets.{name}.source: the file '{dataset.source}' does not exist")
+        for key, file in (("arena_hard.questions", self.arena_hard.questions),
+                          ("arena_hard.baseline", self.arena_hard.baseline),
+                          ("wildbench.tasks", self.wildbench.tasks)):  # fmt: skip
+            if file != "world" and file.endswith((".json", ".jsonl", ".parquet")) and not Path(file).is_file():
+                faults.append(f"{key}: the file '{file}' does not exist")
+        for name, model in self.models.items():
+            if (model.source == "world") != (model.architecture is not None):
+                faults.append(f"models.{name}.architecture: is given exactly where source is 'world'")
+        cells = [(row.model, row.dataset) for row in self.grid]
+        for index, row in enumerate(self.grid):
+            known(f"grid.{index}.model", row.model, self.models)
+            known(f"grid.{index}.dataset", row.dataset, self.datasets)
+            if cells.index(cells[index]) != index:
+                faults.append(f"grid.{index}: {row.model} on {row.dataset} is listed twice; merge the two rows")
+            if len(set(row.methods)) != len(row.methods):
+                faults.append(f"grid.{index}.methods: a method is listed twice")
+            for method in row.methods:
+                if method not in FAMILIES_WITH_BETA and not METHOD.match(method):
+                    faults.append(
+                        f"grid.{index}.methods: '{method}' is no method{_nearest(method, (*FAMILIES_WITH_BETA, 'dpo-pg'))}"
+                    )
+        if len(set(self.betas)) != len(self.betas):
+            faults.append("betas: a value is listed twice")
+        if self.preference.max_prompt_tokens >= self.preference.max_tokens:
+            faults.append("preference.max_prompt_tokens: must be smaller than preference.max_tokens")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def methods(self, row: Row) -> list[str]:
+        """Full method names of a grid row: families are spread over ``betas``."""
+        return [
+            name
+            for method in row.methods
+            for name in ([f"{method}-b{beta:g}" for beta in self.betas] if method in FAMILIES_WITH_BETA else [method])
+        ]
+
+    def spans(self) -> list[str]:
+        """Epoch ranges such as "1-5": each is one job; a further epoch adds a further range."""
+        step = self.preference.epochs_per_job
+        return [f"{first}-{min(first + step - 1, self.epochs)}" for first in range(1, self.epochs + 1, step)]
+
+
+def _nearest(value: str, among: Iterable[str]) -> str:
+    near = difflib.get_close_matches(value, list(among), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(among)) or 'none'}"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is a fault, not a silent overwrite."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ConfigError(
+            f"{node.start_mark.name}, line {node.start_mark.line + 1}: key(s) given twice: {', '.join(twice)}."
+        )
+    return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))  # type: ignore[no-untyped-call]
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Raises:
+        ConfigError: when the file is missing, is no YAML, holds no mapping or gives a key twice.
+    """
+    try:
+        with open(file, encoding="utf-8") as handle:
+            value = yaml.load(handle, _StrictLoader)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file} does not exist.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} must hold a mapping of keys, it holds {type(value).__name__}.")
+    return value
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key, anything else is replaced: Snakemake's rule for several config files."""
+    return base | {
+        key: merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in over.items()
+    }
+
+
+def parse(values: dict[str, Any], files: Iterable[Path | str] = ()) -> Config:
+    """Check a configuration.
+
+    Args:
+        values: the merged mapping.
+        files: the files it came from; read again strictly, since Snakemake's reader overwrites doubled keys.
+
+    Raises:
+        ConfigError: with one line per fault: key path, value, and the nearest valid key.
+    """
+    for file in files:
+        read_yaml(Path(file))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            path = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+            if fault["type"] == "extra_forbidden":
+                lines.append(f"{path}: unknown key{_nearest(str(fault['loc'][-1]), _keys(fault['loc'][:-1]))}")
+            elif fault["type"] == "value_error":
+                lines += str(fault["ctx"]["error"]).splitlines()
+            elif fault["type"] == "missing":
+                lines.append(f"{path}: this key is missing")
+            else:
+                lines.append(f"{path}: {fault['msg']}, got {fault['input']!r}")
+        named = f" ({', '.join(str(f) for f in files)})" if files else ""
+        raise ConfigError(f"the configuration{named} has {len(lines)} fault(s):\n  " + "\n  ".join(lines)) from error
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The valid keys of the model at ``location``."""
+    model: Any = Config
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[str(part)].annotation
+        else:  # dict[Name, Model] or list[Row]: an item of it
+            model = model.__args__[-1]
+    return list(model.model_fields)
+
+
+def load(*files: Path | str) -> Config:
+    """Read, merge and check configuration files, later ones over earlier ones."""
+    values: dict[str, Any] = {}
+    for file in files:
+        values = merge(values, read_yaml(Path(file)))
+    return parse(values, files)
+
+
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def check(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
+    """Check a configuration and print how many grid cells it names.
+
+    Args:
+        file: the configuration.
+        over: a second file merged over it, such as workflow/presets/paper.yaml.
+    """
+    config = load(file, *([over] if over else []))
+    print(f"{sum(len(config.methods(row)) for row in config.grid)} cells in {len(config.grid)} grid rows")
+
+
+if __name__ == "__main__":
+    run({"schema": schema, "check": check}, positional=False)
