@@ -40,6 +40,12 @@ def _maybe(kind: pa.DataType) -> tuple[pa.DataType, str]:
     return (kind, "optional")
 
 
+def _of(kind: Any, names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), kind)
+
+
+_CELL = _of(_TEXT, "model dataset method")
+
 # name: (version, schema). Raise the version whenever columns or their meaning change.
 SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
     # data -----------------------------------------------------------------------------------------------------
@@ -80,7 +86,12 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
     "reference_logps": (
         1,
         _schema(
-            prompt_id=_TEXT, prompt_ids=_IDS, chosen_ids=_IDS, rejected_ids=_IDS, chosen_logp=_REAL, rejected_logp=_REAL
+            prompt_id=_TEXT,
+            prompt_ids=_IDS,
+            chosen_ids=_IDS,
+            rejected_ids=_IDS,
+            chosen_logp=_maybe(_REAL),  # null where only methods without a reference read it (the DID proxy)
+            rejected_logp=_maybe(_REAL),
         ),
     ),
     "train_log": (
@@ -102,7 +113,6 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             cosine=_maybe(_REAL),
             learning_rate=_REAL,
             tokens=_INT,
-            seconds=_REAL,
         ),
     ),
     # measurements ---------------------------------------------------------------------------------------------
@@ -169,9 +179,28 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
     ),
     "population": (
         1,
-        _schema(objective=_TEXT, hyperparameters=_TEXT, tau=_REAL, seed=_INT, js_target=_REAL, js_did=_REAL),
+        _schema(
+            objective=_TEXT,
+            hyperparameters=_TEXT,
+            tau=_REAL,
+            seed=_INT,
+            js_target=_REAL,
+            js_did=_REAL,
+            gradient=_REAL,  # largest entry at the optimum: how exactly it was found
+        ),
     ),
-    "theorems": (1, _schema(statement=_TEXT, quantity=_TEXT, value=_REAL, tolerance=_REAL, holds=_FLAG)),
+    "theorems": (
+        1,
+        _schema(
+            statement=_TEXT,
+            quantity=_TEXT,
+            value=_REAL,
+            tolerance=_REAL,
+            holds=_FLAG,
+            broken=_maybe(_TEXT),  # how the statement's condition is broken on purpose
+            broken_value=_maybe(_REAL),  # the quantity then
+        ),
+    ),
     "did_proxy": (
         1,
         _schema(
@@ -183,10 +212,50 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             exact=_REAL,
             estimate=_REAL,
             beta_accuracy=_maybe(_REAL),
+            policy=_TEXT,
+            cost=_INT,  # sequences passed forward through a model; a backward pass counts as two
+            tied=_maybe(_REAL),  # share of training pairs whose two responses are the same
         ),
     ),
+    # pairs = 0: the population optimum, as if there were infinitely many
     "rejected_sampling": (1, _schema(rejected=_TEXT, pairs=_INT, seed=_INT, js_target=_REAL, kl_target=_REAL)),
 }
+
+# The report. low and high: 95 % intervals; cells the paper printed and this grid lacks have nulls in our columns.
+_LOG = _schema(**_CELL, **_of(_TEXT, "quantity"), **_of(_INT, "step epoch n"), **_of(_REAL, "value mean low high"))
+_MRR = _schema(
+    **_CELL, **_of(_TEXT, "quantity"), **_of(_INT, "epoch benchmarks questions"), **_of(_REAL, "value low high")
+)
+SCHEMAS |= {
+    "table1": (1, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts"),
+        **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
+        **_of(_maybe(_REAL), "paper_entropy paper_reference"),
+    )),
+    "table2": (1, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts"), **_of(_FLAG, "dagger paper_dagger"),
+        **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
+        **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
+    )),
+    "table3": (1, _schema(
+        **_CELL, **_of(_maybe(_INT), "best_epoch games unscored battles paper_best_epoch"),
+        **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
+        **_of(_maybe(_REAL), "elo elo_low elo_high wildbench_tokens paper_win_rate paper_win_rate_low"),
+        **_of(_maybe(_REAL), "paper_win_rate_high paper_elo paper_elo_low paper_elo_high"),
+    )),
+    # one row per step: value is that batch's mean, mean a running one over n steps
+    **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),
+    # quantity "mrr", or "lead": DPO-PG's over the mean of DPO's, over all epochs (epoch 0)
+    **dict.fromkeys(("figure3", "figure12"), (1, _MRR)),
+    # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
+    "figure6": (1, _schema(
+        **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
+    )),
+    "claims": (1, _schema(
+        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
+        **_of(_maybe(_REAL), "value low high"), n=_maybe(_INT),
+    )),
+}  # fmt: skip
 
 
 class ArtifactError(UserError):

@@ -189,7 +189,7 @@ class Judge(_Model):
 class ArenaHard(_Model):
     """Arena-Hard v0.1 (EVAL: logic of lmarena/arena-hard-auto)."""
 
-    questions: str = "world"  # "world", or a .jsonl in the old or new schema
+    questions: str = "world"  # "world", a .jsonl in the old or new schema, or hf://datasets/<repository>/<file>
     baseline: str = "world"  # "world", or a .jsonl of the baseline's answers
     limit: Count | None = None  # judge only the first questions
     select_judge: str  # picks the best epoch
@@ -218,6 +218,7 @@ class Qa(_Model):
     batch_size: Count = 64
     system_prompt: str = "You are a helpful assistant."
     gsm8k_shots: Annotated[int, Field(ge=0)] = 5
+    max_gen_toks: Count = 256  # of a generated answer (gsm8k)
 
 
 class Answers(_Model):
@@ -283,7 +284,7 @@ class Config(_Model):
         for key, file in (("arena_hard.questions", self.arena_hard.questions),
                           ("arena_hard.baseline", self.arena_hard.baseline),
                           ("wildbench.tasks", self.wildbench.tasks)):  # fmt: skip
-            if file != "world" and file.endswith((".json", ".jsonl", ".parquet")) and not Path(file).is_file():
+            if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
                 faults.append(f"{key}: the file '{file}' does not exist")
         for name, model in self.models.items():
             if (model.source == "world") != (model.architecture is not None):

@@ -1,0 +1,35 @@
+# make results | make test | make lint: each makes .venv from envs/ where it is missing or older than its lock.
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: results report test lint schema clean
+
+results: $(VENV)/.ready
+	snakemake --cores $(CORES)
+	snakemake --cores $(CORES) --report results/report.html
+
+test: $(VENV)/.ready
+	pytest
+
+lint: $(VENV)/.ready
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+schema: $(VENV)/.ready
+	PYTHONPATH=workflow python -m diffinfo.config schema > workflow/schemas/config.schema.json
+
+# torch first: whatever depends on it then keeps the build that pip chose for it
+$(VENV)/.ready: envs/base.txt envs/dev.txt
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -r envs/dev.txt
+	touch $@
+
+clean:
+	rm -rf results .snakemake

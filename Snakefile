@@ -1,0 +1,45 @@
+# diffinfo: the experiments of "Differential Information: An Information-Theoretic Perspective on Preference Optimization".
+#
+#   snakemake --cores all                                        the micro world, every table, figure and claim
+#   snakemake --cores all results/tables/table1.md               one target
+#   snakemake -n --configfile workflow/presets/paper.yaml        the paper's grid
+#   snakemake --profile slurm --configfile workflow/presets/paper.yaml
+#
+# Stages are plain programs (workflow/diffinfo); rules say what they read, write and need.
+import os
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+PACKAGE = os.path.join(workflow.basedir, "workflow")
+sys.path.insert(0, PACKAGE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get("PYTHONPATH")]))
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pairs.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/entropy.smk"
+include: "workflow/rules/did.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/judge.smk"
+include: "workflow/rules/synthetic.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    """Every table, figure and claim."""
+    default_target: True
+    input:
+        report_targets(),
+        laboratory_targets(),

@@ -1,0 +1,380 @@
+"""Real lm-eval on model folders small enough to be written by hand: bigram tables in the shape of a Mistral."""
+
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from diffinfo import artifacts
+from diffinfo.bench import qa
+from diffinfo.cli import UserError
+from diffinfo.config import Qa
+from diffinfo.world.qa import Item, write_tasks
+
+SYSTEM = "be kind ."
+SETTINGS = Qa(batch_size=16, system_prompt=SYSTEM, gsm8k_shots=0, max_gen_toks=6)
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "[SYS]", "<turn>", "<end_of_turn>", "model"]
+WORDS = [
+    *("be", "kind", ".", "gold", "iron", "lead", "zinc", "A", "B", "C", "D", "no", "yes", "####", "3", "4", "7", "9"),
+    *("add", "and", "what", "is", "it", "has", "the", "cat", "Question:", "Answer:"),
+]
+VOCABULARY = {word: index for index, word in enumerate(SPECIAL + WORDS)}
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}[SYS]{{ m['content'] }}[SYS]"
+    "{% elif m['role'] == 'user' %}[INST]{{ m['content'] }}[/INST]"
+    "{% else %}{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>model\n{% endif %}"
+)
+CHOICES = {"piqa": 2, "siqa": 3, "hellaswag": 4, "arc_easy": 4, "arc_challenge": 4, "mmlu": 4, "boolq": 2}
+Bigrams = dict[tuple[str, str], float]  # (word, next word): logit
+
+
+def write_model(folder: Path, bigrams: Bigrams | None, template: str = MISTRAL, seed: int = 0) -> Path:
+    """A Mistral whose next word depends on the last word alone, as ``bigrams`` says; None: random weights."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.add_special_tokens(SPECIAL[:-1])
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])  # as Mistral's
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, chat_template=template, **names)
+    assert tokenizer.encode("gold")[0] == 1, "the trap must be there: encoding a rendered prompt adds a second BOS"
+    torch.manual_seed(seed)
+    size = len(VOCABULARY)
+    config = MistralConfig(
+        vocab_size=size, hidden_size=64, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = MistralForCausalLM(config)
+    if bigrams is not None:
+        with torch.no_grad():
+            model.model.layers[0].self_attn.o_proj.weight.zero_()
+            model.model.layers[0].mlp.down_proj.weight.zero_()
+            model.model.embed_tokens.weight.copy_(torch.eye(64)[:size])
+            table = torch.zeros(64, size)
+            for (word, after), logit in bigrams.items():
+                rows = range(size) if word == "*" else [VOCABULARY[word]]
+                for row in rows:
+                    table[row, VOCABULARY[after]] = logit / 8  # the last norm scales a one-hot of 64 to 8
+            model.lm_head.weight.copy_(table.T)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def items(right: str, wrong: tuple[str, ...], count: int = 6, letter: int | None = None) -> dict[str, list[Item]]:
+    """Questions whose right choice is ``right``, at every position in turn (``letter``: at this one for MMLU)."""
+
+    def ask(choices: int, index: int) -> Item:
+        answer = index % choices
+        offered = [*wrong[: choices - 1]]
+        offered.insert(answer, right)
+        return Item("what is it", tuple(offered), answer, "it has gold .")
+
+    made = {name: [ask(choices, i) for i in range(count)] for name, choices in CHOICES.items() if name != "boolq"}
+    if letter is not None:
+        made["mmlu"] = [ask(4, letter)] * count
+    made["boolq"] = [Item("what is it", ("no", "yes"), 1, "it has gold .")] * count
+    made["gsm8k"] = [Item(f"add {a} and {b}", ("7",), 0, "it is") for a in "34" for b in "349"][:count]
+    return made
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pd.DataFrame]:
+    """Evaluate model folders on questions, in this process and without a network."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    def run(models: Path, questions: dict[str, list[Item]], settings: Qa = SETTINGS, **kwargs: Any) -> pd.DataFrame:
+        write_tasks(tmp_path / "tasks", questions)
+        qa.main(models=models, tasks=tmp_path / "tasks", settings=settings, out=tmp_path / "qa.parquet", **kwargs)
+        return artifacts.read(tmp_path / "qa.parquet", "qa")
+
+    return run
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Token ids of every row that reaches a model, padding included."""
+    from diffinfo.bench.qa_model import ChatModel
+
+    rows: list[list[int]] = []
+    call, generate = ChatModel._model_call, ChatModel._model_generate
+
+    def spy_call(self: Any, inps: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows.extend(inps.tolist())
+        return call(self, inps, *args, **kwargs)
+
+    def spy_generate(self: Any, context: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows.extend(context.tolist())
+        return generate(self, context, *args, **kwargs)
+
+    monkeypatch.setattr(ChatModel, "_model_call", spy_call)
+    monkeypatch.setattr(ChatModel, "_model_generate", spy_generate)
+    return rows
+
+
+def values(table: pd.DataFrame) -> dict[str, float]:
+    return {row.benchmark + row.metric.replace("exact_match,", " "): row.value for row in table.itertuples()}
+
+
+# A model that says "#### 7" and stops. Were it not stopped, it would go on with 9, and the last number counts.
+SAYS_SEVEN: Bigrams = {("[/INST]", "####"): 20, ("####", "7"): 20, ("7", "</s>"): 20, ("</s>", "9"): 20}
+PREFERS: Bigrams = {("[/INST]", word): 5.0 for word in ("gold", "A", "yes")}
+
+
+def test_what_the_model_prefers_decides(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    model = write_model(tmp_path / "model", SAYS_SEVEN | PREFERS)
+    table = evaluate(model, items("gold", ("iron", "lead", "zinc"), letter=0))
+    assert set(table.benchmark) == set(qa.BENCHMARKS)
+    assert len(table) == 9
+    assert set(table.value) == {1.0}
+    assert set(table.epoch) == {0}
+    assert set(table.n) == {6}
+    assert dict(zip(table.benchmark, table.metric, strict=True)) == {
+        "piqa": "acc_norm", "siqa": "acc", "hellaswag": "acc_norm", "arc_easy": "acc_norm", "arc_challenge": "acc_norm",
+        "mmlu": "acc", "gsm8k": "exact_match,strict-match", "boolq": "acc",
+    }  # fmt: skip
+    assert len(qa.ranked(table)) == 8
+    assert "exact_match,strict-match" not in set(qa.ranked(table).metric)
+
+
+def test_the_reverse_preference_is_always_wrong(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    against: Bigrams = {("[/INST]", word): 5.0 for word in ("iron", "B", "no")}
+    says_nine: Bigrams = SAYS_SEVEN | {("####", "9"): 40, ("9", "</s>"): 20}
+    table = evaluate(write_model(tmp_path / "model", says_nine | against), items("gold", ("iron",) * 3, letter=0))
+    assert set(table.value) == {0.0}
+
+
+def test_strict_match_wants_the_marks_and_flexible_does_not(
+    tmp_path: Path, evaluate: Callable[..., pd.DataFrame]
+) -> None:
+    bare: Bigrams = {("[/INST]", "7"): 20, ("7", "</s>"): 20, ("</s>", "9"): 20}
+    got = values(evaluate(write_model(tmp_path / "model", bare), items("gold", ("iron",) * 3)))
+    assert got["gsm8k flexible-extract"] == 1.0
+    assert got["gsm8k strict-match"] == 0.0
+
+
+def test_generation_stops_at_the_end_of_turn_of_a_gemma(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    """Its base generation config names <eos> alone: the text behind the turn would be read as the answer."""
+    says: Bigrams = {("model", "7"): 20, ("7", "<end_of_turn>"): 20, ("<end_of_turn>", "9"): 20, ("9", "9"): 20}
+    got = values(evaluate(write_model(tmp_path / "model", says, GEMMA), items("gold", ("iron",) * 3)))
+    assert got["gsm8k flexible-extract"] == 1.0
+
+
+def test_a_generation_config_that_samples_is_not_obeyed(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    from transformers import GenerationConfig
+
+    model = write_model(tmp_path / "model", SAYS_SEVEN | {("####", "9"): 19.9})
+    GenerationConfig(do_sample=True, temperature=5.0, repetition_penalty=9.0, eos_token_id=2).save_pretrained(model)
+    assert values(evaluate(model, items("gold", ("iron",) * 3)))["gsm8k strict-match"] == 1.0
+
+
+def test_a_model_that_knows_nothing_scores_at_chance(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    rng = random.Random(0)
+
+    def ask(choices: int, index: int) -> Item:  # words of one length, right at each position in turn
+        return Item("what is it", tuple(rng.sample(["gold", "iron", "lead", "zinc"], choices)), index % choices)
+
+    count = 48
+    questions = {name: [ask(choices, i) for i in range(count)] for name, choices in CHOICES.items()}
+    questions["boolq"] = [Item("what is it", ("no", "yes"), i % 2, "it has gold .") for i in range(count)]
+    questions["gsm8k"] = [Item("add 3 and 4", ("7",), 0)]
+    write_model(tmp_path / "epoch-1", {})  # all words alike
+    write_model(tmp_path / "epoch-2", None)  # random weights
+    table = evaluate(tmp_path, questions, epochs=[1, 2])
+    for row in table[table.benchmark != "gsm8k"].itertuples():
+        chance = 1 / CHOICES[row.benchmark]
+        spread = 0.0 if row.epoch == 1 else 4 * (chance * (1 - chance) / count) ** 0.5
+        assert row.value == pytest.approx(chance, abs=spread + 1e-9), row.benchmark
+
+
+@pytest.mark.parametrize("template", [MISTRAL, GEMMA], ids=["mistral", "gemma"])
+def test_one_bos_and_the_system_prompt_in_the_user_turn(
+    tmp_path: Path, evaluate: Callable[..., pd.DataFrame], sent: list[list[int]], template: str
+) -> None:
+    from diffinfo.chat import Chat
+
+    model = write_model(tmp_path / "model", {}, template)
+    evaluate(model, items("gold", ("iron", "lead", "zinc")))
+    unpadded = [[token for token in row if token != VOCABULARY["<pad>"]] for row in sent]
+    assert len(unpadded) > 8
+    opening = Chat(model).prompt_ids([{"role": "user", "content": SYSTEM}])
+    opening = opening[: opening.index(VOCABULARY["."]) + 1]  # <s> [INST] be kind .
+    for row in unpadded:
+        assert row.count(VOCABULARY["<s>"]) == 1
+        assert row[: len(opening)] == opening
+        assert VOCABULARY["[SYS]"] not in row
+    asked = [{"role": "user", "content": f"{SYSTEM} Question: what is it\nAnswer:"}]
+    assert Chat(model).prompt_ids(asked) in unpadded  # one-word choices: the model sees the prompt alone
+
+
+def test_every_user_turn_of_a_few_shot_prompt_opens_with_the_system_prompt(
+    tmp_path: Path, evaluate: Callable[..., pd.DataFrame], sent: list[list[int]]
+) -> None:
+    for epoch in (1, 2):
+        write_model(tmp_path / f"epoch-{epoch}", SAYS_SEVEN)
+    settings = SETTINGS.model_copy(update={"gsm8k_shots": 2})
+    table = evaluate(tmp_path, items("gold", ("iron", "lead", "zinc")), settings, epochs=[1, 2])
+    shots = [row for row in sent if row.count(VOCABULARY["[INST]"]) == 3]
+    assert len(shots) == 12
+    for row in shots:
+        assert [row[i + 1 : i + 4] for i, token in enumerate(row) if token == VOCABULARY["[INST]"]] == [
+            [VOCABULARY[word] for word in SYSTEM.split()]
+        ] * 3
+        assert row.count(VOCABULARY["####"]) == 2
+    assert shots[:6] == shots[6:], "a later epoch sees the same examples"
+    first, second = (table[table.epoch == epoch].drop(columns="epoch").reset_index(drop=True) for epoch in (1, 2))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_epochs_in_one_process_equal_processes_of_their_own(
+    tmp_path: Path, evaluate: Callable[..., pd.DataFrame]
+) -> None:
+    write_model(tmp_path / "epoch-1", None, seed=1)
+    write_model(tmp_path / "epoch-2", SAYS_SEVEN | PREFERS)
+    together = evaluate(tmp_path, items("gold", ("iron", "lead", "zinc")), epochs=[1, 2])
+    first, second = (values(together[together.epoch == epoch]) for epoch in (1, 2))
+    assert first != second
+    subprocess.run(
+        [
+            sys.executable, "-m", "diffinfo.bench.qa", "--models", tmp_path, "--epochs", "[2]",
+            "--out", tmp_path / "b.parquet", "--tasks", tmp_path / "tasks", "--settings", SETTINGS.model_dump_json(),
+        ],
+        check=True,
+        env={"PYTHONPATH": str(Path(qa.__file__).parents[2]), "HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    alone = artifacts.read(tmp_path / "b.parquet", "qa")
+    pd.testing.assert_frame_equal(alone, together[together.epoch == 2].reset_index(drop=True))
+    assert not list((tmp_path / "home").rglob("*.arrow")), "no copy of the data stays in the user's cache"
+
+
+def test_standard_error_is_that_of_a_mean(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    table = evaluate(write_model(tmp_path / "model", {}), items("gold", ("iron", "lead", "zinc"), count=4))
+    row = table.set_index("benchmark").loc["hellaswag"]
+    assert (row.value, row.n) == (0.25, 4)
+    assert row.stderr == pytest.approx((0.25 * 0.75 / 3) ** 0.5)
+    assert table.stderr.notna().all()
+
+
+def test_limit_and_a_single_question_leave_the_error_unknown(
+    tmp_path: Path, evaluate: Callable[..., pd.DataFrame]
+) -> None:
+    settings = SETTINGS.model_copy(update={"limit": 1})
+    table = evaluate(write_model(tmp_path / "model", {}), items("gold", ("iron", "lead", "zinc")), settings)
+    assert set(table.n) == {1}
+    assert table.stderr.isna().all()
+
+
+def test_faults_are_sentences(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    questions = items("gold", ("iron", "lead", "zinc"))
+    model = write_model(tmp_path / "model", {})
+    with pytest.raises(UserError, match=r"epoch-3 is no model folder"):
+        evaluate(tmp_path, questions, epochs=[3])
+    with pytest.raises(UserError, match=r"qa\.max_gen_toks is 128"):
+        evaluate(model, questions, SETTINGS.model_copy(update={"max_gen_toks": 128}))
+    long = questions | {"piqa": [Item("gold " * 124, ("iron", "lead"), 0)]}
+    with pytest.raises(UserError, match=r"a QA prompt of \d+ tokens does not fit"):
+        evaluate(model, long)
+    long = questions | {"gsm8k": [Item("gold " * 115, ("7",), 0)]}
+    with pytest.raises(UserError, match="does not fit, there is room for 122"):
+        evaluate(model, long)
+    broken = tmp_path / "broken"
+    write_tasks(broken, questions)
+    (broken / "piqa.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="cannot read the data files"):
+        qa.main(models=model, tasks=broken, settings=SETTINGS, out=tmp_path / "x.parquet")
+    (broken / "piqa.yaml").unlink()
+    with pytest.raises(UserError, match=r"no task file piqa\.yaml"):
+        qa.main(models=model, tasks=broken, settings=SETTINGS, out=tmp_path / "x.parquet")
+
+
+def test_stock_tasks_are_found_without_a_full_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All eight, MMLU with its 57 subjects; only the data would come from the hub."""
+    from lm_eval.api.task import ConfigurableTask
+
+    asked: list[str] = []
+
+    def offline(self: Any, *_: Any, **__: Any) -> None:
+        asked.append(self.config.dataset_path)
+        raise ConnectionError("no network here")
+
+    monkeypatch.setattr(ConfigurableTask, "download", offline)
+    with pytest.raises(UserError, match=r"cannot read the benchmarks on the hub.*no network here"):
+        qa.load_tasks(None, tmp_path, gsm8k_shots=5)
+    assert asked == ["baber/piqa"]
+
+    def blank(self: Any, config: dict[str, Any]) -> None:
+        from lm_eval.config.task import TaskConfig
+
+        self._config = TaskConfig(**config)
+
+    monkeypatch.setattr(ConfigurableTask, "__init__", blank)
+    loaded = qa.load_tasks(None, tmp_path, gsm8k_shots=5)
+    assert len(loaded["tasks"]) == 7 + 57
+    assert "mmlu" in loaded["groups"]
+    assert loaded["tasks"]["gsm8k"].config.num_fewshot == 5
+    assert loaded["tasks"]["mmlu_anatomy"].config.num_fewshot == 0
+
+
+def test_ranks_by_hand() -> None:
+    scores = {
+        ("piqa", 1): (0.9, 0.5, 0.1),
+        ("siqa", 1): (0.2, 0.4, 0.4),
+        ("piqa", 2): (0.1, 0.2, 0.3),
+        ("siqa", 2): (0.1, 0.2, 0.3),
+    }
+    rows = [(m, epoch, b, v) for (b, epoch), row in scores.items() for m, v in zip("abc", row, strict=True)]
+    table = pd.DataFrame(rows, columns=["method", "epoch", "benchmark", "value"])
+    got = {(row.method, row.epoch): row.mrr for row in qa.mean_reciprocal_rank(table).itertuples()}
+    assert got == pytest.approx(
+        {
+            ("a", 1): (1 + 1 / 3) / 2,
+            ("b", 1): (1 / 2 + 1 / 1.5) / 2,  # tied for the first place on siqa
+            ("c", 1): (1 / 3 + 1 / 1.5) / 2,
+            ("a", 2): 1 / 3,
+            ("b", 2): 1 / 2,
+            ("c", 2): 1.0,
+        }
+    )
+
+
+@pytest.mark.parametrize("fault", ["missing", "null", "twice", "whole benchmark of an epoch"])
+def test_ranks_over_an_incomplete_table_are_refused(fault: str) -> None:
+    rows = [(m, e, b, 0.5) for m in "ab" for e in (1, 2) for b in ("piqa", "siqa")]
+    table = pd.DataFrame(rows, columns=["method", "epoch", "benchmark", "value"])
+    if fault == "missing":
+        table = table.iloc[1:]
+    elif fault == "null":
+        table.loc[0, "value"] = None
+    elif fault == "twice":
+        table = pd.concat([table, table.iloc[:1]])
+    else:
+        table = table[~((table.epoch == 2) & (table.benchmark == "siqa"))]
+    with pytest.raises(ValueError):  # noqa: PT011
+        qa.mean_reciprocal_rank(table)
+
+
+def test_the_report_needs_neither_torch_nor_lm_eval() -> None:
+    code = (
+        "import sys, diffinfo.bench.qa; assert not {'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(qa.__file__).parents[2])})

@@ -1,0 +1,110 @@
+"""A small fake results folder with known numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffinfo import artifacts
+
+LN2 = 0.6931471805599453
+QA = {
+    "piqa": "acc_norm", "siqa": "acc", "hellaswag": "acc_norm", "arc_easy": "acc_norm", "arc_challenge": "acc_norm",
+    "mmlu": "acc", "gsm8k": "exact_match,flexible-extract", "boolq": "acc",
+}  # fmt: skip
+
+
+class Tree:
+    """Writes stage outputs under results/, each with the numbers a test asks for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "results"
+        self.rng = np.random.default_rng(0)
+
+    def entropy(self, where: str, value: float, stderr: float = 1.0, accuracy: float | None = None) -> Path:
+        path = self.root / f"{where}.parquet"
+        row = {"entropy": value, "stderr": stderr, "prompts": 1000, "samples": 4, "truncated": 0.0}
+        frame = pd.DataFrame([row | {"mean_tokens": 30.0, "beta_accuracy": accuracy}])
+        artifacts.write(path, frame, "entropy")
+        return path
+
+    def log(
+        self, run: str, chosen: float, rejected: float, *, span: str = "1-5", steps: int = 16, noise: float = 0.3,
+        loss: float = 0.5, where: str = "train",
+    ) -> Path:  # fmt: skip
+        """A training log whose displacement falls in a straight line to ``chosen`` and ``rejected`` at the end."""
+        first, last = map(int, span.split("-"))
+        epochs = np.repeat(np.arange(first, last + 1), steps)
+        step = np.arange(len(epochs)) + (first - 1) * steps + 1
+        part = (step - 1) / (5 * steps - 1)
+        batch = self.rng.normal(0, 4, len(step))  # what makes one batch unlike the next; the reference shares it
+        scatter = noise * self.rng.normal(0, 1, (2, len(step))) * (part > 0)
+        frame = pd.DataFrame(
+            {
+                "step": step,
+                "epoch": epochs,
+                "loss": 0.5,
+                "dpo_loss": LN2 + (loss - LN2) * part,
+                "logp_chosen": -60 + batch + chosen * part + scatter[0],
+                "logp_rejected": -62 + batch + rejected * part + scatter[1],
+                "reference_logp_chosen": -60 + batch,
+                "reference_logp_rejected": -62 + batch,
+                "margin": 0.0,
+                "grad_norm": 1.0,
+                "learning_rate": 1e-5,
+                "tokens": 1000,
+                "seconds": 0.1,
+            }
+        )
+        for column in ("dot", "norm_chosen", "norm_rejected", "cosine"):
+            frame[column] = None
+        path = self.root / where / run / span / "train_log.parquet"
+        if where == "did":
+            path = self.root / "did" / run / "epoch-5" / "train_log.parquet"
+        artifacts.write(path, frame, "train_log")
+        return path
+
+    def scores(self, run: str, span: str, gains: list[float], first: int = 1) -> Path:
+        """Scores of 200 prompts x 1 sample per epoch: a prompt's own level plus the epoch's gain plus noise."""
+        level = np.random.default_rng(7).normal(0, 3, 200)
+        epochs = [
+            pd.DataFrame(
+                {
+                    "epoch": first + i,
+                    "prompt_id": [f"p{k}" for k in range(200)],
+                    "sample": 0,
+                    "score": level + gain + self.rng.normal(0, 0.5, 200) * (gain != 0),
+                    "tokens": 20,
+                }
+            )
+            for i, gain in enumerate(gains)
+        ]
+        path = self.root / "reward" / run / span / "scores.parquet"
+        artifacts.write(path, pd.concat(epochs), "scores")
+        return path
+
+    def winrates(self, run: str, epoch: int, rate: float, half: float = 2.0) -> Path:
+        path = self.root / "arena_hard" / run / "final" / "winrates.parquet"
+        row = {"epoch": epoch, "win_rate": rate, "low": rate - half, "high": rate + half, "games": 200, "unscored": 1}
+        artifacts.write(path, pd.DataFrame([row | {"mean_tokens": 31.5, "baseline_mean_tokens": 28.0}]), "winrates")
+        return path
+
+    def qa(self, run: str, values: list[float], stderr: float = 0.01) -> Path:
+        """One accuracy per epoch, the same on all eight benchmarks."""
+        rows = [
+            {"epoch": e, "benchmark": b, "task": b, "metric": m, "value": v, "stderr": stderr, "n": 50}
+            for e, v in enumerate(values, 1)
+            for b, m in QA.items()
+        ]
+        rows.append(rows[0] | {"benchmark": "gsm8k", "metric": "exact_match,strict-match", "value": 0.0})
+        path = self.root / "qa" / run / "1-5.parquet"
+        artifacts.write(path, pd.DataFrame(rows), "qa")
+        return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)

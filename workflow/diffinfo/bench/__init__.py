@@ -1,0 +1,1 @@
+"""Benchmarks: Arena-Hard, WildBench and question answering."""

@@ -1,0 +1,1 @@
+"""Entropies of policies and of the Differential Information Distribution."""

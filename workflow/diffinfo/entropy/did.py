@@ -1,0 +1,108 @@
+"""Entropy of the Differential Information Distribution by a proxy policy (Appendix K), and how far to trust it (K.1).
+
+q = pi/pi_ref (normalised) is the preference distribution of pairs y_w ~ pi, y_l ~ pi_ref (Theorem 3.3 with beta = 1), and
+r = log pi~ fits it (Theorem 2.1): ``pairs`` builds that table, ``diffinfo.train.preference`` trains pi~ with logpi-b1, and
+``measure`` reads H(pi~) and the beta'-accuracy from pi~'s samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.cli import UserError, log, run
+from diffinfo.config import Training
+from diffinfo.entropy.policy import estimate
+
+
+def pairs(*, chosen: Path, rejected: Path, out: Path) -> None:
+    """Join completions of pi and of pi_ref into the table the trainer reads.
+
+    Identical pairs stay: they are draws like any other, and their gradient under r = log pi~ is zero.
+
+    Args:
+        chosen: completions of pi.
+        rejected: completions of pi_ref on the same prompts.
+        out: reference_logps table to write, without log-probabilities: logpi reads none.
+    """
+    key = ["prompt_id", "sample"]
+    w, r = (artifacts.read(path, "completions") for path in (chosen, rejected))
+    both = w.merge(r, on=key, suffixes=("_w", "_l"), how="inner", validate="one_to_one")
+    if len(both) != len(w) or len(both) != len(r):
+        raise UserError(f"{chosen} and {rejected} answer different prompts: {len(both)} of {len(w)} and {len(r)} match.")
+    same = float((both.token_ids_w.map(tuple) == both.token_ids_l.map(tuple)).mean())
+    log.info("%d pairs, %.0f %% of them identical", len(both), 100 * same)
+    table = pd.DataFrame(
+        {
+            "prompt_id": both.prompt_id,
+            "prompt_ids": both.prompt_token_ids_w,
+            "chosen_ids": both.token_ids_w,
+            "rejected_ids": both.token_ids_l,
+            "chosen_logp": None,
+            "rejected_logp": None,
+        }
+    )
+    artifacts.write(out, table, "reference_logps", inputs={"chosen": chosen, "rejected": rejected}, identical=same)
+
+
+def beta_accuracy(prompts: pd.Series, proxy: np.ndarray, ratio: np.ndarray) -> float:
+    """Share of prompts whose slope of log pi~(y) on log pi*(y)/pi_ref(y), by least squares over its samples, is >= 0.
+
+    Args:
+        prompts: prompt of each sample [samples].
+        proxy: log pi~ [samples], nats.
+        ratio: log pi* - log pi_ref [samples], nats.
+
+    A prompt whose samples all have one ratio has no slope and does not count; with no other prompt the result is NaN.
+    """
+    frame = pd.DataFrame({"x": ratio, "y": proxy}).groupby(prompts.to_numpy())
+    centred = frame.transform(lambda column: column - column.mean())
+    products = pd.DataFrame({"xy": centred.x * centred.y, "xx": centred.x**2}).groupby(prompts.to_numpy()).sum()
+    products = products[products.xx > 1e-12]
+    return float((products.xy >= 0).mean()) if len(products) else float("nan")
+
+
+def measure(
+    *,
+    completions: Path,
+    policy: Path,
+    reference: Path,
+    training: Training,
+    attention: str,
+    dtype: str,
+    out: Path,
+) -> None:
+    """Entropy of pi~ and its beta'-accuracy.
+
+    Args:
+        completions: pi~'s samples at temperature 1, several a prompt.
+        policy: model folder of pi.
+        reference: model folder of pi_ref.
+        training: the ``training`` part of the configuration.
+        attention: attention kernel.
+        dtype: precision of computation.
+        out: entropy table to write.
+    """
+    from diffinfo.train.reference import score_completions
+
+    table = artifacts.read(completions, "completions")
+    target, base = (
+        np.array(
+            score_completions(
+                folder, table.prompt_token_ids.tolist(), table.token_ids.tolist(),
+                attention=attention, dtype=dtype, budget=training.micro_batch_tokens,
+            )
+        )
+        for folder in (policy, reference)
+    )  # fmt: skip
+    accuracy = beta_accuracy(table.prompt_id, table.logp.to_numpy(), target - base)
+    row = pd.DataFrame([{**estimate(table), "beta_accuracy": accuracy}])
+    inputs = {"completions": completions, "policy": policy, "reference": reference}
+    artifacts.write(out, row, "entropy", inputs=inputs)
+
+
+if __name__ == "__main__":
+    run({"pairs": pairs, "measure": measure})

@@ -1,0 +1,97 @@
+"""What an input path says (results/<stage>/<model>/<dataset>/<method>/...), and how methods are named and ordered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from diffinfo.cli import UserError
+from diffinfo.config import FAMILIES_WITH_BETA, METHOD
+from diffinfo.report import paper
+
+STAGES = ("train", "reward", "entropy", "did", "arena_hard", "wildbench", "qa", "answers")
+REFERENCE = "ref"
+FAMILIES = (REFERENCE, *FAMILIES_WITH_BETA[:2], "dpo-pg", *FAMILIES_WITH_BETA[2:])
+_TITLES = {
+    REFERENCE: "π_ref", "dpo": "DPO", "logpi": "log π", "dpo-pg": "DPO-PG", "dpop": "DPO-P",
+    "cal-dpo": "Cal-DPO", "slic": "SLiC", "orpo": "ORPO", "simpo": "SimPO",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid as named by a path."""
+
+    stage: str
+    model: str
+    dataset: str
+    method: str
+    epoch: int | None  # where the path names one (epoch-K)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Model, dataset, method."""
+        return self.model, self.dataset, self.method
+
+
+def cell(path: Path) -> Cell:
+    """Read a path of the results folder.
+
+    Raises:
+        UserError: when no results/<stage>/<model>/<dataset>/<method> is in it.
+    """
+    parts = path.with_suffix("").parts
+    for start in range(len(parts) - 4, -1, -1):
+        stage, model, dataset, method = parts[start : start + 4]
+        if stage in STAGES and (method == REFERENCE or METHOD.match(method)):
+            epochs = [int(found[1]) for part in parts[start + 4 :] if (found := re.fullmatch(r"epoch-(\d+)", part))]
+            return Cell(stage, model, dataset, method, epochs[0] if epochs else None)
+    raise UserError(
+        f"{path} names no cell of the grid: expected .../<stage>/<model>/<dataset>/<method>/... "
+        f"with a stage among {', '.join(STAGES)}."
+    )
+
+
+def grid_rows(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Distinct (model, dataset) pairs in the paper's order, others behind in the order given."""
+    models, datasets = ([*paper.numbers()[kind]] for kind in ("models", "datasets"))
+
+    def place(row: tuple[str, str]) -> tuple[int, int]:
+        model = paper.counterpart(row[0])
+        return (
+            models.index(model) if model in models else len(models),
+            datasets.index(row[1]) if row[1] in datasets else len(datasets),
+        )
+
+    return sorted(dict.fromkeys(pairs), key=place)
+
+
+def rows_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (model, dataset) pairs of a table, in the paper's order."""
+    return grid_rows(zip(frame.model, frame.dataset, strict=True))
+
+
+def family(method: str) -> str:
+    """The method without its beta."""
+    return method.partition("-b")[0] if METHOD.match(method) and method != "dpo-pg" else method
+
+
+def beta(method: str) -> float | None:
+    """The beta in a method's name; None for methods without one."""
+    found = METHOD.match(method)
+    return float(found["beta"]) if found and found["beta"] else None
+
+
+def title(method: str) -> str:
+    """A method as the paper writes it: "DPO β = 0.1"."""
+    value = beta(method)
+    return _TITLES[family(method)] + (f" β = {value:g}" if value is not None else "")
+
+
+def order(method: str) -> tuple[int, float]:
+    """Sorting key: families in the paper's order, large betas first."""
+    return FAMILIES.index(family(method)), -(beta(method) or 0.0)

@@ -1,0 +1,293 @@
+"""The paper's claims, each against what this grid measured: holds, does not hold, or undecided.
+
+``python -m diffinfo.report.claims --inputs '["results/tables/table1.parquet", ...]' --out results/claims.parquet``
+writes the table, and beside it a Markdown page to read and an HTML page for the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.cli import run
+from diffinfo.report import curves, paper
+from diffinfo.report.cells import beta, family, rows_of, title
+from diffinfo.report.intervals import Estimate, average, mean, number, share
+from diffinfo.report.page import Page
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of one claim on one grid row."""
+
+    decisive: list[Estimate]  # every one of them must lie on the predicted side
+    evidence: str
+
+
+Tables = dict[str, pd.DataFrame]
+Measure = Callable[[pd.DataFrame], Finding | None]  # of the rows of one model and dataset
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper."""
+
+    name: str
+    statement: str
+    source: str
+    prediction: str
+    sign: Literal[1, -1]  # of the measured quantity, if the claim is true
+    kinds: tuple[str, ...]  # the tables it is read from; each grid row of them is one case
+    measure: Measure
+    about: Literal["instructions", "correctness", "any"] = "any"  # which datasets it speaks of
+
+
+def verdict(estimates: list[Estimate], sign: int) -> str:
+    """Holds: every interval on the predicted side. Does not hold: some interval on the other side."""
+    sides = [(e.low, e.high) if sign > 0 else (-e.high, -e.low) for e in estimates]
+    if not sides or any(math.isnan(low + high) for low, high in sides):
+        return OPEN
+    if any(high < 0 for _, high in sides):
+        return FAILS
+    return HOLDS if all(low > 0 for low, _ in sides) else OPEN
+
+
+def main(*, inputs: list[Path], out: Path, correctness: list[str] | None = None, dagger_below: float = 0.5) -> None:
+    """Write the claims table and its pages.
+
+    Args:
+        inputs: tables 1-3 and the data of figures 3, 5, 6 and 8-12, in any order; what is absent is undecided.
+        out: the table; the pages are written beside it.
+        correctness: datasets whose preferences rank by correctness alone: for them the paper predicts the opposite.
+        dagger_below: the beta'-accuracy under which a DID entropy counts as unreliable.
+    """
+    tables: Tables = {}
+    for path in inputs:
+        kind = artifacts.provenance(path)["kind"]
+        tables[kind] = artifacts.read(path, kind)
+    records = [record for claim in _claims(dagger_below) for record in _judge(claim, tables, set(correctness or []))]
+    frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["claims"][1].names)
+    facts = {"correctness": correctness, "dagger_below": dagger_below}
+    artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
+    _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
+
+
+def _judge(claim: Claim, tables: Tables, correctness: set[str]) -> Iterator[dict[str, Any]]:
+    head = {"claim": claim.name, "statement": claim.statement, "source": claim.source, "prediction": claim.prediction}
+    nothing: dict[str, Any] = {"model": "", "dataset": "", "value": None, "low": None, "high": None, "n": None}
+    data = [tables[kind] for kind in claim.kinds if kind in tables and len(tables[kind])]
+    cases = 0
+    for frame in data:
+        for model, dataset in rows_of(frame):
+            if claim.about != "any" and (claim.about == "correctness") != (dataset in correctness):
+                continue
+            found = claim.measure(frame[(frame.model == model) & (frame.dataset == dataset)])
+            if found is None:
+                continue
+            cases += 1
+            where = head | nothing | {"model": model, "dataset": dataset, "evidence": found.evidence}
+            if found.decisive:
+                weakest = min(found.decisive, key=lambda e: claim.sign * e.value)
+                where |= {"value": weakest.value, "low": weakest.low, "high": weakest.high, "n": weakest.n}
+            yield where | {"verdict": verdict(found.decisive, claim.sign)}
+    if not cases:
+        yield head | nothing | {"evidence": "not measured in this grid", "verdict": OPEN}
+
+
+def _claims(dagger_below: float) -> list[Claim]:
+    return [
+        Claim("a", "Instruction-following preferences carry a high-entropy DID: H(p*^{1/β}) > H(π_ref).",
+              "Section 4.3, Table 1", "difference > 0 nats for every β", 1, ("table1",), _entropy_gap, "instructions"),
+        Claim("b", "Log-likelihood displacement: log π(y_w) falls under DPO.", "Section 4.3, Figures 2 and 10",
+              "change < 0 nats for every β", -1, ("figure10",), _change("chosen", "dpo"), "instructions"),
+        Claim("c", "The rejected responses' log-likelihood falls under DPO.", "Appendix I, Figure 11",
+              "change < 0 nats for every β", -1, ("figure11",), _change("rejected", "dpo"), "instructions"),
+        Claim("d1", "DPO-PG raises log π(y_w).", "Theorem H.4, Figure 8", "change > 0 nats", 1, ("figure8",),
+              _change("chosen", "dpo-pg")),
+        Claim("d2", "DPO-PG lowers or keeps log π(y_l).", "Theorem H.5, Figure 8",
+              "change < 0 nats (not above 0; an interval over 0 stays undecided)", -1, ("figure8",),
+              _change("rejected", "dpo-pg")),
+        Claim("e", "DPO-PG optimises the DPO loss.", "Corollary H.5.1, Figure 9",
+              "loss at β = 0.1, minus ln 2 < 0 nats", -1, ("figure9",), _change("dpo_loss", "dpo-pg", math.log(2))),
+        Claim("f", "DPO's log-ratio reward reaches a higher expected reward than r = β log π.", "Section 3.5, Figure 6",
+              "best DPO − best log π > 0", 1, ("figure6",), _lead("reward"), "instructions"),
+        Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
+              "mean over β of DPO − DPO-PG > 0 nats", 1, ("table2",), _did_gap, "instructions"),
+        Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
+              "mean over β of DPO − DPO-PG > 0 %", 1, ("table3",), _ahead("win_rate", 1), "instructions"),
+        Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
+              "mean over β of DPO − DPO-PG > 0 Elo", 1, ("table3",), _ahead("elo", 2), "instructions"),
+        Claim("i", "DPO-PG is ahead of DPO on knowledge-intensive QA.", "Section 4.3, Figures 3 and 12",
+              "MRR of DPO-PG − mean of DPO > 0 over all epochs", 1, ("figure3", "figure12"), _lead("MRR")),
+        Claim("j1", "DPO-P optimises the log-margin less than DPO.", "Appendix H, Figure 5",
+              "margin of DPO − DPO-P > 0 nats", 1, ("figure5",), _margin_gap),
+        Claim("j2", "Cal-DPO does not reliably mitigate log-likelihood displacement.", "Appendix H, Figure 5",
+              "change of log π(y_w) in its lowest epoch < 0 nats", -1, ("figure5",), _lowest_epoch),
+        Claim("k1", "Preferences that rank by correctness alone carry a low-entropy DID.", "Section 4.2",
+              "H(p*^{1/β}) − H(π_ref) < 0 nats for every β", -1, ("table1",), _entropy_gap, "correctness"),
+        Claim("k2", "On such preferences DPO reinforces the policy: log π(y_w) rises.", "Section 4.2",
+              "change > 0 nats for every β", 1, ("figure10",), _change("chosen", "dpo"), "correctness"),
+        Claim("l", f"The DID proxies converged: β′-accuracy above {dagger_below:.0%}, no cell needs a dagger.",
+              "Appendix K.1", f"β′-accuracy − {dagger_below:g} > 0 for every cell", 1, ("table2",),
+              _accuracy(dagger_below)),
+    ]  # fmt: skip
+
+
+def _say(estimates: list[Estimate], digits: int = 2, unit: str = "nats") -> str:
+    return "; ".join(
+        f"{e.label}: {number(e.value, digits)} [{number(e.low, digits)}, {number(e.high, digits)}]" for e in estimates
+    ) + (f" {unit}" if unit and estimates else "")
+
+
+def _entropy_gap(rows: pd.DataFrame) -> Finding | None:
+    """Entropies of policy and reference; their errors are taken as independent, which is on the safe side."""
+    gaps = []
+    row: Any
+    for row in rows.dropna(subset=["entropy", "reference"]).itertuples():
+        own = Estimate(f"β = {row.beta:g}", row.entropy, row.low, row.high, int(row.prompts))
+        gaps.append(own - Estimate("", row.reference, row.reference_low, row.reference_high, int(row.prompts)))
+    return Finding(gaps, _say(gaps)) if gaps else None
+
+
+def _change(quantity: str, of: str, start: float = 0.0) -> Measure:
+    """Mean of the last epoch's batches, above ``start``."""
+
+    def measure(rows: pd.DataFrame) -> Finding | None:
+        found = [
+            mean(curves.last_epoch(curve) - start, title(str(method)))
+            for (method, kind), curve in rows.groupby(["method", "quantity"], sort=False)
+            if kind == quantity and family(str(method)) == of
+        ]
+        return Finding(found, _say(found, 3) + ", last epoch") if found else None
+
+    return measure
+
+
+def _lead(unit: str) -> Measure:
+    """The difference that the figure's own data hold."""
+
+    def measure(rows: pd.DataFrame) -> Finding | None:
+        lead = rows[rows.quantity == "lead"]
+        if lead.empty:
+            return None
+        row = lead.iloc[0]
+        n = int(row["prompts"] if "prompts" in rows else row["questions"])
+        found = [Estimate("difference", row["value"], row["low"], row["high"], n)]
+        return Finding(found, _say(found, 3, unit))
+
+    return measure
+
+
+def _dpo_and_pg(rows: pd.DataFrame, names: tuple[str, str, str], count: str) -> tuple[list[Estimate], Estimate | None]:
+    """Estimates of every DPO cell and of DPO-PG; ``count`` names the column of n."""
+    dpo, reinforcing = [], None
+    for row in rows.dropna(subset=[names[0]]).to_dict("records"):
+        value, low, high = (float(row[name]) for name in names)
+        found = Estimate(title(row["method"]), value, low, high, int(np.nan_to_num(row[count])))
+        if row["method"] == "dpo-pg":
+            reinforcing = found
+        elif family(row["method"]) == "dpo":
+            dpo.append(found)
+    return dpo, reinforcing
+
+
+def _ahead(name: str, digits: int) -> Measure:
+    def measure(rows: pd.DataFrame) -> Finding | None:
+        count = "games" if name == "win_rate" else "battles"
+        dpo, reinforcing = _dpo_and_pg(rows, (name, f"{name}_low", f"{name}_high"), count)
+        if not dpo or reinforcing is None:
+            return None
+        lead = average(dpo, "mean of DPO − DPO-PG") - reinforcing
+        unit = "%" if name == "win_rate" else "Elo"
+        return Finding([lead], _say([lead, *dpo, reinforcing], digits, unit))
+
+    return measure
+
+
+def _did_gap(rows: pd.DataFrame) -> Finding | None:
+    """Cells with a dagger decide nothing."""
+    dpo, reinforcing = _dpo_and_pg(rows, ("did_entropy", "low", "high"), "prompts")
+    if not dpo or reinforcing is None:
+        return None
+    doubtful = {title(method) for method in rows.method[rows.dagger]}
+    evidence = _say([*dpo, reinforcing])
+    if doubtful:
+        evidence += f"; left out as unreliable (†): {', '.join(sorted(doubtful))}"
+    kept = [e for e in dpo if e.label not in doubtful]
+    if not kept or reinforcing.label in doubtful:
+        return Finding([], evidence)
+    lead = average(kept, "mean of DPO − DPO-PG") - reinforcing
+    return Finding([lead], f"{_say([lead])}; {evidence}")
+
+
+def _margin_gap(rows: pd.DataFrame) -> Finding | None:
+    """Paired by step: both methods see the same batches in the same order."""
+    margins = {
+        str(method): curve.set_index("step")
+        for method, curve in rows[rows.quantity == "margin"].groupby("method", sort=False)
+    }
+    gaps = []
+    for method, curve in margins.items():
+        plain = margins.get(f"dpo-b{beta(method):g}") if family(method) == "dpop" else None
+        if plain is not None:
+            last = curves.last_epoch(curve)
+            gaps.append(mean((plain.value - last).dropna(), f"β = {beta(method):g}"))
+    return Finding(gaps, _say(gaps, 3) + ", last epoch") if gaps else None
+
+
+def _lowest_epoch(rows: pd.DataFrame) -> Finding | None:
+    found = []
+    for method, curve in rows[rows.quantity == "chosen"].groupby("method", sort=False):
+        if family(str(method)) == "cal-dpo":
+            epochs = [
+                mean(part.value, f"{title(str(method))}, epoch {epoch}") for epoch, part in curve.groupby("epoch")
+            ]
+            found.append(min(epochs, key=lambda e: e.value))
+    return Finding(found, _say(found, 3)) if found else None
+
+
+def _accuracy(dagger_below: float) -> Measure:
+    def measure(rows: pd.DataFrame) -> Finding | None:
+        shares = [
+            share(title(row["method"]), row["beta_accuracy"] * row["prompts"], int(row["prompts"]))
+            for row in rows.dropna(subset=["beta_accuracy"]).to_dict("records")
+        ]
+        return Finding([e.above(dagger_below) for e in shares], _say(shares, 3, "")) if shares else None
+
+    return measure
+
+
+def _page(frame: pd.DataFrame) -> Page:
+    counts = frame.verdict.value_counts()
+    page = Page("The paper's claims in this grid")
+    page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in (HOLDS, FAILS, OPEN)) + ".")
+    page.say(
+        "A claim holds where every 95 % interval lies on the predicted side, does not hold where one lies on the",
+        "other, and is undecided otherwise (not measured included).",
+    )
+
+    def line(row: Any) -> dict[str, str]:
+        where = f"{paper.model_title(row.model)} on {paper.dataset_title(row.dataset)}" if row.model else ""
+        evidence = row.evidence.replace("|", "/")
+        return {"row": where, "measured": evidence, "n": number(row.n, 0), "verdict": row.verdict}
+
+    for (name, statement, source, prediction), part in frame.groupby(
+        ["claim", "statement", "source", "prediction"], sort=False
+    ):
+        page.head(f"({name}) {statement}")
+        page.say(f"{source}. Predicted: {prediction}.")
+        page.table(part, line)
+    return page
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,106 @@
+"""The hand that draws: one palette, one page layout, the same files for every figure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from diffinfo.artifacts import atomic
+from diffinfo.report import paper
+from diffinfo.report.cells import beta, family
+
+# Okabe and Ito's colour-blind-safe hues; DPO in purples, dark for a large beta.
+_DPO = ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea")
+_COLOURS = {
+    "dpo-pg": "#d55e00", "logpi": "#009e73", "dpop": "#0072b2", "cal-dpo": "#e69f00",
+    "slic": "#56b4e9", "orpo": "#000000", "simpo": "#cc79a7", "ref": "#666666",
+}  # fmt: skip
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1.2, 1, 1.2)), (0, (1.4, 1)))
+_BETAS = (0.2, 0.1, 0.05, 0.02)
+mpl.rcParams.update({
+    "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "legend.frameon": False, "lines.linewidth": 1.7, "svg.hashsalt": "diffinfo", "figure.dpi": 100,
+    "axes.labelsize": 9, "legend.fontsize": 9, "axes.titlepad": 8,
+})  # fmt: skip
+
+
+def style(method: str) -> dict[str, Any]:
+    """Colour and dashes of a method, the same in every figure: hue for the family, dashes and shade for beta."""
+    value = beta(method)
+    nearest = (
+        min(range(len(_BETAS)), key=lambda i: abs(_BETAS[i] / value - 1) + abs(value / _BETAS[i] - 1)) if value else 0
+    )
+    if family(method) == "dpo":
+        return {"color": _DPO[nearest], "linestyle": _DASHES[nearest]}
+    return {"color": _COLOURS[family(method)], "linestyle": _DASHES[nearest if family(method) == "logpi" else 0]}
+
+
+def canvas(columns: int, rows: int = 1, width: float = 4.2, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of axes, in reading order."""
+    figure = Figure(figsize=(max(6.0, width * columns), height * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def panel_title(model: str, dataset: str) -> str:
+    """The grid row a panel shows."""
+    return f"{paper.model_title(model)} on {paper.dataset_title(dataset)}"
+
+
+def line(axis: Axes, data: pd.DataFrame, x: str, y: str, label: str, **look: Any) -> None:
+    """A curve with its 95 % band."""
+    axis.plot(data[x], data[y], label=label, **look)
+    axis.fill_between(data[x], data["low"], data["high"], color=look["color"], alpha=0.18, linewidth=0)
+
+
+def epochs(axis: Axes, data: pd.DataFrame) -> None:
+    """Mark where epochs end."""
+    for step in data.groupby("epoch").step.max().iloc[:-1]:
+        axis.axvline(step + 0.5, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=0)
+
+
+def legend(figure: Figure, axes: Iterable[Axes], remark: str = "") -> None:
+    """One legend below all panels, each entry once, under a remark."""
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            entries.setdefault(label, handle)
+    box = figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=min(6, len(entries)),
+        handlelength=3.2,
+        title=remark or None,
+        title_fontsize=8,
+    )
+    box.get_title().set_color("#555555")
+
+
+def sentence(text: str) -> Figure:
+    """A figure that says in plain words why it is empty."""
+    figure, (axis,) = canvas(1, width=8.0, height=1.2)
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, textwrap.fill(text, 80), ha="center", va="center", fontsize=11)
+    return figure
+
+
+def save(figure: Figure, heading: str, out: Path) -> None:
+    """Write ``out`` as SVG and PNG, atomically and the same bytes each time."""
+    for plain, sign in (("π_ref", r"$\pi_\mathrm{ref}$"), ("y_w", "$y_w$"), ("y_l", "$y_l$")):
+        heading = heading.replace(plain, sign)
+    figure.suptitle(heading, fontsize=11, fontweight="bold")
+    for suffix, facts in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        with atomic(out.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], metadata=facts, dpi=150)

@@ -1,0 +1,78 @@
+"""Numbers with their uncertainty: 95 % intervals of means and differences, and how they are printed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Z95 = 1.959964  # two-sided 95 % of a normal variable
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number, its 95 % interval, and how many independent values it rests on."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def stderr(self) -> float:
+        """Standard error, from the interval's width."""
+        return (self.high - self.low) / (2 * Z95)
+
+    def above(self, constant: float) -> Estimate:
+        """Distance to an exactly known number."""
+        return Estimate(self.label, self.value - constant, self.low - constant, self.high - constant, self.n)
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """Difference of two estimates with independent errors."""
+        value, half = self.value - other.value, Z95 * math.hypot(self.stderr, other.stderr)
+        return Estimate(self.label, value, value - half, value + half, min(self.n, other.n))
+
+
+def mean(values: pd.Series | np.ndarray, label: str = "") -> Estimate:
+    """The mean of independent values, with Student's interval; without spread (one value) the interval is infinite."""
+    from scipy.special import stdtrit  # only here: a table of entropies needs no scipy
+
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return Estimate(label, float(sample.mean()), -math.inf, math.inf, len(sample))
+    half = float(stdtrit(len(sample) - 1, 0.975) * sample.std(ddof=1) / math.sqrt(len(sample)))
+    centre = float(sample.mean())
+    return Estimate(label, centre, centre - half, centre + half, len(sample))
+
+
+def average(estimates: list[Estimate], label: str) -> Estimate:
+    """The plain mean of estimates with independent errors."""
+    value = float(np.mean([e.value for e in estimates]))
+    half = Z95 * math.sqrt(sum(e.stderr**2 for e in estimates)) / len(estimates)
+    return Estimate(label, value, value - half, value + half, min(e.n for e in estimates))
+
+
+def share(label: str, successes: float, n: int) -> Estimate:
+    """A share with Wilson's interval."""
+    p, z2 = successes / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return Estimate(label, p, centre - half, centre + half, n)
+
+
+def number(value: Any, digits: int) -> str:
+    """A number for print; "" where there is none."""
+    return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+def bracketed(value: Any, low: Any, high: Any, digits: int, absent: str = "not measured") -> str:
+    """The paper's style: value (lower end minus value, upper end minus value)."""
+    if value is None or pd.isna(value):
+        return absent
+    if pd.isna(low) or pd.isna(high):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low - value:+.{digits}f}, {high - value:+.{digits}f})"

@@ -1,0 +1,280 @@
+"""Tables 1, 2 and 3, each cell with its uncertainty and the paper's own number beside it.
+
+``python -m diffinfo.report.tables table1 --inputs '["results/entropy/..."]' --out results/tables/table1.parquet``
+writes the table, and beside it a Markdown page to read and an HTML page for the report.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.cli import UserError, run
+from diffinfo.config import WildBench
+from diffinfo.report import paper
+from diffinfo.report.cells import REFERENCE, beta, cell, grid_rows, order, title
+from diffinfo.report.intervals import Z95, bracketed, number
+from diffinfo.report.page import Page
+
+Rows = dict[tuple[str, str, str], dict[str, Any]]
+
+
+def table1(*, inputs: list[Path], out: Path) -> None:
+    """Table 1: entropy of the preference distribution, H(p*^{1/beta}), beside that of the reference.
+
+    Args:
+        inputs: ``entropy`` tables of the logpi policies and of the reference, .../entropy/MODEL/DATASET/METHOD/epoch-K.
+        out: the table; the pages are written beside it.
+    """
+    measured = {cell(path): _only_row(path, "entropy") for path in inputs}
+    references = {(c.model, c.dataset): row for c, row in measured.items() if c.method == REFERENCE}
+    rows: Rows = {}
+    for c, row in measured.items():
+        if c.method != REFERENCE:
+            rows[c.key] = {
+                "epoch": c.epoch,
+                **_interval(row.entropy, row.stderr, "entropy", "low", "high"),
+                **row[["prompts", "truncated", "mean_tokens"]].to_dict(),
+            }
+    records = []
+    for model, dataset, method, ours in _beside("table1", rows, list(references)):
+        reference, printed = references.get((model, dataset)), paper.printed("table1", model, dataset)
+        if reference is not None:
+            ours |= _interval(
+                reference.entropy, reference.stderr, "reference", "reference_low", "reference_high"
+            )  # the reference stands beside each beta, as in the paper
+        records.append(
+            {"model": model, "dataset": dataset, "method": method, "beta": beta(method), **ours}
+            | {"paper_entropy": printed.get(method), "paper_reference": printed.get(REFERENCE)}
+        )
+    frame = _frame(records, "table1")
+    page = Page("Table 1. Entropy of the preference distribution and of the reference")
+    page.say(
+        "H(p*^{1/β}), measured on the policy trained with r = β log π, against H(π_ref), in nats;",
+        "in brackets the 95 % interval over prompts, as lower and upper end minus the value.",
+    )
+    page.say(paper.whose_numbers(list(frame.model)))
+    page.say(_cut(frame, "samples"))
+
+    def line(row: Any) -> dict[str, str]:
+        return {
+            "β": f"{row.beta:g}",
+            "H(p*^{1/β})": bracketed(row.entropy, row.low, row.high, 2, absent="not in this grid"),
+            "H(π_ref)": bracketed(row.reference, row.reference_low, row.reference_high, 2),
+            "difference": number(row.entropy - row.reference, 2),
+            "prompts": number(row.prompts, 0),
+            "H(p*^{1/β}), paper": number(row.paper_entropy, 2),
+            "H(π_ref), paper": number(row.paper_reference, 2),
+        }
+
+    _sections(page, frame, "table1", line)
+    _write(frame, "table1", page, inputs, out)
+
+
+def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
+    """Table 2: entropy of the Differential Information Distribution beside Arena-Hard and WildBench.
+
+    Args:
+        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, and Table 3.
+        out: the table; the pages are written beside it.
+        dagger_below: cells whose beta'-accuracy (K.1) is lower are marked as possible outliers.
+    """
+    rows: Rows = {}
+    sorted_inputs = _by_kind(inputs)
+    for path in sorted_inputs["entropy"]:
+        c, row = cell(path), _only_row(path, "entropy")
+        rows[c.key] = {
+            "epoch": c.epoch,
+            **_interval(row.entropy, row.stderr, "did_entropy", "low", "high"),
+            **row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict(),
+            "dagger": bool(row.beta_accuracy < dagger_below),
+        }
+    bench = {
+        (r["model"], r["dataset"], r["method"]): r
+        for path in sorted_inputs["table3"]
+        for r in artifacts.read(path, "table3").dropna(subset=["win_rate", "elo"], how="all").to_dict("records")
+    }
+    rows |= {key: {} for key in bench if key not in rows}
+    records = []
+    for model, dataset, method, ours in _beside("table2", rows, []):
+        printed = paper.printed("table2", model, dataset).get(method, {})
+        found: dict[Any, Any] = bench.get((model, dataset, method), {})
+        records.append(
+            {"model": model, "dataset": dataset, "method": method, "dagger": False, **ours}
+            | {name: found.get(name) for name in ("win_rate", "elo")}
+            | {f"paper_{name}": printed.get(name) for name in ("did_entropy", "win_rate", "elo")}
+            | {"paper_dagger": bool(printed.get("dagger", False))}
+        )
+    frame = _frame(records, "table2")
+    page = Page("Table 2. Entropy of the Differential Information Distribution and instruction following")
+    page.say(
+        "H(q) of the DID from π_ref to π, in nats, estimated by the entropy of a proxy policy (Appendix K), with its",
+        "95 % interval; β′-accuracy: share of prompts on which the proxy orders its samples as the DID should;",
+        "AH: Arena-Hard win rate, WB: WildBench Elo (intervals in Table 3).",
+    )
+    page.say(f"† marks a possible outlier: β′-accuracy below {dagger_below:.0%} (the paper's daggers are its own).")
+    page.say(paper.whose_numbers(list(frame.model)), "The paper prints no Table 2 for Gemma2-9B.")
+    page.say(_cut(frame, "proxy samples"))
+
+    def line(row: Any) -> dict[str, str]:
+        absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
+        value = bracketed(row.did_entropy, row.low, row.high, 2, absent)
+        accuracy = "" if pd.isna(row.beta_accuracy) else f"{row.beta_accuracy:.1%}"
+        stated = paper.beta_accuracy(row.model, row.dataset, row.method)
+        return {
+            "method": title(row.method),
+            "H(q)": value + (" †" if row.dagger else ""),
+            "β′-accuracy": accuracy,
+            "AH [%]": number(row.win_rate, 1),
+            "WB [Elo]": number(row.elo, 1),
+            "H(q), paper": number(row.paper_did_entropy, 2) + (" †" if row.paper_dagger else ""),
+            "β′-accuracy, paper": "" if stated is None else f"{stated:.1f}%",
+            "AH, paper": number(row.paper_win_rate, 1),
+            "WB, paper": number(row.paper_elo, 1),
+        }
+
+    _sections(page, frame, "table2", line)
+    _write(frame, "table2", page, inputs, out, dagger_below=dagger_below)
+
+
+def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
+    """Table 3: Arena-Hard and WildBench of each cell's best epoch.
+
+    Args:
+        inputs: ``winrates`` under the final judge, .../arena_hard/MODEL/DATASET/METHOD/final/winrates.parquet, and
+            ``judgments`` of WildBench, .../wildbench/MODEL/DATASET/METHOD/judgments.parquet: the pool of the Elo.
+        wildbench: the ``wildbench`` section of the configuration.
+        out: the table; the pages are written beside it.
+    """
+    rows: Rows = {}
+    sorted_inputs = _by_kind(inputs)
+    judgments = sorted_inputs["judgments"]
+    for path in sorted_inputs["winrates"]:
+        row = _only_row(path, "winrates")
+        rows[cell(path).key] = {
+            "best_epoch": row.epoch,
+            **dict(zip(("win_rate", "win_rate_low", "win_rate_high"), row[["win_rate", "low", "high"]], strict=True)),
+            **row[["games", "unscored", "mean_tokens", "baseline_mean_tokens"]].to_dict(),
+        }
+    for key, found in _elo(judgments, wildbench).items():
+        rows.setdefault(key, {}).update(found)
+    records = []
+    for model, dataset, method, ours in _beside("table3", rows, []):
+        printed = paper.printed("table3", model, dataset).get(method, {})
+        record = {"model": model, "dataset": dataset, "method": method, **ours}
+        record["paper_best_epoch"] = printed.get("best_epoch")
+        for name in ("win_rate", "elo") if printed else ():
+            low, high = printed[f"{name}_bracket"]
+            record |= {f"paper_{name}": printed[name], f"paper_{name}_low": printed[name] + low}
+            record[f"paper_{name}_high"] = printed[name] + high
+        records.append(record)
+    frame = _frame(records, "table3")
+    page = Page("Table 3. Instruction following at each cell's best epoch")
+    page.say(
+        "Arena-Hard win rate and WildBench Elo, in brackets the 95 % interval as lower and upper end minus the value;",
+        "the best epoch has the highest Arena-Hard win rate under the selecting judge.",
+        "Tokens are the mean length of the judged answers: judges favour long ones.",
+    )
+    page.say(
+        f"Elo depends on its pool: here {len(judgments)} policies of this grid, each starting at 1000.",
+        f"Arena-Hard's baseline answers have {frame.baseline_mean_tokens.mean():.1f} tokens on average."
+        if frame.baseline_mean_tokens.notna().any()
+        else "",
+        paper.whose_numbers(list(frame.model)),
+    )
+
+    def line(row: Any) -> dict[str, str]:
+        absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
+        return {
+            "method": title(row.method),
+            "best epoch": number(row.best_epoch, 0),
+            "AH [%]": bracketed(row.win_rate, row.win_rate_low, row.win_rate_high, 1, absent),
+            "games (unscored)": "" if pd.isna(row.games) else f"{row.games:.0f} ({row.unscored:.0f})",
+            "AH tokens": number(row.mean_tokens, 1),
+            "WB [Elo]": bracketed(row.elo, row.elo_low, row.elo_high, 2, absent),
+            "WB tokens": number(row.wildbench_tokens, 1),
+            "best epoch, paper": number(row.paper_best_epoch, 0),
+            "AH, paper": bracketed(row.paper_win_rate, row.paper_win_rate_low, row.paper_win_rate_high, 1, ""),
+            "WB, paper": bracketed(row.paper_elo, row.paper_elo_low, row.paper_elo_high, 2, ""),
+        }
+
+    _sections(page, frame, "table3", line)
+    _write(frame, "table3", page, inputs, out, wildbench=wildbench.model_dump(), pool=sorted(rows))
+
+
+def _by_kind(paths: list[Path]) -> defaultdict[str, list[Path]]:
+    kinds: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        kinds[artifacts.provenance(path)["kind"]].append(path)
+    return kinds
+
+
+def _only_row(path: Path, kind: str) -> Any:
+    """The row of a table that holds one."""
+    table = artifacts.read(path, kind)
+    if len(table) != 1:
+        raise UserError(f"{path} holds {len(table)} rows where one is needed.")
+    return table.iloc[0]
+
+
+def _interval(value: float, stderr: float, name: str, low: str, high: str) -> dict[str, float]:
+    return {name: value, low: value - Z95 * stderr, high: value + Z95 * stderr}
+
+
+def _beside(table: str, rows: Rows, more: list[tuple[str, str]]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Our cells and the paper's of the same model and dataset, in the paper's order; {} where we have none."""
+    for model, dataset in grid_rows([*((m, d) for m, d, _ in rows), *more]):
+        ours = {method for m, d, method in rows if (m, d) == (model, dataset)}
+        printed = {method for method in paper.printed(table, model, dataset) if method != REFERENCE}
+        for method in sorted(ours | printed, key=order):
+            yield model, dataset, method, dict(rows.get((model, dataset, method), {}))
+
+
+def _frame(records: list[dict[str, Any]], kind: str) -> pd.DataFrame:
+    """Records as a frame with every column of ``kind``, numbers as floats so that a missing one is NaN."""
+    names = artifacts.SCHEMAS[kind][1].names
+    frame = pd.DataFrame(records, columns=names)
+    numeric = [n for n in names if n not in ("model", "dataset", "method") and not n.endswith("dagger")]
+    return frame.astype(dict.fromkeys(numeric, float))
+
+
+def _cut(frame: pd.DataFrame, what: str) -> str:
+    worst = frame.truncated.max()
+    if not worst > 0:
+        return ""
+    return f"Up to {worst:.1%} of the {what} of a cell were cut by max_tokens, which biases its entropy down."
+
+
+def _sections(page: Page, frame: pd.DataFrame, table: str, line: Callable[[Any], dict[str, str]]) -> None:
+    """One section per model and dataset; then, in words, what the paper printed and this grid lacks."""
+    for (model, dataset), part in frame.groupby(["model", "dataset"], sort=False):
+        page.head(f"{paper.model_title(str(model))} trained on {paper.dataset_title(str(dataset))}")
+        page.table(part, line)
+    have = {(paper.counterpart(m), d) for m, d in zip(frame.model, frame.dataset, strict=True)}
+    lacking = [
+        f"{paper.model_title(model)} on {paper.dataset_title(dataset)}"
+        for model, datasets in paper.numbers()[table].items()
+        for dataset in datasets
+        if (model, dataset) not in have
+    ]
+    if lacking:
+        page.say(f"The paper also printed {', '.join(lacking)}: no such cell is in this grid.")
+
+
+def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """WildBench Elo of every cell, all of them in one pool."""
+    raise NotImplementedError
+
+
+def _write(frame: pd.DataFrame, kind: str, page: Page, inputs: list[Path], out: Path, **facts: Any) -> None:
+    artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs}, **facts)
+    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+
+
+if __name__ == "__main__":
+    run({"table1": table1, "table2": table2, "table3": table3})

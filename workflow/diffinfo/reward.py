@@ -1,0 +1,73 @@
+"""Scores of responses under a reward model: a sequence classifier with one label.
+
+``python -m diffinfo.reward`` scores a completions table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffinfo import artifacts
+from diffinfo.chat import Messages
+from diffinfo.cli import progress, run
+
+
+def score(
+    folder: Path, conversations: list[Messages], batch_tokens: int = 16_384, attention: str = "eager", dtype: str = "float32"
+) -> list[float]:
+    """Reward of each conversation, which ends with the assistant's answer.
+
+    The conversation goes through the model's own chat template and is padded on the right; the raw logit is the score.
+    Attention is never silently "sdpa": Gemma-2's soft-capping is lost there.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from diffinfo.chat import Chat
+    from diffinfo.train.logprobs import micro_batches
+    from diffinfo.train.loop import use_cpu_well
+
+    use_cpu_well()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, attn_implementation=attention, dtype=getattr(torch, dtype),
+        local_files_only=True, use_safetensors=True, trust_remote_code=False,
+    ).to(device).eval()  # fmt: skip
+    chat = Chat(folder)
+    sequences = [chat.conversation_ids(messages) for messages in conversations]
+    pad = model.config.pad_token_id
+    values = [0.0] * len(sequences)
+    with torch.inference_mode():
+        for group in progress(micro_batches([len(s) for s in sequences], batch_tokens), "scoring"):
+            longest = max(len(sequences[i]) for i in group)
+            ids = torch.tensor([sequences[i] + [pad] * (longest - len(sequences[i])) for i in group], device=device)
+            mask = torch.tensor([[1] * len(sequences[i]) + [0] * (longest - len(sequences[i])) for i in group])
+            logits = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False).logits[:, 0]
+            for index, value in zip(group, logits.float().tolist(), strict=True):
+                values[index] = value
+    return values
+
+
+def main(*, model: Path, completions: Path, out: Path, attention: str, dtype: str, batch_tokens: int) -> None:
+    """Score every completion.
+
+    Args:
+        model: reward model's folder.
+        completions: completions table.
+        out: scores table to write.
+        attention: attention kernel.
+        dtype: precision.
+        batch_tokens: tokens of one forward pass.
+    """
+    table = artifacts.read(completions, "completions")
+    conversations = [
+        [*messages, {"role": "assistant", "content": text}]
+        for messages, text in zip(table.messages, table.completion, strict=True)
+    ]
+    table["score"] = score(model, conversations, batch_tokens, attention, dtype)
+    table["tokens"] = table.token_ids.map(len)
+    artifacts.write(out, table, "scores", inputs={"model": model, "completions": completions}, dtype=dtype)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+"""Completions of a prompt table by one model folder, or by every epoch of a training span.
+
+``python -m diffinfo.sample.complete``
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.chat import Chat
+from diffinfo.cli import UserError, log, run
+from diffinfo.config import Engine
+from diffinfo.sample.engine import Decoding
+from diffinfo.sample.engine import Engine as Generate
+
+
+def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.DataFrame:
+    """Rows ``skip`` .. ``skip + limit`` of a seeded permutation: two calls with one seed give disjoint samples.
+
+    Raises:
+        UserError: when nothing is left after ``skip``.
+    """
+    if limit is None and not skip:
+        return frame
+    if skip >= len(frame):
+        raise UserError(f"{len(frame)} prompts are there and {skip} are to be skipped: none is left; lower did.prompts.")
+    order = np.random.default_rng(seed).permutation(len(frame))
+    return frame.iloc[np.sort(order[skip : None if limit is None else skip + limit])]
+
+
+def engine_for(engine: Engine, attention: str, dtype: str, max_model_len: int) -> Generate:
+    """The engine that the configuration names."""
+    if engine.name == "vllm":
+        from diffinfo.sample.vllm import VllmEngine
+
+        return VllmEngine(dtype, engine.tensor_parallel, max_model_len)
+    from diffinfo.sample.transformers import TransformersEngine
+
+    return TransformersEngine(attention, dtype, engine.batch_tokens)
+
+
+def main(
+    *,
+    models: Path,
+    prompts: list[Path],
+    out: Path,
+    engine: Engine,
+    attention: str,
+    dtype: str,
+    max_tokens: int,
+    epochs: list[int] | None = None,
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 42,
+    skip: int = 0,
+    limit: int | None = None,
+    max_prompt_tokens: int = 2048,
+) -> None:
+    """Complete every prompt.
+
+    Args:
+        models: one model folder, or with ``epochs`` the folder that holds epoch-K folders.
+        prompts: prompts or benchmark tables.
+        out: completions table to write.
+        engine: the ``engine`` part of the configuration.
+        attention: attention kernel (transformers).
+        dtype: precision.
+        max_tokens: longest completion.
+        epochs: epochs to run; none: ``models`` itself, recorded as epoch 0.
+        n: samples a prompt.
+        temperature: 0 is greedy.
+        top_p: nucleus; log-probabilities stay those of the untruncated model.
+        seed: sampling seed; with it prompts are permuted where ``skip`` or ``limit`` is given.
+        skip: leave out that many of the permuted prompts.
+        limit: at most that many prompts.
+        max_prompt_tokens: longer prompts are left out, with a count.
+    """
+    frames = []
+    for path in prompts:
+        benchmark = artifacts.provenance(path)["kind"] == "benchmark"
+        frame = artifacts.read(path, "benchmark" if benchmark else "prompts")
+        frames.append(frame if benchmark else frame.assign(benchmark=""))
+    asked = subset(pd.concat(frames, ignore_index=True), skip, limit, seed)
+    decoding = Decoding(n, temperature, top_p, max_tokens, seed)
+    generate = engine_for(engine, attention, dtype, max_prompt_tokens + max_tokens)
+    rows = []
+    folders = {epoch: models / f"epoch-{epoch}" for epoch in epochs} if epochs else {0: models}
+    for epoch, folder in folders.items():
+        chat = Chat(folder)
+        ids = [chat.prompt_ids(messages) for messages in asked.messages]
+        fits = [len(prompt) <= max_prompt_tokens for prompt in ids]
+        if not all(fits):
+            log.warning("%d prompts are longer than %d tokens and left out", fits.count(False), max_prompt_tokens)
+        kept, kept_ids = asked[fits], [prompt for prompt, fit in zip(ids, fits, strict=True) if fit]
+        generated = generate(folder, kept_ids, chat.stop_ids, decoding)
+        for row, prompt, answers in zip(kept.itertuples(), kept_ids, generated, strict=True):
+            rows += [
+                {
+                    "benchmark": row.benchmark,
+                    "epoch": epoch,
+                    "prompt_id": row.prompt_id,
+                    "sample": sample,
+                    "messages": row.messages,
+                    "prompt_token_ids": prompt,
+                    "completion": chat.text(answer.token_ids),
+                    "token_ids": answer.token_ids,
+                    "logp": answer.logp,
+                    "finish_reason": answer.finish_reason,
+                }
+                for sample, answer in enumerate(answers)
+            ]
+    artifacts.write(
+        out, pd.DataFrame(rows), "completions",
+        inputs={"model": models, **{f"prompts {i}": path for i, path in enumerate(prompts)}},
+        decoding=vars(decoding), engine=engine.name, skip=skip, limit=limit,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,114 @@
+"""The engine that runs anywhere: batched decoding with a key-value cache, in float32 on a CPU.
+
+A batch holds prompts of one length, so nothing is padded, and every row draws from a random stream of its own: what a
+prompt gets depends neither on its neighbours nor on the batch size. Finished rows leave the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TopPLogitsWarper
+from transformers.cache_utils import DynamicCache
+
+from diffinfo.cli import progress
+from diffinfo.sample.engine import Decoding, Generated
+from diffinfo.train.checkpoint import load_model
+from diffinfo.train.loop import use_cpu_well
+
+
+class TransformersEngine:
+    """Generates with transformers.
+
+    Args:
+        attention: attention kernel.
+        dtype: precision of weights and computation.
+        batch_tokens: prompt and completion tokens a batch may hold.
+    """
+
+    def __init__(self, attention: str, dtype: str, batch_tokens: int) -> None:
+        self.attention, self.dtype, self.batch_tokens = attention, dtype, batch_tokens
+
+    def __call__(
+        self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding
+    ) -> list[list[Generated]]:
+        """See ``engine.Engine``."""
+        use_cpu_well()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = load_model(model, self.attention, self.dtype).to(device).eval()
+        rows = sorted(range(len(prompts) * decoding.n), key=lambda row: (len(prompts[row // decoding.n]), row))
+        batches: list[list[int]] = []
+        for row in rows:
+            length = len(prompts[row // decoding.n])
+            room = max(1, self.batch_tokens // (length + decoding.max_tokens))
+            if batches and len(batches[-1]) < room and len(prompts[batches[-1][0] // decoding.n]) == length:
+                batches[-1].append(row)
+            else:
+                batches.append([row])
+        results: dict[int, Generated] = {}
+        for batch in progress(batches, f"sampling {model.name}"):
+            ids = [prompts[row // decoding.n] for row in batch]
+            draws = [_stream(ids[i], row % decoding.n, decoding) for i, row in enumerate(batch)]
+            results |= zip(batch, _decode(network, ids, draws, stop_ids, decoding), strict=True)
+        return [[results[p * decoding.n + s] for s in range(decoding.n)] for p in range(len(prompts))]
+
+
+def _stream(prompt: list[int], sample: int, decoding: Decoding) -> np.ndarray:
+    """Uniform draws [max_tokens] that belong to this prompt and sample alone."""
+    if decoding.temperature == 0:
+        return np.zeros(0)
+    key = hashlib.sha256(f"{decoding.seed} {sample} {prompt}".encode()).digest()[:16]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).random(decoding.max_tokens)
+
+
+@torch.inference_mode()
+def _decode(
+    network: PreTrainedModel, prompts: list[list[int]], draws: list[np.ndarray], stop_ids: list[int], decoding: Decoding
+) -> list[Generated]:
+    """Decode prompts of one length together."""
+    device = network.device
+    cache = DynamicCache(config=network.config)
+    warp = TopPLogitsWarper(decoding.top_p) if decoding.top_p < 1 else None
+    uniform = torch.tensor(np.stack(draws), device=device)
+    stops = torch.tensor(stop_ids, device=device)
+    active = torch.arange(len(prompts), device=device)
+    tokens: list[list[int]] = [[] for _ in prompts]
+    logps = torch.zeros(len(prompts), dtype=torch.float64, device=device)
+    finished = [False] * len(prompts)
+    inputs = torch.tensor(prompts, device=device)
+    for step in range(decoding.max_tokens):
+        logits = network(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logp = logits.float().log_softmax(-1)
+        chosen = _pick(logp, uniform[active, step] if decoding.temperature else None, decoding.temperature, warp)
+        logps[active] += logp.gather(1, chosen[:, None])[:, 0].double()
+        for row, token in zip(active.tolist(), chosen.tolist(), strict=True):
+            tokens[row].append(token)
+        stopped = torch.isin(chosen, stops)
+        for row in active[stopped].tolist():
+            finished[row] = True
+        keep = (~stopped).nonzero()[:, 0]
+        if not len(keep):
+            break
+        if len(keep) < len(active):
+            cache.batch_select_indices(keep)
+            active, chosen = active[keep], chosen[keep]
+        inputs = chosen[:, None]
+    reasons = ["stop" if end else "length" for end in finished]
+    return [Generated(t, float(p), r) for t, p, r in zip(tokens, logps, reasons, strict=True)]
+
+
+def _pick(logp: Tensor, uniform: Tensor | None, temperature: float, warp: TopPLogitsWarper | None) -> Tensor:
+    """Token ids [rows]: the mode, or the inverse of the cumulative distribution at ``uniform``."""
+    if uniform is None:
+        return logp.argmax(-1)
+    scaled = logp / temperature
+    if warp is not None:
+        scaled = warp(None, scaled)
+    cumulative = scaled.softmax(-1).double().cumsum(-1)
+    target = (uniform * cumulative[:, -1])[:, None]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logp.shape[1] - 1)

@@ -1,0 +1,81 @@
+"""The engine for GPUs: vLLM, fed token ids, one model a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from diffinfo.sample.engine import Decoding, Generated
+
+
+class VllmEngine:
+    """Generates with vLLM.
+
+    Args:
+        dtype: precision of weights and computation.
+        tensor_parallel: GPUs that share one model.
+        max_model_len: longest prompt and completion together.
+    """
+
+    def __init__(self, dtype: str, tensor_parallel: int, max_model_len: int) -> None:
+        self.dtype, self.tensor_parallel, self.max_model_len = dtype, tensor_parallel, max_model_len
+
+    def __call__(
+        self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding
+    ) -> list[list[Generated]]:
+        """See ``engine.Engine``. A process of its own frees the GPU's memory for the next epoch's model."""
+        arguments = (
+            str(model), list(prompts), stop_ids, decoding, self.dtype, self.tensor_parallel, self.max_model_len,
+        )  # fmt: skip
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_generate, *arguments).result()
+
+
+def _generate(
+    model: str,
+    prompts: list[list[int]],
+    stop_ids: list[int],
+    decoding: Decoding,
+    dtype: str,
+    tensor_parallel: int,
+    max_model_len: int,
+) -> list[list[Generated]]:
+    from vllm import LLM, SamplingParams
+
+    engine = LLM(
+        model=model,
+        dtype=dtype,
+        tensor_parallel_size=tensor_parallel,
+        max_model_len=max_model_len,
+        seed=decoding.seed,
+        trust_remote_code=False,
+        logprobs_mode="raw_logprobs",  # of the model's own distribution, before temperature and top_p
+    )
+    # Sample i of a request draws with seed + i, so the seeds of neighbouring prompts lie n apart.
+    parameters = [
+        SamplingParams(
+            n=decoding.n,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_tokens=decoding.max_tokens,
+            seed=decoding.seed + index * decoding.n,
+            stop_token_ids=stop_ids,
+            logprobs=0,
+            detokenize=False,
+        )
+        for index in range(len(prompts))
+    ]
+    requests = engine.generate([{"prompt_token_ids": ids} for ids in prompts], parameters)
+    return [
+        [
+            Generated(
+                list(output.token_ids),
+                float(output.cumulative_logprob),
+                "stop" if output.finish_reason == "stop" else "length",
+            )
+            for output in request.outputs
+        ]
+        for request in requests
+    ]

@@ -1,0 +1,104 @@
+"""Token ids and log pi_ref of each preference pair, computed once and read by every method.
+
+``python -m diffinfo.train.reference``
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from diffinfo import artifacts
+from diffinfo.chat import Chat
+from diffinfo.cli import UserError, log, progress, run
+from diffinfo.config import Training
+from diffinfo.train.checkpoint import load_model
+from diffinfo.train.logprobs import completion_logps, micro_batches
+from diffinfo.train.loop import use_cpu_well
+
+
+def score_completions(
+    folder: Path, prompts: list[list[int]], completions: list[list[int]], *, attention: str, dtype: str, budget: int
+) -> list[float]:
+    """log pi(completion | prompt) of token ids under a model folder, in nats; dtype is the precision of computation."""
+    use_cpu_well()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(folder, attention).to(device).eval()
+    sequences = [p + c for p, c in zip(prompts, completions, strict=True)]
+    values = [0.0] * len(sequences)
+    bf16 = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+    with torch.no_grad(), bf16:
+        for group in progress(micro_batches([len(s) for s in sequences], budget), "log-probabilities"):
+            logps = completion_logps(model, [sequences[i] for i in group], [len(prompts[i]) for i in group])
+            for index, value in zip(group, logps.tolist(), strict=True):
+                values[index] = value
+    return values
+
+
+def reference_table(
+    folder: Path,
+    ids: pd.DataFrame,
+    *,
+    attention: str,
+    dtype: str,
+    training: Training,
+) -> pd.DataFrame:
+    """Add chosen_logp and rejected_logp to a frame of prompt_ids, chosen_ids, rejected_ids."""
+    prompts = [*ids.prompt_ids, *ids.prompt_ids]
+    values = score_completions(
+        folder, prompts, [*ids.chosen_ids, *ids.rejected_ids],
+        attention=attention, dtype=dtype, budget=training.micro_batch_tokens,
+    )  # fmt: skip
+    return ids.assign(chosen_logp=values[: len(ids)], rejected_logp=values[len(ids) :])
+
+
+def main(
+    *,
+    model: Path,
+    preferences: Path,
+    training: Training,
+    attention: str,
+    dtype: str,
+    max_prompt_tokens: int,
+    max_tokens: int,
+    out: Path,
+) -> None:
+    """Tokenise the pairs and score them under pi_ref; pairs that do not fit are left out, with a count.
+
+    Args:
+        model: the SFT model's folder.
+        preferences: preferences table.
+        training: the ``training`` part of the configuration.
+        attention: attention kernel.
+        dtype: precision of computation.
+        max_prompt_tokens: longest prompt.
+        max_tokens: longest prompt and completion together.
+        out: reference_logps table to write.
+    """
+    chat = Chat(model)
+    rows = []
+    pairs = artifacts.read(preferences, "preferences")
+    for row in pairs.itertuples():
+        prompt, chosen = chat.pair_ids(row.messages, row.chosen)
+        _, rejected = chat.pair_ids(row.messages, row.rejected)
+        if len(prompt) <= max_prompt_tokens and len(prompt) + max(len(chosen), len(rejected)) <= max_tokens:
+            rows.append((row.prompt_id, prompt, chosen, rejected))
+    if not rows:
+        raise UserError(
+            f"{preferences}: none of the {len(pairs)} pairs fits into preference.max_prompt_tokens = {max_prompt_tokens} "
+            f"and preference.max_tokens = {max_tokens}; raise them."
+        )
+    if len(rows) < len(pairs):
+        log.warning("%d of %d pairs are longer than the limits and left out", len(pairs) - len(rows), len(pairs))
+    ids = pd.DataFrame(rows, columns=["prompt_id", "prompt_ids", "chosen_ids", "rejected_ids"])
+    table = reference_table(model, ids, attention=attention, dtype=dtype, training=training)
+    artifacts.write(
+        out, table, "reference_logps",
+        inputs={"model": model, "preferences": preferences}, dtype=dtype, left_out=len(pairs) - len(rows),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

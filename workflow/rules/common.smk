@@ -1,0 +1,148 @@
+# The checked configuration, the vocabulary of wildcards, and the helpers of more than one rule file.
+import re
+
+from diffinfo import config as checked
+
+try:
+    CONFIG = checked.parse(config, workflow.configfiles)
+except checked.ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def one_of(names):
+    """A wildcard constraint that matches these names alone."""
+    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+
+
+wildcard_constraints:
+    model=one_of(CONFIG.models),
+    dataset=one_of(CONFIG.datasets),
+    method=r"[a-z-]+-b\d+(\.\d+)?|dpo-pg|ref",
+    span=r"\d+-\d+",
+    epoch=r"\d+",
+
+
+def cells(measure=None):
+    """(model, dataset, method) of every grid cell whose row asks for ``measure``."""
+    return [
+        (row.model, row.dataset, method)
+        for row in CONFIG.grid
+        if measure is None or measure in row.measures
+        for method in CONFIG.methods(row)
+    ]
+
+
+def spans():
+    """Epoch ranges such as "1-5", one job each."""
+    return CONFIG.spans()
+
+
+def span_of(epoch):
+    """The span that trains ``epoch``."""
+    for span in spans():
+        first, last = map(int, span.split("-"))
+        if first <= int(epoch) <= last:
+            return span
+    raise WorkflowError(f"epoch {epoch} lies beyond epochs = {CONFIG.epochs}; raise that key.")
+
+
+def as_list(paths):
+    """Paths as one command-line argument."""
+    return "[" + ",".join(map(str, paths)) + "]"
+
+
+def part(name):
+    """A part of the configuration as JSON: a job is passed only what it uses."""
+    return getattr(CONFIG, name).model_dump_json()
+
+
+def spec(model):
+    """The configuration of a model, by wildcards or name."""
+    return CONFIG.models[getattr(model, "model", model)]
+
+
+def attention(wildcards):
+    """Attention kernel of the model at hand."""
+    return spec(wildcards).attention
+
+
+def dtype(wildcards):
+    """Precision of the model at hand."""
+    return spec(wildcards).dtype
+
+
+def epoch_list(wildcards):
+    """Epochs of a span as a list argument; null for the reference, which has none."""
+    first, last = map(int, wildcards.span.split("-"))
+    return "null" if wildcards.method == "ref" else as_list(range(first, last + 1))
+
+
+def policy(wildcards):
+    """Folder of the models of a span: the SFT model for "ref"."""
+    if wildcards.method == "ref":
+        return "results/sft/{model}/{dataset}/model"
+    return "results/train/{model}/{dataset}/{method}/" + wildcards.span + "/models"
+
+
+def policy_at(wildcards):
+    """Folder that holds the policy of one epoch."""
+    if wildcards.method == "ref":
+        return "results/sft/{model}/{dataset}/model"
+    return "results/train/{model}/{dataset}/{method}/" + span_of(wildcards.epoch) + "/models"
+
+
+def epoch_folder(wildcards, input):
+    """The model folder itself of one epoch."""
+    return input.models if wildcards.method == "ref" else f"{input.models}/epoch-{wildcards.epoch}"
+
+
+def tokens(key):
+    """Longest prompt and completion that generation allows."""
+    return getattr(CONFIG, key).max_tokens
+
+
+def infer_gpus(model):
+    """GPUs to sample from or score with a model: none for micro models, else what ``engine`` says."""
+    return 0 if spec(model).billions < 0.05 else CONFIG.engine.tensor_parallel
+
+
+def train_gpus(wildcards):
+    """GPUs of a training job."""
+    return 0 if spec(wildcards).billions < 0.05 else CONFIG.preference.processes
+
+
+def memory(model):
+    """Megabytes of host memory: a floor for the libraries, then float32 weights, gradients and optimiser state."""
+    return int(2500 + 20_000 * spec(model).billions)
+
+
+ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.yaml"
+
+
+def engine_arguments(model):
+    """What every sampling job is told about its engine."""
+    return (
+        f"--engine '{part('engine')}' --attention {spec(model).attention} --dtype {spec(model).dtype}"
+        f" --max_prompt_tokens {CONFIG.preference.max_prompt_tokens}"
+    )
+
+
+def launcher(wildcards):
+    """How a training stage is started: plain Python, or one process a GPU under accelerate."""
+    count = CONFIG.preference.processes
+    if count == 1:
+        return "python -m"
+    kind = "--use_fsdp --fsdp_version 2" if spec(wildcards).billions >= 0.05 else "--cpu"
+    return f"accelerate launch --num_processes {count} --num_machines 1 --mixed_precision no --dynamo_backend no {kind} -m"
+
+
+def scorer_arguments():
+    """What every scoring job is told about the reward model."""
+    model = spec(CONFIG.reward_model)
+    return f"--attention {model.attention} --dtype {model.dtype} --batch_tokens {CONFIG.training.micro_batch_tokens}"
+
+
+def training_common(wildcards):
+    """What every training and log-probability job is told about the model at hand."""
+    model = spec(wildcards)
+    return f"--training '{part('training')}' --attention {model.attention} --dtype {model.dtype}"

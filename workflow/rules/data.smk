@@ -1,0 +1,134 @@
+# Prompts and preference pairs.
+# Needs: a source file or hub id, the teacher and the reward model. Gives: results/data/<dataset>/*.parquet.
+
+SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "prompts"]
+
+
+def dataset_spec(wildcards):
+    """A dataset's entry as JSON."""
+    return CONFIG.datasets[wildcards.dataset].model_dump_json()
+
+
+def dataset_source(wildcards):
+    """The file a dataset is read from, where it is one."""
+    source = CONFIG.datasets[wildcards.dataset].source
+    if source == "world":
+        return "results/world/data/{dataset}.jsonl"
+    return source if source.endswith((".parquet", ".json", ".jsonl")) else []
+
+
+def dataset_location(wildcards, input):
+    """File or hub id."""
+    return input.source or CONFIG.datasets[wildcards.dataset].source
+
+
+def disjoint_tables(wildcards):
+    """Prompts that a dataset must not share."""
+    others = CONFIG.datasets[wildcards.dataset].disjoint_from
+    return expand("results/data/{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
+
+
+def disjoint_argument(wildcards, input):
+    """The same as an argument."""
+    return f"--disjoint_from {as_list(input.disjoint)}" if input.disjoint else ""
+
+
+rule world_dataset:
+    """Write a dataset of the micro world in its public schema."""
+    output:
+        "results/world/data/{dataset}.jsonl",
+    log:
+        "results/logs/world/{dataset}.log",
+    benchmark:
+        "results/benchmarks/world/{dataset}.tsv"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        spec=dataset_spec,
+        world=world_part("seed", "pairs", "test_prompts"),
+    shell:
+        "python -m diffinfo.world.build dataset --name {wildcards.dataset} --spec {params.spec:q}"
+        " --world {params.world:q} --out {output} 2> {log}"
+
+
+rule world_benchmarks:
+    """Write the micro world's Arena-Hard, WildBench and QA files in their public formats."""
+    output:
+        directory("results/world/bench"),
+    log:
+        "results/logs/world/bench.log",
+    benchmark:
+        "results/benchmarks/world/bench.tsv"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        world=world_part("seed", "arena_prompts", "wildbench_tasks", "qa_items"),
+    shell:
+        "python -m diffinfo.world.build benchmarks --world {params.world:q} --out {output} 2> {log}"
+
+
+rule ingest_pairs:
+    """Read ready pairs, quarantine bad rows and hold out the test prompts."""
+    input:
+        source=dataset_source,
+        disjoint=disjoint_tables,
+    output:
+        prompts="results/data/{dataset}/prompts.parquet",
+        test="results/data/{dataset}/test_prompts.parquet",
+        preferences="results/data/{dataset}/preferences.parquet",
+        quarantine="results/data/{dataset}/quarantine.parquet",
+    log:
+        "results/logs/data/{dataset}.log",
+    benchmark:
+        "results/benchmarks/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(set(CONFIG.datasets) - set(SAMPLED)),
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        spec=dataset_spec,
+        source=dataset_location,
+        disjoint=disjoint_argument,
+    shell:
+        "python -m diffinfo.data.ingest --dataset {wildcards.dataset} --spec {params.spec:q} --source {params.source:q}"
+        " {params.disjoint} --prompts {output.prompts} --test_prompts {output.test}"
+        " --preferences {output.preferences} --quarantine {output.quarantine} 2> {log}"
+
+
+rule ingest_prompts:
+    """Read prompts, drop those another dataset holds and hold out the test prompts."""
+    input:
+        source=dataset_source,
+        disjoint=disjoint_tables,
+    output:
+        prompts="results/data/{dataset}/prompts.parquet",
+        test="results/data/{dataset}/test_prompts.parquet",
+        quarantine="results/data/{dataset}/quarantine.parquet",
+    log:
+        "results/logs/data/{dataset}.log",
+    benchmark:
+        "results/benchmarks/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(SAMPLED),
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        spec=dataset_spec,
+        source=dataset_location,
+        disjoint=disjoint_argument,
+    shell:
+        "python -m diffinfo.data.ingest --dataset {wildcards.dataset} --spec {params.spec:q} --source {params.source:q}"
+        " {params.disjoint} --prompts {output.prompts} --test_prompts {output.test}"
+        " --quarantine {output.quarantine} 2> {log}"

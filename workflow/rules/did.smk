@@ -1,0 +1,143 @@
+# Entropy of the DID through its proxy (Table 2, Figure 13, Appendix K).
+# Needs: results/sft, results/train, results/data. Gives: results/did.
+DID = "results/did/{model}/{dataset}/{method}/epoch-{epoch}"
+
+
+def proxy_settings():
+    """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
+    did = CONFIG.did
+    settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
+    return CONFIG.preference.model_copy(update=settings).model_dump_json(exclude={"epochs_per_job"})
+
+
+def did_decoding():
+    """How the proxy's pairs are decoded."""
+    temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0
+    e = CONFIG.entropy
+    return f"--temperature {temperature} --max_tokens {e.max_tokens} --seed {e.seed} --limit {CONFIG.did.prompts}"
+
+
+rule did_completions:
+    """Decode the responses of a policy that the DID proxy learns from."""
+    input:
+        models=policy_at,
+        prompts="results/data/{dataset}/prompts.parquet",
+    output:
+        f"{DID}/completions.parquet",
+    log:
+        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.log",
+    benchmark:
+        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=infer_gpus,
+    conda:
+        ENGINE_ENV
+    params:
+        folder=epoch_folder,
+        engine=engine_arguments,
+        decoding=did_decoding(),
+    shell:
+        "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
+        " {params.decoding} --out {output} 2> {log}"
+
+
+rule did_pairs:
+    """Pair y_w of the policy with y_l of pi_ref."""
+    input:
+        chosen=f"{DID}/completions.parquet",
+        rejected="results/did/{model}/{dataset}/ref/epoch-0/completions.parquet",
+    output:
+        f"{DID}/pairs.parquet",
+    log:
+        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.log",
+    benchmark:
+        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    conda:
+        "../../envs/base.yaml"
+    shell:
+        "python -m diffinfo.entropy.did pairs --chosen {input.chosen} --rejected {input.rejected} --out {output} 2> {log}"
+
+
+rule did_proxy:
+    """Train the proxy with r = log pi from pi_ref."""
+    input:
+        model="results/sft/{model}/{dataset}/model",
+        pairs=f"{DID}/pairs.parquet",
+    output:
+        model=directory(f"{DID}/model"),
+        log=f"{DID}/train_log.parquet",
+    log:
+        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
+    benchmark:
+        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=train_gpus,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        launch=launcher,
+        common=training_common,
+        settings=proxy_settings(),
+    shell:
+        "{params.launch} diffinfo.train.preference --model {input.model} --reference {input.pairs} --method logpi-b1"
+        " --settings {params.settings:q} --objectives '{{}}' {params.common} --first_epoch 1 --last_epoch 1"
+        " --keep_last_only true --progress_dir results/.progress/train"
+        " --models_out {output.model} --log_out {output.log} 2> {log}"
+
+
+rule did_samples:
+    """Sample the proxy on prompts that it was not trained on."""
+    input:
+        models=f"{DID}/model",
+        prompts="results/data/{dataset}/prompts.parquet",
+    output:
+        f"{DID}/samples.parquet",
+    log:
+        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
+    benchmark:
+        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=infer_gpus,
+    conda:
+        ENGINE_ENV
+    params:
+        engine=engine_arguments,
+        decoding=f"{entropy_decoding()} --skip {CONFIG.did.prompts}",
+    shell:
+        "python -m diffinfo.sample.complete --models {input.models} --prompts [{input.prompts}] {params.engine}"
+        " {params.decoding} --out {output} 2> {log}"
+
+
+rule did_entropy:
+    """Entropy of the proxy and its beta'-accuracy."""
+    input:
+        samples=f"{DID}/samples.parquet",
+        models=policy_at,
+        reference="results/sft/{model}/{dataset}/model",
+    output:
+        f"{DID}/entropy.parquet",
+    log:
+        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
+    benchmark:
+        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=infer_gpus,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        folder=epoch_folder,
+        common=training_common,
+    shell:
+        "python -m diffinfo.entropy.did measure --completions {input.samples} --policy {params.folder}"
+        " --reference {input.reference} {params.common} --out {output} 2> {log}"

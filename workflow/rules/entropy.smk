@@ -1,0 +1,53 @@
+# Entropy of policies (Table 1, Appendix K).
+# Needs: results/sft, results/train, results/data. Gives: results/entropy.
+
+
+def entropy_decoding():
+    """Samples at temperature 1, whose log-probabilities make an entropy."""
+    e = CONFIG.entropy
+    return f"--n {e.samples} --temperature 1.0 --max_tokens {e.max_tokens} --seed {e.seed} --limit {e.prompts}"
+
+
+rule entropy_samples:
+    """Sample a policy at temperature 1 on training prompts."""
+    input:
+        models=policy_at,
+        prompts="results/data/{dataset}/prompts.parquet",
+    output:
+        "results/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
+    log:
+        "results/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
+    benchmark:
+        "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=infer_gpus,
+    conda:
+        ENGINE_ENV
+    params:
+        folder=epoch_folder,
+        engine=engine_arguments,
+        decoding=entropy_decoding(),
+    shell:
+        "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
+        " {params.decoding} --out {output} 2> {log}"
+
+
+rule entropy:
+    """Estimate the entropy of a policy from its samples."""
+    input:
+        "results/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
+    output:
+        "results/entropy/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+    log:
+        "results/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.log",
+    benchmark:
+        "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    conda:
+        "../../envs/base.yaml"
+    shell:
+        "python -m diffinfo.entropy.policy --completions {input} --out {output} 2> {log}"

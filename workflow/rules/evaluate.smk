@@ -1,0 +1,122 @@
+# What policies write and know: expected reward (Figure 6), answers to the benchmarks, QA (Figures 3 and 12).
+# Needs: results/train, results/sft, results/bench. Gives: results/reward, results/answers, results/qa.
+
+
+def reward_decoding():
+    """How held-out prompts are answered for the expected reward."""
+    e = CONFIG.expected_reward
+    temperature = 1.0 if e.decode == "sample" else 0.0
+    return f"--temperature {temperature} --max_tokens {e.max_tokens} --seed {e.seed}"
+
+
+def qa_tasks(wildcards):
+    """The world's own QA tasks; none where lm-eval fetches the public ones."""
+    return "results/world/bench" if CONFIG.qa.source == "world" else []
+
+
+def qa_argument(wildcards, input):
+    """The same as an argument."""
+    return f"--tasks {input.tasks}/qa" if input.tasks else ""
+
+
+rule reward_completions:
+    """Answer the held-out prompts with every epoch of a span."""
+    input:
+        models=policy,
+        prompts="results/data/{dataset}/test_prompts.parquet",
+    output:
+        "results/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
+    log:
+        "results/logs/reward/{model}/{dataset}/{method}/{span}.completions.log",
+    benchmark:
+        "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.completions.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=infer_gpus,
+    conda:
+        ENGINE_ENV
+    params:
+        epochs=epoch_list,
+        engine=engine_arguments,
+        decoding=reward_decoding(),
+    shell:
+        "python -m diffinfo.sample.complete --models {input.models} --epochs {params.epochs} --prompts [{input.prompts}]"
+        " {params.engine} {params.decoding} --out {output} 2> {log}"
+
+
+rule reward_scores:
+    """Score the held-out answers with the reward model."""
+    input:
+        model=f"results/base/{CONFIG.reward_model}",
+        completions="results/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
+    output:
+        "results/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
+    log:
+        "results/logs/reward/{model}/{dataset}/{method}/{span}.scores.log",
+    benchmark:
+        "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.scores.tsv"
+    resources:
+        mem_mb=memory(CONFIG.reward_model),
+        runtime=720,
+        gpu=infer_gpus(CONFIG.reward_model),
+    conda:
+        "../../envs/base.yaml"
+    params:
+        scorer=scorer_arguments(),
+    shell:
+        "python -m diffinfo.reward --model {input.model} --completions {input.completions} {params.scorer}"
+        " --out {output} 2> {log}"
+
+
+rule answers:
+    """Answer Arena-Hard and WildBench greedily with every epoch of a span."""
+    input:
+        models=policy,
+        prompts=["results/bench/arena-hard.parquet", "results/bench/wildbench.parquet"],
+    output:
+        "results/answers/{model}/{dataset}/{method}/{span}.parquet",
+    log:
+        "results/logs/answers/{model}/{dataset}/{method}/{span}.log",
+    benchmark:
+        "results/benchmarks/answers/{model}/{dataset}/{method}/{span}.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=1440,
+        gpu=infer_gpus,
+    conda:
+        ENGINE_ENV
+    params:
+        epochs=epoch_list,
+        engine=engine_arguments,
+        prompts="[results/bench/arena-hard.parquet,results/bench/wildbench.parquet]",
+        max_tokens=tokens("answers"),
+    shell:
+        "python -m diffinfo.sample.complete --models {input.models} --epochs {params.epochs} --prompts {params.prompts}"
+        " {params.engine} --max_tokens {params.max_tokens} --out {output} 2> {log}"
+
+
+rule qa:
+    """Eight QA benchmarks through lm-evaluation-harness, every epoch of a span."""
+    input:
+        models=policy,
+        tasks=qa_tasks,
+    output:
+        "results/qa/{model}/{dataset}/{method}/{span}.parquet",
+    log:
+        "results/logs/qa/{model}/{dataset}/{method}/{span}.log",
+    benchmark:
+        "results/benchmarks/qa/{model}/{dataset}/{method}/{span}.tsv"
+    resources:
+        mem_mb=memory,
+        runtime=1440,
+        gpu=infer_gpus,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        epochs=epoch_list,
+        tasks=qa_argument,
+        settings=part("qa"),
+    shell:
+        "python -m diffinfo.bench.qa --models {input.models} --epochs {params.epochs} {params.tasks}"
+        " --settings {params.settings:q} --out {output} 2> {log}"

@@ -1,0 +1,118 @@
+# SFT, reference log-probabilities and preference optimisation.
+# Needs: results/base, results/data. Gives: results/sft, results/reference_logps, results/train.
+
+
+def earlier_span(wildcards):
+    """The span that a later one goes on from."""
+    first = int(wildcards.span.split("-")[0])
+    if first == 1:
+        return []
+    return "results/train/{model}/{dataset}/{method}/" + span_of(first - 1) + "/models"
+
+
+def training_arguments(wildcards, input):
+    """Epochs of the span and where to go on from."""
+    first, last = wildcards.span.split("-")
+    resume = f" --resume {input.earlier}" if input.earlier else ""
+    return f"--first_epoch {first} --last_epoch {last}{resume}"
+
+
+def preference_settings():
+    """The ``preference`` part without what only decides how epochs are spread over jobs."""
+    return CONFIG.preference.model_dump_json(exclude={"epochs_per_job"})
+
+
+def objective_settings(wildcards):
+    """Hyper-parameters of this method alone: another method's may change without a rerun."""
+    prefix = wildcards.method.split("-b")[0].replace("-", "_") + "_"
+    keys = {key for key in type(CONFIG.objectives).model_fields if key.startswith(prefix)}
+    return CONFIG.objectives.model_dump_json(include=keys)
+
+
+rule sft:
+    """Fine-tune a base model on the chosen responses: pi_ref."""
+    input:
+        model="results/base/{model}",
+        preferences="results/data/{dataset}/preferences.parquet",
+    output:
+        model=directory("results/sft/{model}/{dataset}/model"),
+        log="results/sft/{model}/{dataset}/train_log.parquet",
+    log:
+        "results/logs/sft/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/sft/{model}/{dataset}.tsv"
+    priority: 50
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=train_gpus,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        launch=launcher,
+        settings=part("sft"),
+        common=training_common,
+        limits=f"--max_tokens {CONFIG.preference.max_tokens} --processes {CONFIG.preference.processes}",
+    shell:
+        "{params.launch} diffinfo.train.sft --model {input.model} --preferences {input.preferences}"
+        " --settings {params.settings:q} {params.common} {params.limits}"
+        " --model_out {output.model} --log_out {output.log} 2> {log}"
+
+
+rule reference_logps:
+    """Tokenise the pairs and score them under pi_ref, once for all methods."""
+    input:
+        model="results/sft/{model}/{dataset}/model",
+        preferences="results/data/{dataset}/preferences.parquet",
+    output:
+        "results/reference_logps/{model}/{dataset}.parquet",
+    log:
+        "results/logs/reference_logps/{model}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/reference_logps/{model}/{dataset}.tsv"
+    priority: 50
+    resources:
+        mem_mb=memory,
+        runtime=720,
+        gpu=infer_gpus,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        common=training_common,
+        limits=f"--max_prompt_tokens {CONFIG.preference.max_prompt_tokens} --max_tokens {CONFIG.preference.max_tokens}",
+    shell:
+        "python -m diffinfo.train.reference --model {input.model} --preferences {input.preferences} {params.common}"
+        " {params.limits} --out {output} 2> {log}"
+
+
+rule preference:
+    """Train one method from pi_ref for the epochs of a span; a killed job goes on from its last whole epoch."""
+    input:
+        model="results/sft/{model}/{dataset}/model",
+        reference="results/reference_logps/{model}/{dataset}.parquet",
+        earlier=earlier_span,
+    output:
+        models=directory("results/train/{model}/{dataset}/{method}/{span}/models"),
+        log="results/train/{model}/{dataset}/{method}/{span}/train_log.parquet",
+    log:
+        "results/logs/train/{model}/{dataset}/{method}/{span}.log",
+    benchmark:
+        "results/benchmarks/train/{model}/{dataset}/{method}/{span}.tsv"
+    priority: 40
+    resources:
+        mem_mb=memory,
+        runtime=1440,
+        gpu=train_gpus,
+    conda:
+        "../../envs/base.yaml"
+    params:
+        launch=launcher,
+        common=training_common,
+        settings=preference_settings(),
+        objectives=objective_settings,
+        epochs=training_arguments,
+    shell:
+        "{params.launch} diffinfo.train.preference --model {input.model} --reference {input.reference}"
+        " --method {wildcards.method} --settings {params.settings:q} --objectives {params.objectives:q} {params.common}"
+        " {params.epochs} --progress_dir results/.progress/train"
+        " --models_out {output.models} --log_out {output.log} 2> {log}"
