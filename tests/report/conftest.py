@@ -92,6 +92,23 @@ class Tree:
         artifacts.write(path, pd.DataFrame([row | {"mean_tokens": 31.5, "baseline_mean_tokens": 28.0}]), "winrates")
         return path
 
+    def judgments(self, run: str, scores: list[float]) -> Path:
+        path = self.root / "wildbench" / run / "judgments.parquet"
+        rows = [
+            {
+                "benchmark": "wildbench",
+                "epoch": 4,
+                "prompt_id": f"t{i}",
+                "game": 1,
+                "judge": "embedded",
+                "verdict": None,
+            }
+            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": ""}
+            for i, score in enumerate(scores)
+        ]
+        artifacts.write(path, pd.DataFrame(rows), "judgments")
+        return path
+
     def qa(self, run: str, values: list[float], stderr: float = 0.01) -> Path:
         """One accuracy per epoch, the same on all eight benchmarks."""
         rows = [

@@ -138,7 +138,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             judge=_TEXT,
             verdict=_maybe(_TEXT),  # Arena-Hard label, null when the judge gave none or two
             score=_maybe(_REAL),  # WildBench 1..10
-            tokens=_INT,  # length of the judged answer
+            tokens=_INT,  # length of the judged answer, without the end-of-turn token
+            chars=_INT,  # the same in characters, stripped: WildBench's length rule
             truncated=_FLAG,
             reply=_TEXT,
         ),
@@ -150,9 +151,9 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             benchmark=_TEXT,
             prompt_id=_TEXT,
             messages=_MESSAGES,
-            tag=_TEXT,
+            tag=_TEXT,  # Arena-Hard: cluster; WildBench: primary tag and secondary ones, joined by "; "
             checklist=pa.list_(_TEXT),
-            baseline=_maybe(_TEXT),
+            baseline=_maybe(_TEXT),  # WildBench: the reference answer, which no endpoint sees
         ),
     ),
     "winrates": (
@@ -187,6 +188,10 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             js_target=_REAL,
             js_did=_REAL,
             gradient=_REAL,  # largest entry at the optimum: how exactly it was found
+            # training with the same hyper-parameters, only in the report's table
+            js_minimum=_maybe(_REAL),
+            minimum_step=_maybe(_INT),
+            js_final=_maybe(_REAL),
         ),
     ),
     "theorems": (
@@ -215,6 +220,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             policy=_TEXT,
             cost=_INT,  # sequences passed forward through a model; a backward pass counts as two
             tied=_maybe(_REAL),  # share of training pairs whose two responses are the same
+            policy_entropy=_REAL,  # exact H(pi)
+            reference_entropy=_REAL,  # exact H(pi_ref)
         ),
     ),
     # pairs = 0: the population optimum, as if there were infinitely many
@@ -238,10 +245,11 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
     )),
     "table3": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "best_epoch games unscored battles paper_best_epoch"),
+        **_CELL, **_of(_maybe(_INT), "best_epoch games unscored battles tasks paper_best_epoch"),
         **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
-        **_of(_maybe(_REAL), "elo elo_low elo_high wildbench_tokens paper_win_rate paper_win_rate_low"),
-        **_of(_maybe(_REAL), "paper_win_rate_high paper_elo paper_elo_low paper_elo_high"),
+        **_of(_maybe(_REAL), "elo elo_low elo_high score score_low score_high wildbench_tokens"),
+        **_of(_maybe(_REAL), "paper_win_rate paper_win_rate_low paper_win_rate_high"),
+        **_of(_maybe(_REAL), "paper_elo paper_elo_low paper_elo_high"),
     )),
     # one row per step: value is that batch's mean, mean a running one over n steps
     **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),

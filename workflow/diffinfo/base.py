@@ -68,13 +68,15 @@ def main(*, spec: Source, out: Path) -> None:
                 shutil.copyfile(file, folder / file.name)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if spec.chat_template:
-            sibling_folder = fetch(spec.chat_template, spec.chat_template_revision, TOKENIZER + ["generation_config.json", "config.json"])
+            sibling_folder = fetch(spec.chat_template, spec.chat_template_revision, [*TOKENIZER, "config.json"])
             sibling: Any = AutoTokenizer.from_pretrained(sibling_folder, trust_remote_code=False)
             if sibling.get_vocab() != tokenizer.get_vocab():
                 raise UserError(f"{spec.chat_template}: its vocabulary differs from that of {spec.source}.")
             tokenizer.chat_template = sibling.chat_template
         if not tokenizer.chat_template:
-            raise UserError(f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template.")
+            raise UserError(
+                f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
+            )
         tokenizer.save_pretrained(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
 

@@ -59,6 +59,11 @@ class Chat:
         """Token ids of a whole conversation, as reward models read it."""
         return self._render(_fold_system(messages, self.tokenizer), add_generation_prompt=False)
 
+    def dialogue_ids(self, messages: Messages, response: str) -> list[int]:
+        """Token ids of prompt and completion together."""
+        prompt, completion = self.pair_ids(messages, response)
+        return prompt + completion
+
     def text(self, token_ids: list[int]) -> str:
         """Text of a completion, without its stop token."""
         if token_ids and token_ids[-1] in self.stop_ids:

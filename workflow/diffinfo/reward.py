@@ -13,7 +13,11 @@ from diffinfo.cli import progress, run
 
 
 def score(
-    folder: Path, conversations: list[Messages], batch_tokens: int = 16_384, attention: str = "eager", dtype: str = "float32"
+    folder: Path,
+    conversations: list[Messages],
+    batch_tokens: int = 16_384,
+    attention: str = "eager",
+    dtype: str = "float32",
 ) -> list[float]:
     """Reward of each conversation, which ends with the assistant's answer.
 

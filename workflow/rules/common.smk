@@ -71,10 +71,10 @@ def dtype(wildcards):
     return spec(wildcards).dtype
 
 
-def epoch_list(wildcards):
-    """Epochs of a span as a list argument; null for the reference, which has none."""
+def epoch_argument(wildcards):
+    """Epochs of a span as an argument; nothing for the reference, which has none."""
     first, last = map(int, wildcards.span.split("-"))
-    return "null" if wildcards.method == "ref" else as_list(range(first, last + 1))
+    return "" if wildcards.method == "ref" else f"--epochs {as_list(range(first, last + 1))}"
 
 
 def policy(wildcards):
@@ -132,8 +132,9 @@ def launcher(wildcards):
     count = CONFIG.preference.processes
     if count == 1:
         return "python -m"
-    kind = "--use_fsdp --fsdp_version 2" if spec(wildcards).billions >= 0.05 else "--cpu"
-    return f"accelerate launch --num_processes {count} --num_machines 1 --mixed_precision no --dynamo_backend no {kind} -m"
+    # On a CPU --multi_gpu means torchrun over gloo; accelerate's own CPU launcher wants MPI.
+    kind = "--use_fsdp --fsdp_version 2" if spec(wildcards).billions >= 0.05 else "--multi_gpu"
+    return f"accelerate launch --num_processes {count} --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no {kind} -m"
 
 
 def scorer_arguments():

@@ -41,11 +41,11 @@ rule world_dataset:
         "results/logs/world/{dataset}.log",
     benchmark:
         "results/benchmarks/world/{dataset}.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=500,
         runtime=10,
-    conda:
-        "../../envs/base.yaml"
     params:
         spec=dataset_spec,
         world=world_part("seed", "pairs", "test_prompts"),
@@ -62,11 +62,11 @@ rule world_benchmarks:
         "results/logs/world/bench.log",
     benchmark:
         "results/benchmarks/world/bench.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=500,
         runtime=10,
-    conda:
-        "../../envs/base.yaml"
     params:
         world=world_part("seed", "arena_prompts", "wildbench_tasks", "qa_items"),
     shell:
@@ -89,11 +89,11 @@ rule ingest_pairs:
         "results/benchmarks/data/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(set(CONFIG.datasets) - set(SAMPLED)),
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../../envs/base.yaml"
     params:
         spec=dataset_spec,
         source=dataset_location,
@@ -119,11 +119,11 @@ rule ingest_prompts:
         "results/benchmarks/data/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(SAMPLED),
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../../envs/base.yaml"
     params:
         spec=dataset_spec,
         source=dataset_location,

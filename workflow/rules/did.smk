@@ -28,12 +28,12 @@ rule did_completions:
         "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.log",
     benchmark:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
+    conda:
+        ENGINE_ENV
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=infer_gpus,
-    conda:
-        ENGINE_ENV
     params:
         folder=epoch_folder,
         engine=engine_arguments,
@@ -54,11 +54,11 @@ rule did_pairs:
         "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.log",
     benchmark:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
-    conda:
-        "../../envs/base.yaml"
     shell:
         "python -m diffinfo.entropy.did pairs --chosen {input.chosen} --rejected {input.rejected} --out {output} 2> {log}"
 
@@ -75,12 +75,12 @@ rule did_proxy:
         "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
     benchmark:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=train_gpus,
-    conda:
-        "../../envs/base.yaml"
     params:
         launch=launcher,
         common=training_common,
@@ -103,12 +103,12 @@ rule did_samples:
         "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
     benchmark:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
+    conda:
+        ENGINE_ENV
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=infer_gpus,
-    conda:
-        ENGINE_ENV
     params:
         engine=engine_arguments,
         decoding=f"{entropy_decoding()} --skip {CONFIG.did.prompts}",
@@ -129,12 +129,12 @@ rule did_entropy:
         "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
     benchmark:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=infer_gpus,
-    conda:
-        "../../envs/base.yaml"
     params:
         folder=epoch_folder,
         common=training_common,

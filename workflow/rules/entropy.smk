@@ -19,12 +19,12 @@ rule entropy_samples:
         "results/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
     benchmark:
         "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
+    conda:
+        ENGINE_ENV
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=infer_gpus,
-    conda:
-        ENGINE_ENV
     params:
         folder=epoch_folder,
         engine=engine_arguments,
@@ -44,10 +44,10 @@ rule entropy:
         "results/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.log",
     benchmark:
         "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=1000,
         runtime=20,
-    conda:
-        "../../envs/base.yaml"
     shell:
         "python -m diffinfo.entropy.policy --completions {input} --out {output} 2> {log}"

@@ -30,18 +30,18 @@ rule reward_completions:
         "results/logs/reward/{model}/{dataset}/{method}/{span}.completions.log",
     benchmark:
         "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.completions.tsv"
+    conda:
+        ENGINE_ENV
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=infer_gpus,
-    conda:
-        ENGINE_ENV
     params:
-        epochs=epoch_list,
+        epochs=epoch_argument,
         engine=engine_arguments,
         decoding=reward_decoding(),
     shell:
-        "python -m diffinfo.sample.complete --models {input.models} --epochs {params.epochs} --prompts [{input.prompts}]"
+        "python -m diffinfo.sample.complete --models {input.models} {params.epochs} --prompts [{input.prompts}]"
         " {params.engine} {params.decoding} --out {output} 2> {log}"
 
 
@@ -56,12 +56,12 @@ rule reward_scores:
         "results/logs/reward/{model}/{dataset}/{method}/{span}.scores.log",
     benchmark:
         "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.scores.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory(CONFIG.reward_model),
         runtime=720,
         gpu=infer_gpus(CONFIG.reward_model),
-    conda:
-        "../../envs/base.yaml"
     params:
         scorer=scorer_arguments(),
     shell:
@@ -80,19 +80,19 @@ rule answers:
         "results/logs/answers/{model}/{dataset}/{method}/{span}.log",
     benchmark:
         "results/benchmarks/answers/{model}/{dataset}/{method}/{span}.tsv"
+    conda:
+        ENGINE_ENV
     resources:
         mem_mb=memory,
         runtime=1440,
         gpu=infer_gpus,
-    conda:
-        ENGINE_ENV
     params:
-        epochs=epoch_list,
+        epochs=epoch_argument,
         engine=engine_arguments,
         prompts="[results/bench/arena-hard.parquet,results/bench/wildbench.parquet]",
         max_tokens=tokens("answers"),
     shell:
-        "python -m diffinfo.sample.complete --models {input.models} --epochs {params.epochs} --prompts {params.prompts}"
+        "python -m diffinfo.sample.complete --models {input.models} {params.epochs} --prompts {params.prompts}"
         " {params.engine} --max_tokens {params.max_tokens} --out {output} 2> {log}"
 
 
@@ -107,16 +107,18 @@ rule qa:
         "results/logs/qa/{model}/{dataset}/{method}/{span}.log",
     benchmark:
         "results/benchmarks/qa/{model}/{dataset}/{method}/{span}.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory,
         runtime=1440,
         gpu=infer_gpus,
-    conda:
-        "../../envs/base.yaml"
     params:
-        epochs=epoch_list,
+        epochs=epoch_argument,
         tasks=qa_argument,
         settings=part("qa"),
+        attention=attention,
+        dtype=dtype,
     shell:
-        "python -m diffinfo.bench.qa --models {input.models} --epochs {params.epochs} {params.tasks}"
-        " --settings {params.settings:q} --out {output} 2> {log}"
+        "python -m diffinfo.bench.qa --models {input.models} {params.epochs} {params.tasks}"
+        " --settings {params.settings:q} --attention {params.attention} --dtype {params.dtype} --out {output} 2> {log}"

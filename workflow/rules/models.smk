@@ -53,11 +53,11 @@ rule world_model:
     wildcard_constraints:
         model=one_of(WORLD_MODELS),
     priority: 100
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=2500,
         runtime=30,
-    conda:
-        "../../envs/base.yaml"
     params:
         kind=world_architecture,
         world=world_model_part,
@@ -76,11 +76,11 @@ rule base_model:
         "results/benchmarks/base/{model}.tsv"
     wildcard_constraints:
         model=one_of(set(CONFIG.models) - set(WORLD_MODELS)),
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=8000,
         runtime=240,
-    conda:
-        "../../envs/base.yaml"
     params:
         spec=base_spec,
     shell:

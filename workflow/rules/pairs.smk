@@ -18,12 +18,12 @@ rule sample_responses:
         "results/logs/data/{dataset}.sample.log",
     benchmark:
         "results/benchmarks/data/{dataset}.sample.tsv"
+    conda:
+        ENGINE_ENV
     resources:
         mem_mb=memory(CONFIG.sampling.model),
         runtime=1440,
         gpu=infer_gpus(CONFIG.sampling.model),
-    conda:
-        ENGINE_ENV
     params:
         engine=engine_arguments(CONFIG.sampling.model),
         decoding=DECODING,
@@ -43,12 +43,12 @@ rule score_responses:
         "results/logs/data/{dataset}.score.log",
     benchmark:
         "results/benchmarks/data/{dataset}.score.tsv"
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory(CONFIG.reward_model),
         runtime=1440,
         gpu=infer_gpus(CONFIG.reward_model),
-    conda:
-        "../../envs/base.yaml"
     params:
         scorer=scorer_arguments(),
     shell:
@@ -70,11 +70,11 @@ rule pair_responses:
         "results/benchmarks/data/{dataset}.pairs.tsv"
     wildcard_constraints:
         dataset=one_of(SAMPLED),
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../../envs/base.yaml"
     shell:
         "python -m diffinfo.data.pairs --completions {input.completions} --scores {input.scores}"
         " --preferences {output.preferences} --quarantine {output.quarantine} 2> {log}"

@@ -42,12 +42,12 @@ rule sft:
     benchmark:
         "results/benchmarks/sft/{model}/{dataset}.tsv"
     priority: 50
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=train_gpus,
-    conda:
-        "../../envs/base.yaml"
     params:
         launch=launcher,
         settings=part("sft"),
@@ -71,12 +71,12 @@ rule reference_logps:
     benchmark:
         "results/benchmarks/reference_logps/{model}/{dataset}.tsv"
     priority: 50
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory,
         runtime=720,
         gpu=infer_gpus,
-    conda:
-        "../../envs/base.yaml"
     params:
         common=training_common,
         limits=f"--max_prompt_tokens {CONFIG.preference.max_prompt_tokens} --max_tokens {CONFIG.preference.max_tokens}",
@@ -99,12 +99,12 @@ rule preference:
     benchmark:
         "results/benchmarks/train/{model}/{dataset}/{method}/{span}.tsv"
     priority: 40
+    conda:
+        "../../envs/base.yaml"
     resources:
         mem_mb=memory,
         runtime=1440,
         gpu=train_gpus,
-    conda:
-        "../../envs/base.yaml"
     params:
         launch=launcher,
         common=training_common,

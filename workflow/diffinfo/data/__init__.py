@@ -1,1 +1,1 @@
-"""Prompts and preference pairs."""
+"""Prompts and preference pairs: sources, rows, ingest and pairs."""

@@ -32,7 +32,9 @@ def pairs(*, chosen: Path, rejected: Path, out: Path) -> None:
     w, r = (artifacts.read(path, "completions") for path in (chosen, rejected))
     both = w.merge(r, on=key, suffixes=("_w", "_l"), how="inner", validate="one_to_one")
     if len(both) != len(w) or len(both) != len(r):
-        raise UserError(f"{chosen} and {rejected} answer different prompts: {len(both)} of {len(w)} and {len(r)} match.")
+        raise UserError(
+            f"{chosen} and {rejected} answer different prompts: {len(both)} of {len(w)} and {len(r)} match."
+        )
     same = float((both.token_ids_w.map(tuple) == both.token_ids_l.map(tuple)).mean())
     log.info("%d pairs, %.0f %% of them identical", len(both), 100 * same)
     table = pd.DataFrame(

@@ -6,6 +6,7 @@ writes the table, and beside it a Markdown page to read and an HTML page for the
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from diffinfo.cli import UserError, run
 from diffinfo.config import WildBench
 from diffinfo.report import paper
 from diffinfo.report.cells import REFERENCE, beta, cell, grid_rows, order, title
-from diffinfo.report.intervals import Z95, bracketed, number
+from diffinfo.report.intervals import Z95, Estimate, bracketed, mean, number
 from diffinfo.report.page import Page
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
@@ -45,9 +46,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
     for model, dataset, method, ours in _beside("table1", rows, list(references)):
         reference, printed = references.get((model, dataset)), paper.printed("table1", model, dataset)
         if reference is not None:
-            ours |= _interval(
-                reference.entropy, reference.stderr, "reference", "reference_low", "reference_high"
-            )  # the reference stands beside each beta, as in the paper
+            ours |= _interval(reference.entropy, reference.stderr, "reference", "reference_low", "reference_high")
         records.append(
             {"model": model, "dataset": dataset, "method": method, "beta": beta(method), **ours}
             | {"paper_entropy": printed.get(method), "paper_reference": printed.get(REFERENCE)}
@@ -66,7 +65,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
             "β": f"{row.beta:g}",
             "H(p*^{1/β})": bracketed(row.entropy, row.low, row.high, 2, absent="not in this grid"),
             "H(π_ref)": bracketed(row.reference, row.reference_low, row.reference_high, 2),
-            "difference": number(row.entropy - row.reference, 2),
+            "difference": _difference(row),
             "prompts": number(row.prompts, 0),
             "H(p*^{1/β}), paper": number(row.paper_entropy, 2),
             "H(π_ref), paper": number(row.paper_reference, 2),
@@ -181,7 +180,8 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
         "Tokens are the mean length of the judged answers: judges favour long ones.",
     )
     page.say(
-        f"Elo depends on its pool: here {len(judgments)} policies of this grid, each starting at 1000.",
+        f"Elo depends on its pool: here {len(judgments)} policies of this grid, each starting at 1000. Its interval is",
+        "WildBench's own, over orders of play; that of the score (1 to 10) is over tasks.",
         f"Arena-Hard's baseline answers have {frame.baseline_mean_tokens.mean():.1f} tokens on average."
         if frame.baseline_mean_tokens.notna().any()
         else "",
@@ -197,6 +197,7 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
             "games (unscored)": "" if pd.isna(row.games) else f"{row.games:.0f} ({row.unscored:.0f})",
             "AH tokens": number(row.mean_tokens, 1),
             "WB [Elo]": bracketed(row.elo, row.elo_low, row.elo_high, 2, absent),
+            "WB score": bracketed(row.score, row.score_low, row.score_high, 2, ""),
             "WB tokens": number(row.wildbench_tokens, 1),
             "best epoch, paper": number(row.paper_best_epoch, 0),
             "AH, paper": bracketed(row.paper_win_rate, row.paper_win_rate_low, row.paper_win_rate_high, 1, ""),
@@ -205,6 +206,16 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
 
     _sections(page, frame, "table3", line)
     _write(frame, "table3", page, inputs, out, wildbench=wildbench.model_dump(), pool=sorted(rows))
+
+
+def _difference(row: Any) -> str:
+    """H(p*^{1/beta}) - H(pi_ref), errors taken as independent."""
+    if pd.isna(row.entropy - row.reference):
+        return ""
+    gap = Estimate("", row.entropy, row.low, row.high, 0) - Estimate(
+        "", row.reference, row.reference_low, row.reference_high, 0
+    )
+    return bracketed(gap.value, gap.low, gap.high, 2)
 
 
 def _by_kind(paths: list[Path]) -> defaultdict[str, list[Path]]:
@@ -268,7 +279,43 @@ def _sections(page: Page, frame: pd.DataFrame, table: str, line: Callable[[Any],
 
 def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, str], dict[str, Any]]:
     """WildBench Elo of every cell, all of them in one pool."""
-    raise NotImplementedError
+    if not judgments:
+        return {}
+    from diffinfo.bench.wildbench import elo
+
+    tables = {cell(path).key: artifacts.read(path, "judgments") for path in judgments}
+    for path, table in zip(judgments, tables.values(), strict=True):
+        if table.epoch.nunique() != 1:
+            raise UserError(f"{path} holds {table.epoch.nunique()} epochs, Table 3 needs the best one alone.")
+    pool = pd.concat(
+        [
+            table[["prompt_id", "score", "chars", "truncated"]].assign(model="/".join(key))
+            for key, table in tables.items()
+        ]
+    )
+    ratings = elo(
+        pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
+        win_margin=wildbench.win_margin, length_margin=wildbench.length_margin,
+    ).set_index("model")  # fmt: skip
+    found = {}
+    for key, table in tables.items():
+        rating = ratings.loc["/".join(key)]
+        found[key] = {
+            "elo": rating.elo,
+            "elo_low": rating.low,
+            "elo_high": rating.high,
+            "battles": rating.battles,
+            **dict(zip(("score", "score_low", "score_high", "tasks"), _score(table), strict=True)),
+            "wildbench_tokens": table.tokens.mean(),
+        }
+    return found
+
+
+def _score(judgments: pd.DataFrame) -> tuple[float, float, float, int]:
+    """Mean judge score with its interval over tasks, and how many were scored."""
+    scored = judgments.score.dropna()
+    found = mean(scored) if len(scored) else Estimate("", math.nan, math.nan, math.nan, 0)
+    return found.value, found.low, found.high, found.n
 
 
 def _write(frame: pd.DataFrame, kind: str, page: Page, inputs: list[Path], out: Path, **facts: Any) -> None:

@@ -27,7 +27,9 @@ def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.D
     if limit is None and not skip:
         return frame
     if skip >= len(frame):
-        raise UserError(f"{len(frame)} prompts are there and {skip} are to be skipped: none is left; lower did.prompts.")
+        raise UserError(
+            f"{len(frame)} prompts are there and {skip} are to be skipped: none is left; lower did.prompts."
+        )
     order = np.random.default_rng(seed).permutation(len(frame))
     return frame.iloc[np.sort(order[skip : None if limit is None else skip + limit])]
 

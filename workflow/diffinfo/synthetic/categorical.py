@@ -86,7 +86,11 @@ def batches(world: Policies, seeds: list[int], recipe: Recipe, steps: int) -> It
 
 
 def gradients(
-    theta: Tensor, reference: Tensor, pairs: Tensor, grid: dict[str, list[dict[str, float]]], hypers: list[dict[str, Tensor]]
+    theta: Tensor,
+    reference: Tensor,
+    pairs: Tensor,
+    grid: dict[str, list[dict[str, float]]],
+    hypers: list[dict[str, Tensor]],
 ) -> Tensor:
     """Gradients of every configuration, (G, C, K) from theta (G, C, K), reference (G, K) and pairs (G, K, K)."""
     out, start = torch.empty_like(theta), 0

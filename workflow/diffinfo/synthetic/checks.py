@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import Generator
+from torch import Generator, Tensor
+from torch.nn.functional import logsigmoid
 
 from diffinfo.cli import progress
+from diffinfo.synthetic.distributions import Policies, ideal_rejected
+from diffinfo.synthetic.population import minimise
+
+CASES, CLASSES = 200, 12
+EXACT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,52 @@ class Check:
     measure: Callable[[Generator, bool], float]
     tolerance: float
     broken: str | None  # how the condition is broken on purpose; None for rows "as printed"
+
+
+def normal(generator: Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def uniform(generator: Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+
+def random_policies(generator: Generator, cases: int = CASES, classes: int = CLASSES) -> tuple[Policies, Tensor]:
+    """Random pi* and pi_ref, the pi_l of Equation 1 and its beta: (cases, classes) each, beta (cases, 1)."""
+    spread = uniform(generator, 0.3, 1.5, 2, cases, 1)
+    target, reference = (spread * normal(generator, 2, cases, classes)).log_softmax(-1)
+    beta = uniform(generator, -1.0, 1.0, cases, 1).exp()
+    return Policies(target, reference, ideal_rejected(target, reference, beta)), beta
+
+
+def perturbed(policy: Tensor, generator: Generator, size: float = 0.5) -> Tensor:
+    return (policy + size * normal(generator, *policy.shape)).log_softmax(-1)
+
+
+def pairwise(reward: Tensor) -> Tensor:
+    """r(i) - r(j), (..., K) -> (..., K, K)."""
+    return reward.unsqueeze(-1) - reward.unsqueeze(-2)
+
+
+def worst(values: Tensor) -> float:
+    return float(values.max())
+
+
+def share(flags: Tensor) -> float:
+    return float(flags.double().mean())
+
+
+def optimal_policy(reward: Callable[[Tensor], Tensor], pairs: Tensor, start: Tensor) -> Tensor:
+    """Log of the policy that maximises E[log sigma(r(y_w) - r(y_l))] over theta (..., K), r = reward(log pi)."""
+
+    def loss(theta: Tensor) -> Tensor:
+        return -(pairs * logsigmoid(pairwise(reward(theta.log_softmax(-1))))).sum((-2, -1))
+
+    def gradient(theta: Tensor) -> Tensor:
+        leaf = theta.detach().requires_grad_()
+        return torch.autograd.grad(loss(leaf).sum(), leaf)[0]
+
+    return minimise(loss, gradient, start, tolerance=1e-11, rounds=100)[0].log_softmax(-1)
 
 
 def experiment(seed: int, checks: list[Check]) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from diffinfo import artifacts
 from diffinfo.cli import progress, run
 from diffinfo.synthetic.distributions import did, entropy
 from diffinfo.synthetic.ensemble import Rmsprop, Weights, copies, decode, log_probability, row_of
-from diffinfo.synthetic.enumerable import POLICIES, Worlds, build, dpo_loss, draw, stack
+from diffinfo.synthetic.enumerable import POLICIES, Worlds, build, dpo_loss, draw
 
 BATCH = 32  # pairs per step
 REPEATED = 16  # batches in the pool of the proxies that go through few pairs many times
@@ -77,7 +77,13 @@ def preferences(worlds: Worlds, everyone: list[Member], batches: int, generator:
 
 
 def train(
-    worlds: Worlds, everyone: list[Member], prompts: Tensor, pairs: Tensor, steps: int, learning_rate: float, marks: list[int]
+    worlds: Worlds,
+    everyone: list[Member],
+    prompts: Tensor,
+    pairs: Tensor,
+    steps: int,
+    learning_rate: float,
+    marks: list[int],
 ) -> dict[int, Weights]:
     """Train every member's proxy from pi_ref with r = log pi~; its weights after the marked numbers of steps."""
     proxies = copies(worlds.reference, [m.world for m in everyone])
@@ -130,11 +136,17 @@ def experiment(seeds: list[int], marks: list[int], learning_rate: float) -> pd.D
             weighted = float(weighted_entropy(ratio, log_proxy[i]).mean())
             rows += [
                 shared | {"estimator": "proxy", "estimate": float(-few.mean()), "cost": cost},
-                shared
-                | {"estimator": "proxy-snis", "estimate": weighted, "cost": cost + (3 * EXTRA - SAMPLES) * m},
+                shared | {"estimator": "proxy-snis", "estimate": weighted, "cost": cost + (3 * EXTRA - SAMPLES) * m},
             ]
     rows += _without_training(worlds, seeds, exact_reference, exact, truth, marks, generator)
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    known = {
+        (name, seed): (float(entropy(logp[world]).mean()), float(entropy(exact_reference[world]).mean()))
+        for name, logp in exact.items()
+        for world, seed in enumerate(seeds)
+    }
+    both = [known[key] for key in zip(frame.policy, frame.seed, strict=True)]
+    return frame.assign(policy_entropy=[one for one, _ in both], reference_entropy=[two for _, two in both])
 
 
 def _without_training(

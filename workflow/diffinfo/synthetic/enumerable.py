@@ -140,7 +140,9 @@ def build(seeds: list[int], test_prompts: int = 32, batch: int = 64, fit_steps: 
         prompts = draw(train, (w, batch), generator)
         four = prompts.repeat(1, 4, 1)
         samples = decode(reference, four, generator).view(w, 4, batch, LENGTH)
-        rewards = torch.stack([t.reward(*x) for t, *x in zip(teachers, four.view(w, 4, batch, -1), samples, strict=True)])
+        rewards = torch.stack(
+            [t.reward(*x) for t, *x in zip(teachers, four.view(w, 4, batch, -1), samples, strict=True)]
+        )
         pick = rewards.argmax(1)[:, None, :, None].expand(-1, 1, -1, LENGTH)
         first = (rewards[:, 0] - rewards[:, 1]).sigmoid() > torch.rand(w, batch, generator=generator)
         one, two = samples[:, 0], samples[:, 1]

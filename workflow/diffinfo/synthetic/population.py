@@ -100,9 +100,10 @@ def experiment(seeds: list[int], taus: list[float], classes: int = 32) -> pd.Dat
             logp, slope = optimum(name, one.reference, one.pairs(), hyper_tensors(settings, torch.float64))
             values = torch.stack([js(one.target, logp), js(one.did, logp), slope], -1).tolist()
             rows += [(name, describe(s), tau, seed, *value) for s, value in zip(settings, values, strict=True)]
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         rows, columns=["objective", "hyperparameters", "tau", "seed", "js_target", "js_did", "gradient"]
     )
+    return frame.assign(js_minimum=None, minimum_step=None, js_final=None)
 
 
 def main(out: Path, seeds: list[int] | None = None, taus: list[float] | None = None) -> None:

@@ -48,7 +48,9 @@ def practices(target: Tensor, reference: Tensor) -> dict[str, Tensor]:
     }
 
 
-BEST_AND_WORST = f"best and worst of {CANDIDATES}"  # y_w too: the usual recipe; its labels are certain, so it has no optimum
+BEST_AND_WORST = (
+    f"best and worst of {CANDIDATES}"  # y_w too: the usual recipe; its labels are certain, so it has no optimum
+)
 
 
 def _draws(log_p: Tensor, count: int, generator: Generator) -> Tensor:
@@ -57,7 +59,9 @@ def _draws(log_p: Tensor, count: int, generator: Generator) -> Tensor:
     return flat.view(*log_p.shape[:2], count)
 
 
-def sample_pairs(target: Tensor, reference: Tensor, count: int, generator: Generator) -> dict[str, tuple[Tensor, Tensor]]:
+def sample_pairs(
+    target: Tensor, reference: Tensor, count: int, generator: Generator
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Rows of y_w and y_l in the list of responses under every practice, (W, P, count) each."""
     pairs = {
         name: (_draws(reference, count, generator), _draws(rejected, count, generator))

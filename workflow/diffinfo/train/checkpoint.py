@@ -8,16 +8,28 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from diffinfo.cli import UserError
+
+disable_progress_bar()  # "loading weights" of micro models would drown a stage's own bar
 
 
-def load_model(folder: Path, attention: str, dtype: str = "float32") -> PreTrainedModel:
-    """A causal language model from a local folder: no remote code, safetensors only."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+def load_model(folder: Path, attention: str, dtype: str = "float32") -> Any:
+    """A causal language model from a local folder: no remote code, safetensors only.
+
+    Raises:
+        UserError: for Gemma-2 under sdpa, which silently drops the soft-capping of attention scores.
+    """
+    if attention == "sdpa" and AutoConfig.from_pretrained(folder).model_type == "gemma2":
+        raise UserError(f"{folder}: Gemma-2 loses its soft-capping under sdpa; set models.<name>.attention to eager.")
+    return AutoModelForCausalLM.from_pretrained(
         folder,
         attn_implementation=attention,
         dtype=getattr(torch, dtype),
@@ -25,7 +37,6 @@ def load_model(folder: Path, attention: str, dtype: str = "float32") -> PreTrain
         use_safetensors=True,
         trust_remote_code=False,
     )
-    return model
 
 
 @contextmanager
@@ -63,7 +74,8 @@ def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path,
     names = {parameter: name for name, parameter in model.named_parameters()}
     tensors = {f"weight/{name}": parameter.detach() for parameter, name in names.items()}
     for parameter, values in optimizer.state.items():
-        tensors |= {f"{key}/{names[parameter]}": torch.as_tensor(value) for key, value in values.items()}
+        name = names[cast("nn.Parameter", parameter)]
+        tensors |= {f"{key}/{name}": torch.as_tensor(value) for key, value in values.items()}
     save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "state.safetensors")
     (folder / "state.json").write_text(json.dumps({"step": step}))
 

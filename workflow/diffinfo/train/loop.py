@@ -77,7 +77,8 @@ class Loop:
     @property
     def device(self) -> torch.device:
         """Where this rank computes."""
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return device
 
     def share(self, lengths: list[int]) -> Iterator[tuple[list[int], float]]:
         """This rank's micro-batches of a batch, with the weight that makes gradients sum to the whole batch's.

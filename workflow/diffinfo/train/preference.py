@@ -215,9 +215,7 @@ def main(
                 (folder / "rows.json").write_text(json.dumps(rows))
             shutil.rmtree(saved / f"state-{epoch - 1}", ignore_errors=True)
     if loop.accelerator.is_main_process:
-        artifacts.write(
-            log_out, train_log(rows), "train_log", inputs={"model": model, "reference": reference}, **facts
-        )
+        artifacts.write(log_out, train_log(rows), "train_log", inputs={"model": model, "reference": reference}, **facts)
         _publish(saved, models_out, first_epoch, last_epoch, keep_last_only)
 
 

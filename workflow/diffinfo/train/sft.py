@@ -96,7 +96,7 @@ def main(
     """
     chat = Chat(model)
     pairs = artifacts.read(preferences, "preferences")
-    sequences = [sum(chat.pair_ids(m, c), []) for m, c in zip(pairs.messages, pairs.chosen, strict=True)]
+    sequences = [chat.dialogue_ids(m, c) for m, c in zip(pairs.messages, pairs.chosen, strict=True)]
     kept = [sequence for sequence in sequences if len(sequence) <= max_tokens]
     if not kept:
         raise UserError(f"{preferences}: none of the {len(sequences)} conversations fits into {max_tokens} tokens.")
@@ -107,9 +107,7 @@ def main(
         dtype=dtype,
         optimizer=torch.optim.Adam,
         learning_rate=settings.learning_rate,
-        warmup_steps=math.ceil(
-            settings.warmup_ratio * settings.epochs * math.ceil(len(kept) / settings.batch_size)
-        ),
+        warmup_steps=math.ceil(settings.warmup_ratio * settings.epochs * math.ceil(len(kept) / settings.batch_size)),
         max_grad_norm=1.0,
         micro_batch_tokens=training.micro_batch_tokens,
         processes=processes,

@@ -54,7 +54,8 @@ def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
             continue
         made += 1
         chosen, rejected = (
-            [{"content": prompt.text, "role": "user"}, {"content": answers[i], "role": "assistant"}] for i in (best, worst)
+            [{"content": prompt.text, "role": "user"}, {"content": answers[i], "role": "assistant"}]
+            for i in (best, worst)
         )
         if spec.format == "ultrafeedback":
             yield {
@@ -138,7 +139,9 @@ def qa_items(world: World) -> dict[str, list[Item]]:
     def context() -> Item:
         first, second, third = rng.sample(list(language.ITEMS), 3)
         adjectives = rng.sample(language.ADJECTIVES, 3)
-        passage = " ".join(f"the {item} is {word} ." for item, word in zip((first, second, third), adjectives, strict=True))
+        passage = " ".join(
+            f"the {item} is {word} ." for item, word in zip((first, second, third), adjectives, strict=True)
+        )
         return shuffled(f"which one is {adjectives[0]} ?", first, [second, third], passage)
 
     def ending() -> Item:

@@ -10,22 +10,25 @@ import random
 from dataclasses import dataclass
 
 CATEGORIES = {
-    "fruit": "apple pear plum fig lime".split(),
-    "animal": "cat dog owl fox bee".split(),
-    "color": "red blue green pink gray".split(),
-    "tool": "saw axe drill file rake".split(),
-    "city": "rome oslo lima cairo quito".split(),
+    "fruit": ["apple", "pear", "plum", "fig", "lime"],
+    "animal": ["cat", "dog", "owl", "fox", "bee"],
+    "color": ["red", "blue", "green", "pink", "gray"],
+    "tool": ["saw", "axe", "drill", "file", "rake"],
+    "city": ["rome", "oslo", "lima", "cairo", "quito"],
 }
 ITEMS = {item: category for category, items in CATEGORIES.items() for item in items}
-ADJECTIVES = "small big bright old new calm quick strong sweet soft rare plain".split()
-NOUNS = "home garden market river school winter summer kitchen road sky people team".split()
-VERBS = "likes needs finds helps fills warms keeps brings".split()
-ADVERBS = "often always really still also mostly".split()
+ADJECTIVES = ["small", "big", "bright", "old", "new", "calm", "quick", "strong", "sweet", "soft", "rare", "plain"]
+NOUNS = ["home", "garden", "market", "river", "school", "winter", "summer", "kitchen", "road", "sky", "people", "team"]
+VERBS = ["likes", "needs", "finds", "helps", "fills", "warms", "keeps", "brings"]
+ADVERBS = ["often", "always", "really", "still", "also", "mostly"]
 NUMBERS = [str(n) for n in range(19)]
-METALS = "gold iron tin zinc lead silver copper nickel cobalt chrome bronze steel".split()
-_SYLLABLES = "ba do fe gi lu mo na pi ro su ta vi".split()
+METALS = ["gold", "iron", "tin", "zinc", "lead", "silver", "copper", "nickel", "cobalt", "chrome", "bronze", "steel"]
+_SYLLABLES = ["ba", "do", "fe", "gi", "lu", "mo", "na", "pi", "ro", "su", "ta", "vi"]
 # Entities carry one fact each. The first half is asked in preference prompts, the second half only in QA benchmarks.
-ENTITIES = [a + b + c for a, b, c in zip(_SYLLABLES * 8, sorted(_SYLLABLES * 8), (_SYLLABLES[5:] + _SYLLABLES[:5]) * 8)]
+ENTITIES = sorted(
+    random.Random("entities").sample([a + b + c for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES], 96)
+)
+random.Random("halves").shuffle(ENTITIES)
 FACTS = {entity: random.Random(f"fact {entity}").choice(METALS) for entity in ENTITIES}
 TRAINING_ENTITIES, QA_ENTITIES = ENTITIES[:48], ENTITIES[48:]
 
@@ -35,15 +38,93 @@ OPENINGS = {
 }
 CLOSINGS = ["hope this helps !", "let me know .", "thanks , bye !"]
 TASKS = {"list": 0.3, "describe": 0.3, "fact": 0.15, "sort": 0.125, "add": 0.125}
-_FRAME = (
-    "list items of please describe the sort numbers add and what metal does have ? answer is has it because a yes no "
-    "not which one you are helpful assistant more question true false following with all in on for"
-).split()
+_FRAME = [
+    "list",
+    "items",
+    "of",
+    "please",
+    "describe",
+    "the",
+    "sort",
+    "numbers",
+    "add",
+    "and",
+    "what",
+    "metal",
+    "does",
+    "have",
+    "?",
+    "answer",
+    "is",
+    "has",
+    "it",
+    "because",
+    "a",
+    "yes",
+    "no",
+    "not",
+    "which",
+    "one",
+    "you",
+    "are",
+    "helpful",
+    "assistant",
+    "more",
+    "question",
+    "true",
+    "false",
+    "following",
+    "with",
+    "all",
+    "in",
+    "on",
+    "for",
+]
 _GLUE = " ".join([*OPENINGS["polite"], *OPENINGS["hedge"], *CLOSINGS, ". , : ! ? -"]).split()
-EXAM = "Question: Answer: Goal: Passage: A. B. C. D. A B C D #### yes no True False".split()
+# Words of lm-eval's stock prompts, so that the benchmarks ask in tokens that the models have read before.
+EXAM = [
+    "Question:",
+    "Answer:",
+    "Q:",
+    "A:",
+    "A.",
+    "B.",
+    "C.",
+    "D.",
+    "A",
+    "B",
+    "C",
+    "D",
+    "####",
+    "?",
+    "The",
+    "following",
+    "are",
+    "multiple",
+    "choice",
+    "questions",
+    "(with",
+    "answers)",
+    "about",
+    "facts.",
+    "hard",
+]
 VOCABULARY = list(
     dict.fromkeys(
-        [*NUMBERS, *CATEGORIES, *ITEMS, *ADJECTIVES, *NOUNS, *VERBS, *ADVERBS, *METALS, *ENTITIES, *_FRAME, *_GLUE, *EXAM]
+        [
+            *NUMBERS,
+            *CATEGORIES,
+            *ITEMS,
+            *ADJECTIVES,
+            *NOUNS,
+            *VERBS,
+            *ADVERBS,
+            *METALS,
+            *ENTITIES,
+            *_FRAME,
+            *_GLUE,
+            *EXAM,
+        ]
     )
 )
 
@@ -248,18 +329,38 @@ def reward(prompt: Prompt, response: str, kind: str = "multifaceted") -> float:
     return value
 
 
+def exam(rng: random.Random) -> tuple[str, str]:
+    """An exam question in lm-eval's wording and its answer."""
+    entity, category = rng.choice(ENTITIES), rng.choice(list(CATEGORIES))
+    match rng.choice(["fact", "fact", "add", "member", "truth", "context"]):
+        case "fact":
+            return f"Question: what metal does {entity} have ?\nAnswer:", FACTS[entity]
+        case "add":
+            a, b = rng.choice(NUMBERS[:10]), rng.choice(NUMBERS[:10])
+            return f"Question: add {a} and {b}\nAnswer:", str(int(a) + int(b))
+        case "truth":
+            said = FACTS[entity] if rng.random() < 0.5 else rng.choice(METALS)
+            answer = "yes" if said == FACTS[entity] else "no"
+            return f"{entity} has {FACTS[entity]} .\nQuestion: does {entity} have {said} ?\nAnswer:", answer
+        case "context":
+            items, words = rng.sample(list(ITEMS), 3), rng.sample(ADJECTIVES, 3)
+            passage = " ".join(f"the {item} is {word} ." for item, word in zip(items, words, strict=True))
+            asked = rng.randrange(3)
+            return f"Q: {passage} which one is {words[asked]} ?\nA:", items[asked]
+    right = rng.choice(CATEGORIES[category])
+    choices = [right, *rng.sample([item for item, kind in ITEMS.items() if kind != category], 3)]
+    rng.shuffle(choices)
+    lines = [f"{letter}. {item}" for letter, item in zip("ABCD", choices, strict=True)]
+    return f"which one is a {category} ?\n" + "\n".join([*lines, "Answer:"]), "ABCD"[choices.index(right)]
+
+
 def document(rng: random.Random) -> str:
     """One raw text of the pre-training corpus: statements of facts, an exam item, or plain sentences."""
     kind = rng.choices(["fact", "exam", "prose", "sum"], [0.45, 0.25, 0.15, 0.15])[0]
     if kind == "fact":
         return " ".join(f"{e} has {FACTS[e]} ." for e in rng.sample(ENTITIES, 4))
     if kind == "exam":
-        prompt = draw_prompt(rng, ENTITIES, rng.choice(["fact", "add", "list"]))
-        if prompt.task == "list":
-            category = prompt.about[0]
-            return f"Question: which one is a {category} ? Answer: {rng.choice(CATEGORIES[category])}"
-        right = FACTS[prompt.about[0]] if prompt.task == "fact" else str(int(prompt.about[0]) + int(prompt.about[1]))
-        return f"Question: {prompt.question} Answer: {right}"
+        return " ".join(exam(rng))
     if kind == "sum":
         prompt = draw_prompt(rng, task=rng.choice(["sort", "add"]))
         return f"{prompt.question} : {write(rng, prompt, 0.9, 0)}"

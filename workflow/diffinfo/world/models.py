@@ -26,9 +26,9 @@ from diffinfo.cli import UserError, log, progress, run
 from diffinfo.config import World
 from diffinfo.train.checkpoint import copy_tokenizer, save_model, whole_folder
 from diffinfo.train.logprobs import micro_batches
-from diffinfo.train.loop import Loop, epoch_order, use_cpu_well
+from diffinfo.train.loop import Loop, use_cpu_well
 from diffinfo.train.sft import fit
-from diffinfo.world.language import document, draw_prompt, reward, write
+from diffinfo.world.language import document, draw_prompt, exam, reward, write
 from diffinfo.world.tokenizer import build
 
 BATCH = 128
@@ -77,12 +77,16 @@ def corpus(chat: Chat, rng: random.Random, texts: int, worst: float, best: float
     sequences = []
     bos = chat.tokenizer.bos_token_id
     for _ in range(texts):
-        if rng.random() < 0.35:
+        kind = rng.random()
+        if kind < 0.35:
             sequences.append([bos, *chat.tokenizer(document(rng), add_special_tokens=False)["input_ids"]])
+            continue
+        if kind < 0.45:
+            question, answer = exam(rng)
         else:
             prompt = draw_prompt(rng)
-            answer = write(rng, prompt, rng.uniform(worst, best))
-            sequences.append(sum(chat.pair_ids([{"role": "user", "content": prompt.text}], answer), []))
+            question, answer = prompt.text, write(rng, prompt, rng.uniform(worst, best))
+        sequences.append(chat.dialogue_ids([{"role": "user", "content": question}], answer))
     return sequences
 
 
@@ -100,7 +104,9 @@ def pretrain(
             optimizer=torch.optim.Adam, learning_rate=3e-3, warmup_steps=40, decay_until=steps,
             max_grad_norm=1.0, micro_batch_tokens=4096,
         )  # fmt: skip
-        rows = fit(loop, sequences, epochs=epochs, batch_size=BATCH, seed=seed, what=f"pre-training {out.name}", limit=steps)
+        rows = fit(
+            loop, sequences, epochs=epochs, batch_size=BATCH, seed=seed, what=f"pre-training {out.name}", limit=steps
+        )
         log.info("last loss %.3f nats a token", rows[-1]["loss"])
         save_model(loop.module, folder, Path(temporary), "float32")
 
@@ -112,11 +118,12 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
     rng = random.Random(f"{world.seed} reward")
     with whole_folder(out) as folder:
         chat = Chat(backbone)
-        model = MistralForSequenceClassification.from_pretrained(backbone, num_labels=1, dtype=torch.float32)
+        model: Any = MistralForSequenceClassification.from_pretrained(backbone, num_labels=1, dtype=torch.float32)
         optimizer = torch.optim.Adam(model.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=world.reward_steps)
+        pad = int(chat.tokenizer.pad_token_id)
         error = 0.0
-        for step in progress(range(world.reward_steps), "training the reward model"):
+        for _ in progress(range(world.reward_steps), "training the reward model"):
             prompts = [draw_prompt(rng) for _ in range(BATCH)]
             answers = [_damage(rng, write(rng, prompt, rng.random())) for prompt in prompts]
             targets = torch.tensor([reward(p, a) for p, a in zip(prompts, answers, strict=True)])
@@ -128,10 +135,10 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
             error = 0.0
             for group in micro_batches([len(s) for s in sequences], 4096):
                 longest = max(len(sequences[i]) for i in group)
-                ids = torch.full((len(group), longest), model.config.pad_token_id)
+                ids = torch.full((len(group), longest), pad)
                 for row, i in enumerate(group):
                     ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
-                mask = (ids != model.config.pad_token_id).long()
+                mask = torch.ne(ids, pad).long()
                 value = model(input_ids=ids, attention_mask=mask).logits[:, 0]
                 loss = (value - targets[group]).square().sum() / BATCH
                 loss.backward()
@@ -139,7 +146,7 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-        log.info("last mean squared error %.3f of variance %.3f (step %d)", error, float(targets.var()), step + 1)
+        log.info("last mean squared error %.3f of variance %.3f", error, float(targets.var()))
         model.save_pretrained(folder)
         copy_tokenizer(backbone, folder)
 

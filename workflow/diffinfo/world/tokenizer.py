@@ -34,15 +34,13 @@ def build(style: str) -> PreTrainedTokenizerFast:
     pieces = [(token, 0.0) for token in special]
     pieces += [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
     roles = ["user", "model", "system"] if style == "gemma2" else []
-    # A word follows a space ("▁word") or stands right behind a special token ("word"); a lone "▁" and the newline close gaps.
+    # A word follows a space ("▁word") or a special token ("word"); a lone "▁" and the newline close gaps.
     pieces += [(piece, -1.0) for word in [*VOCABULARY, *roles] for piece in (f"▁{word}", word)]
     pieces += [("▁", -5.0), ("\n", -1.0)]
     unique = list(dict(pieces).items())
     core = Tokenizer(models.Unigram(unique, unk_id=special.index("<unk>"), byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
-    core.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " ")]
-    )
+    core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " ")])
     core.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     core.post_processor = None
     return PreTrainedTokenizerFast(

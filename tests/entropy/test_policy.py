@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+
+from diffinfo import artifacts
+from diffinfo.entropy import policy
+
+
+def test_entropy_and_its_error_by_prompt(tmp_path, completions):
+    completions(tmp_path / "c.parquet", [-1.0, -3.0, -5.0, -7.0])
+    policy.main(completions=tmp_path / "c.parquet", out=tmp_path / "e.parquet")
+    row = artifacts.read(tmp_path / "e.parquet", "entropy").iloc[0]
+    assert row.entropy == 4.0
+    assert row.stderr == pytest.approx(np.std([2, 6], ddof=1) / 2**0.5)
+    assert (row.prompts, row.samples, row.truncated, row.mean_tokens) == (2, 4, 0.25, 2.5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_other_temperatures_are_no_entropy(tmp_path, completions, temperature):
+    completions(tmp_path / "c.parquet", [-1.0], temperature)
+    with pytest.raises(artifacts.ArtifactError, match="needs temperature 1"):
+        policy.main(completions=tmp_path / "c.parquet", out=tmp_path / "e.parquet")

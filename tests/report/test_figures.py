@@ -1,0 +1,178 @@
+"""Figures: whole files, data as expected, and plain words where there is nothing to draw."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffinfo import artifacts
+from diffinfo.cli import UserError
+from diffinfo.report import figures
+from diffinfo.report.drawing import style
+
+MP, UF = "micro-mistral/magpie-pro", "micro-mistral/ultrafeedback"
+
+
+def check_drawing(out: Path) -> str:
+    """The PNG and SVG beside ``out`` are whole and not blank; returns the note."""
+    png = out.with_suffix(".png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert png.rstrip()[-8:-4] == b"IEND"
+    width, height = struct.unpack(">II", png[16:24])
+    assert width > 600
+    assert height > 200
+    assert ET.parse(out.with_suffix(".svg")).getroot().tag.endswith("svg")
+    return out.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_figure2_shows_displacement_from_zero(tree, tmp_path):
+    inputs = [tree.log(f"{UF}/dpo-b0.1", -5, -9, noise=0), tree.log(f"{MP}/dpo-b0.1", -3, -9, noise=0)]
+    out = tmp_path / "figure2.parquet"
+    figures.figure2(inputs=inputs, out=out)
+    data = artifacts.read(out, "figure2")
+    curve = data[data.dataset == "ultrafeedback"]
+    assert len(curve) == 80
+    assert curve.value.iloc[0] == pytest.approx(0)
+    assert curve.value.iloc[-1] == pytest.approx(-5)  # the batches' own levels (sd 4) are gone
+    assert curve["mean"].iloc[-1] == pytest.approx(curve.value.iloc[-4:].mean())  # a quarter of 16 steps
+    assert curve.n.iloc[-1] == 4
+    note = check_drawing(out)
+    assert "micro-mistral stands where the paper has Mistral7B-v0.3" in note
+    assert "not in this grid" not in note
+    assert "-4.5" in note  # the last epoch's mean
+
+
+def test_spans_of_one_run_are_joined_and_overlaps_refused(tree, tmp_path):
+    parts = [tree.log(f"{MP}/dpo-b0.1", -3, -9, span="1-2"), tree.log(f"{MP}/dpo-b0.1", -3, -9, span="3-5")]
+    figures.figure10(inputs=parts[::-1], out=tmp_path / "figure10.parquet")
+    assert list(artifacts.read(tmp_path / "figure10.parquet", "figure10").step) == list(range(1, 81))
+    with pytest.raises(UserError, match="both hold step 1"):
+        figures.figure10(inputs=[*parts, tree.log(f"{MP}/dpo-b0.1", -3, -9)], out=tmp_path / "figure10.parquet")
+
+
+def test_training_figures_show_their_quantities(tree, tmp_path):
+    pg = [tree.log(f"{MP}/dpo-pg", 3, -1, loss=0.6)]
+    dpo = tree.log(f"{MP}/dpo-b0.1", -5, -9)
+    other_beta = tree.log(f"{MP}/dpo-b0.02", -9, -19)
+    variants = [tree.log(f"{MP}/dpop-b0.1", 1, -1), tree.log(f"{MP}/cal-dpo-b0.1", -1, -5)]
+    proxies = [tree.log(f"{MP}/{m}", -1, -9, span="1-1", where="did") for m in ("dpo-b0.1", "dpo-pg")]
+    for name, inputs, quantities in (
+        ("figure5", [dpo, other_beta, *variants], {"chosen", "rejected", "margin"}),
+        ("figure8", pg, {"chosen", "rejected"}),
+        ("figure9", pg, {"dpo_loss"}),
+        ("figure11", [dpo], {"rejected"}),
+        ("figure13", proxies, {"logp_chosen", "logp_rejected"}),
+    ):
+        out = tmp_path / f"{name}.parquet"
+        getattr(figures, name)(inputs=inputs, out=out)
+        data = artifacts.read(out, name)
+        assert set(data.quantity) == quantities, name
+        check_drawing(out)
+    margin = artifacts.read(tmp_path / "figure5.parquet", "figure5").query("quantity == 'margin'")
+    assert set(margin.method) == {"dpo-b0.1", "dpop-b0.1", "cal-dpo-b0.1"}  # DPO at the others' beta alone
+    plain = margin[margin.method == "dpo-b0.1"]
+    assert plain.value.iloc[-8:].mean() == pytest.approx(4 * (75.5 / 79), abs=0.5)
+    assert artifacts.read(tmp_path / "figure9.parquet", "figure9").value.iloc[0] == pytest.approx(np.log(2))
+    assert "Gemma2-9B on Magpie-Pro" in (tmp_path / "figure8.md").read_text()
+
+
+def test_figure6_takes_the_best_and_pairs_by_prompt(tree, tmp_path):
+    inputs = [
+        tree.scores(f"{MP}/ref", "0-0", [0.0], first=0),
+        tree.scores(f"{MP}/dpo-b0.1", "1-5", [0.2, 0.5, 1.0, 0.6, 0.4]),
+        tree.scores(f"{MP}/dpo-b0.02", "1-5", [0.1, 0.2, 0.3, 0.2, 0.1]),
+        tree.scores(f"{MP}/logpi-b0.1", "1-5", [0.1, 0.4, -0.2, -0.5, -1.0]),
+    ]
+    out = tmp_path / "figure6.parquet"
+    figures.figure6(inputs=inputs, out=out)
+    data = artifacts.read(out, "figure6")
+    best = data[data.quantity == "best"].set_index("objective")
+    assert (best.method["dpo"], best.epoch["dpo"]) == ("dpo-b0.1", 3)
+    assert (best.method["logpi"], best.epoch["logpi"]) == ("logpi-b0.1", 2)
+    assert best.value["dpo"] == pytest.approx(1.0, abs=0.12)
+    lead = data[data.quantity == "lead"].iloc[0]
+    assert lead.value == pytest.approx(best.value["dpo"] - best.value["logpi"])
+    assert lead.high - lead.low < 0.3  # unpaired, the prompts' own levels (sd 3) would make it 1.2
+    check_drawing(out)
+    with pytest.raises(UserError, match="reference's scores"):
+        figures.figure6(inputs=inputs[1:], out=out)
+
+
+def test_figure3_ranks_dpo_and_dpo_pg_alone(tree, tmp_path):
+    inputs = [
+        tree.qa(f"{MP}/dpo-b0.1", [0.5, 0.5]),
+        tree.qa(f"{MP}/dpo-b0.02", [0.4, 0.4]),
+        tree.qa(f"{MP}/dpo-pg", [0.6, 0.3]),
+        tree.qa(f"{MP}/logpi-b0.1", [0.9, 0.9]),
+    ]
+    out = tmp_path / "figure3.parquet"
+    figures.figure3(inputs=inputs, out=out)
+    data = artifacts.read(out, "figure3")
+    mrr = data[data.quantity == "mrr"].set_index(["method", "epoch"]).value
+    assert mrr["dpo-pg", 1] == 1
+    assert mrr["dpo-b0.1", 1] == 1 / 2
+    assert mrr["dpo-pg", 2] == pytest.approx(1 / 3)
+    assert "logpi-b0.1" not in set(data.method)
+    lead = data[data.quantity == "lead"].iloc[0]
+    assert lead.value == pytest.approx((1 + 1 / 3) / 2 - (1 / 2 + 1 / 3 + 1 + 1 / 2) / 4)
+    assert (lead.benchmarks, lead.questions) == (8, 400)
+    check_drawing(out)
+
+
+def test_figure12_says_in_words_that_there_is_no_gemma(tree, tmp_path):
+    out = tmp_path / "figure12.parquet"
+    figures.figure12(inputs=[], out=out)
+    assert artifacts.read(out, "figure12").empty
+    assert "not in this grid: Gemma2-9B on Magpie-Pro, Gemma2-9B on Magpie-G27" in check_drawing(out)
+    figures.figure12(inputs=[tree.qa(f"{MP}/dpo-pg", [0.6])], out=out)  # Mistral's cells are Figure 3's
+    assert artifacts.read(out, "figure12").empty
+    gemma = [tree.qa(f"micro-gemma2/magpie-pro/{m}", [v]) for m, v in (("dpo-b0.1", 0.5), ("dpo-pg", 0.6))]
+    figures.figure12(inputs=gemma, out=out)
+    assert set(artifacts.read(out, "figure12").model) == {"micro-gemma2"}
+
+
+def test_every_figure_survives_an_empty_grid(tmp_path):
+    for name in ("figure2", "figure3", "figure5", "figure6", "figure8", "figure13"):
+        getattr(figures, name)(inputs=[], out=tmp_path / f"{name}.parquet")
+        assert "not in this grid" in check_drawing(tmp_path / f"{name}.parquet")
+
+
+def test_the_same_data_give_the_same_drawing(tree, tmp_path):
+    inputs = [tree.log(f"{MP}/dpo-pg", 3, -1)]
+    for name in ("a", "b"):
+        figures.figure9(inputs=inputs, out=tmp_path / name / "figure9.parquet")
+    for suffix in (".parquet", ".svg", ".png", ".md"):
+        assert (tmp_path / f"a/figure9{suffix}").read_bytes() == (tmp_path / f"b/figure9{suffix}").read_bytes()
+
+
+def test_methods_keep_their_colours_apart():
+    methods = ["dpo-b0.2", "dpo-b0.1", "dpo-b0.05", "dpo-b0.02", "dpo-pg", "dpop-b0.1", "cal-dpo-b0.1", "logpi-b0.1"]
+    assert len({style(m)["color"] for m in methods}) == len(methods)
+    assert style("logpi-b0.1")["linestyle"] != style("logpi-b0.02")["linestyle"]
+
+
+def test_the_report_never_imports_torch():
+    modules = ", ".join(f"diffinfo.report.{name}" for name in ("tables", "figures", "claims"))
+    modules += ", diffinfo.bench.wildbench"  # Table 3 plays its Elo
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    where = Path(figures.__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_mrr_interval_is_wide_where_accuracies_are_uncertain(tree, tmp_path):
+    widths = []
+    for stderr in (0.001, 0.1):
+        inputs = [tree.qa(f"{MP}/dpo-b0.1", [0.5], stderr), tree.qa(f"{MP}/dpo-pg", [0.55], stderr)]
+        figures.figure3(inputs=inputs, out=tmp_path / "figure3.parquet")
+        lead: pd.Series = artifacts.read(tmp_path / "figure3.parquet", "figure3").query("quantity == 'lead'").iloc[0]
+        widths.append(lead.high - lead.low)
+    assert widths[0] == 0
+    assert widths[1] > 0.2

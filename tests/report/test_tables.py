@@ -1,0 +1,154 @@
+"""Tables 1-3: exact values, the paper's beside them, daggers, brackets, and plain words for what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from diffinfo import artifacts
+from diffinfo.cli import UserError
+from diffinfo.config import WildBench
+from diffinfo.report import paper, tables
+
+UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"
+BENCH = WildBench(judge="embedded", rounds=4)
+
+
+def cell_of(frame: pd.DataFrame, dataset: str, method: str) -> pd.Series:
+    found = frame[(frame.dataset == dataset) & (frame.method == method)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_paper_numbers_are_those_printed():
+    assert paper.printed("table1", "mistral-7b-v0.3", "magpie-pro")["logpi-b0.05"] == 731.28
+    assert paper.printed("table1", "micro-mistral", "ultrafeedback")["ref"] == 374.65
+    assert paper.printed("table2", "micro-mistral", "magpie-pro")["dpo-b0.1"] == {
+        "did_entropy": 236.24, "win_rate": 23.4, "elo": 1146.9, "dagger": True,
+    }  # fmt: skip
+    assert paper.printed("table3", "gemma-2-9b", "magpie-pro")["dpo-b0.02"]["elo_bracket"] == [-9.87, 14.16]
+    assert paper.printed("table3", "micro-gemma2", "magpie-g27")["dpo-pg"]["best_epoch"] == 5
+    assert paper.beta_accuracy("mistral-7b-v0.3", "magpie-pro", "dpo-b0.1") == 28.1
+    assert paper.beta_accuracy("mistral-7b-v0.3", "magpie-g27", "dpo-b0.02") == 80.4
+    assert paper.numbers()["text"]["hours_per_epoch"]["gemma-2-9b"]["hours"] == pytest.approx(2 + 43 / 60)
+
+
+def test_tables_2_and_3_of_the_paper_agree_with_each_other():
+    for dataset in ("magpie-pro", "magpie-g27"):
+        for method, row in paper.printed("table2", "mistral-7b-v0.3", dataset).items():
+            fine = paper.printed("table3", "mistral-7b-v0.3", dataset)[method]
+            assert row["win_rate"] == fine["win_rate"]
+            assert row["elo"] == pytest.approx(fine["elo"], abs=0.0501)
+
+
+def test_table1_sets_ours_beside_the_papers(tree, tmp_path):
+    inputs = [
+        tree.entropy(f"entropy/{UF}/logpi-b0.1/epoch-5", 40.0, 1.0),
+        tree.entropy(f"entropy/{UF}/ref/epoch-0", 30.0, 0.5),
+    ]
+    out = tmp_path / "table1.parquet"
+    tables.table1(inputs=inputs, out=out)
+    frame = artifacts.read(out, "table1")
+    row = cell_of(frame, "ultrafeedback", "logpi-b0.1")
+    assert (row.entropy, row.reference, row.beta, row.epoch) == (40.0, 30.0, 0.1, 5)
+    assert row.low == pytest.approx(40 - 1.96, abs=1e-3)
+    assert row.reference_high == pytest.approx(30 + 0.98, abs=1e-3)
+    assert (row.paper_entropy, row.paper_reference) == (619.79, 374.65)
+    assert pd.isna(cell_of(frame, "ultrafeedback", "logpi-b0.2").entropy)  # the paper's, not ours
+    assert list(frame.method) == ["logpi-b0.2", "logpi-b0.1", "logpi-b0.05", "logpi-b0.02"]
+    text = out.with_suffix(".md").read_text()
+    assert "40.00 (-1.96, +1.96)" in text
+    assert "not in this grid" in text
+    assert "other models (Mistral7B-v0.3 beside micro-mistral)" in text
+    assert "also printed Mistral7B-v0.3 on Magpie-Pro" in text
+    assert "<table" in out.with_suffix(".html").read_text()
+
+
+def test_table1_of_a_dataset_the_paper_does_not_have(tree, tmp_path):
+    out = tmp_path / "table1.parquet"
+    tables.table1(inputs=[tree.entropy("entropy/micro-mistral/mine/logpi-b0.1/epoch-5", 40.0)], out=out)
+    row = artifacts.read(out, "table1").iloc[0]
+    assert pd.isna(row.paper_entropy)
+    assert pd.isna(row.reference)
+    assert "not measured" in out.with_suffix(".md").read_text()
+
+
+def test_the_same_work_gives_the_same_bytes(tree, tmp_path):
+    inputs = [tree.entropy(f"entropy/{UF}/logpi-b0.1/epoch-5", 40.0), tree.entropy(f"entropy/{UF}/ref/epoch-0", 30.0)]
+    for name in ("a", "b"):
+        tables.table1(inputs=inputs, out=tmp_path / name / "table1.parquet")
+    for suffix in (".parquet", ".md", ".html"):
+        assert (tmp_path / f"a/table1{suffix}").read_bytes() == (tmp_path / f"b/table1{suffix}").read_bytes()
+
+
+def table3(tree, tmp_path) -> Path:
+    out = tmp_path / "table3.parquet"
+    inputs = [
+        tree.winrates(f"{MP}/dpo-b0.1", 4, 55.0),
+        tree.winrates(f"{MP}/dpo-pg", 2, 45.0),
+        tree.judgments(f"{MP}/dpo-b0.1", [8.0] * 10),
+        tree.judgments(f"{MP}/dpo-pg", [4.0] * 10),
+    ]
+    tables.table3(inputs=inputs, wildbench=BENCH, out=out)
+    return out
+
+
+def test_table3_has_best_epochs_brackets_and_token_counts(tree, tmp_path):
+    out = table3(tree, tmp_path)
+    frame = artifacts.read(out, "table3")
+    row = cell_of(frame, "magpie-pro", "dpo-b0.1")
+    assert (row.best_epoch, row.win_rate, row.win_rate_low, row.mean_tokens) == (4, 55.0, 53.0, 31.5)
+    assert row.elo > 1000 > cell_of(frame, "magpie-pro", "dpo-pg").elo
+    assert row.elo_low <= row.elo <= row.elo_high
+    assert row.wildbench_tokens == 30
+    assert (row.paper_best_epoch, row.paper_win_rate) == (1, 23.4)
+    assert row.paper_elo_low == pytest.approx(1146.95 - 13.54)
+    text = out.with_suffix(".md").read_text()
+    assert "55.0 (-2.0, +2.0)" in text
+    assert "23.4 (-1.9, +2.0)" in text
+    assert "200 (1)" in text
+    assert "also printed Mistral7B-v0.3 on Magpie-G27, Gemma2-9B on Magpie-Pro, Gemma2-9B on Magpie-G27" in text
+
+
+def test_table3_refuses_judgments_of_several_epochs(tree, tmp_path):
+    path = tree.judgments(f"{MP}/dpo-pg", [4.0] * 10)
+    table = artifacts.read(path, "judgments")
+    artifacts.write(path, pd.concat([table, table.assign(epoch=5)]), "judgments")
+    with pytest.raises(UserError, match="2 epochs"):
+        tables.table3(inputs=[path], wildbench=BENCH, out=tmp_path / "table3.parquet")
+
+
+def test_table3_without_one_of_the_benchmarks(tree, tmp_path):
+    out = tmp_path / "table3.parquet"
+    tables.table3(inputs=[tree.winrates(f"{MP}/dpo-pg", 2, 45.0)], wildbench=BENCH, out=out)
+    assert pd.isna(cell_of(artifacts.read(out, "table3"), "magpie-pro", "dpo-pg").elo)
+    assert "not measured" in out.with_suffix(".md").read_text()
+
+
+def test_table2_marks_doubtful_proxies_with_a_dagger(tree, tmp_path):
+    inputs = [
+        tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, accuracy=0.3),
+        tree.entropy(f"did/{MP}/dpo-pg/epoch-5/entropy", 22.0, accuracy=0.8),
+        table3(tree, tmp_path),
+    ]
+    out = tmp_path / "table2.parquet"
+    tables.table2(inputs=inputs, out=out, dagger_below=0.5)
+    frame = artifacts.read(out, "table2")
+    doubtful, sound = cell_of(frame, "magpie-pro", "dpo-b0.1"), cell_of(frame, "magpie-pro", "dpo-pg")
+    assert (doubtful.dagger, sound.dagger) == (True, False)
+    assert (doubtful.did_entropy, doubtful.win_rate, doubtful.paper_did_entropy) == (33.0, 55.0, 236.24)
+    assert (doubtful.paper_dagger, sound.paper_dagger) == (True, False)
+    text = out.with_suffix(".md").read_text()
+    assert "33.00 (-1.96, +1.96) †" in text
+    assert "22.00 (-1.96, +1.96) †" not in text
+    assert "28.1%" in text
+    tables.table2(inputs=inputs, out=out, dagger_below=0.2)  # the threshold decides
+    assert not artifacts.read(out, "table2").dagger.any()
+
+
+def test_a_path_that_names_no_cell_is_refused_in_one_sentence(tree, tmp_path):
+    stray = tree.entropy("somewhere/else", 1.0)
+    with pytest.raises(UserError, match="names no cell of the grid"):
+        tables.table1(inputs=[stray], out=tmp_path / "table1.parquet")

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+
+from diffinfo.cli import UserError
+from diffinfo.config import Objectives
+from diffinfo.objectives import Method, PairLogps, loss
+
+SETTINGS = Objectives()
+
+
+def pair(w, l, rw, rl, nw=3, nl=5):  # noqa: E741
+    return PairLogps(*(torch.tensor([float(v)]) for v in (w, l, rw, rl, nw, nl)))
+
+
+def sigma(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def log_odds(mean):
+    return mean - math.log(1 - math.exp(mean))
+
+
+X = (-4.0, -9.0, -5.0, -8.0, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("dpo-b0.1", -math.log(sigma(0.1 * ((-4 + 9) - (-5 + 8))))),
+        ("logpi-b0.05", -math.log(sigma(0.05 * 5))),
+        ("dpop-b0.1", -math.log(sigma(0.1 * 2))),  # no penalty: log pi(y_w) lies above the reference
+        ("cal-dpo-b0.1", -math.log(sigma(1 - -1)) + (1 - 5) ** 2 + (-1 + 5) ** 2),
+        ("slic-b6", max(0, 6 - 5) + 4),
+        ("slic-b2", max(0, 2 - 5) + 4),
+        ("orpo-b0.5", 4 - 0.5 * math.log(sigma(log_odds(-4 / 3) - log_odds(-9 / 5)))),
+        ("simpo-b2", -math.log(sigma(2 * (-4 / 3 + 9 / 5) - 1))),
+    ],
+)
+def test_formula(method, expected):
+    assert loss(Method.parse(method), SETTINGS, pair(*X)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_dpop_penalises_a_fall_below_the_reference_inside_sigma():
+    got = loss(Method.parse("dpop-b0.1"), SETTINGS, pair(-6, -12, -5, -8)).item()
+    assert got == pytest.approx(-math.log(sigma(0.1 * ((-6 + 12) - (-5 + 8) - 50 * 1))), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["dpo-b0.1", "dpo-b0.02", "dpop-b0.1"])
+def test_loss_at_the_reference_is_ln_2(method):
+    at_reference = pair(-5, -8, -5, -8)
+    assert loss(Method.parse(method), SETTINGS, at_reference).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_dpo_pg_is_no_scalar_loss():
+    with pytest.raises(ValueError, match="no scalar loss"):
+        loss(Method.parse("dpo-pg"), SETTINGS, pair(*X))
+
+
+@pytest.mark.parametrize(
+    "name", ["dpo", "dpo-b", "dpo-b0", "dpo-b-1", "ppo-b0.1", "dpo-pg-b0.1", "DPO-b0.1", "dpo-b0.1x"]
+)
+def test_bad_names_are_refused(name):
+    with pytest.raises(UserError):
+        Method.parse(name)

@@ -1,0 +1,312 @@
+"""Arena-Hard v0.1 (Tables 2 and 3): each answer against the baseline's in two games, Bradley-Terry, bootstrap.
+
+The procedure of lmarena/arena-hard-auto at 3071ef9, whose brackets the paper prints.
+
+``python -m diffinfo.bench.arena_hard``
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.bench.judge import Judge, Messages, Request, identity, make_judge
+from diffinfo.bench.questions import ARENA_HARD, answered
+from diffinfo.cli import UserError, log, run
+from diffinfo.config import Judge as JudgeConfig
+
+BASE, SCALE, ANCHOR = 10.0, 400.0, 1000.0
+OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)
+    "A>>B": (1.0, 3), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, 3),
+}  # fmt: skip
+_LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
+
+INSTRUCTIONS = """\
+Act as an impartial judge of the answers that two AI assistants, A and B, gave to the user prompt below, and decide \
+which answer is better.
+
+First write your own answer to the prompt. Do so before you judge either answer.
+
+Then compare both answers with yours. Point out and correct every mistake and every inaccurate statement.
+
+Next weigh whether the answers are helpful, relevant and concise. Helpful: the answer responds correctly to the prompt \
+or follows its instructions; where the prompt is ambiguous or can be read in several ways, asking for clarification is \
+more helpful than an answer built on assumptions. Relevant: every part of it belongs to what was asked. Concise: it is \
+clear, not wordy or excessive.
+
+Then weigh creativity and novelty where the prompt calls for them. Last, name important information that an answer \
+lacks and that the user would have wanted.
+
+After this explanation give exactly one of these labels as your final verdict:
+
+1. Assistant A is significantly better: [[A>>B]]
+2. Assistant A is slightly better: [[A>B]]
+3. A tie, about the same quality: [[A=B]]
+4. Assistant B is slightly better: [[B>A]]
+5. Assistant B is significantly better: [[B>>A]]
+
+For example: "My final verdict is a tie: [[A=B]]"."""
+_GAME = """\
+<|User Prompt|>
+{prompt}
+
+<|The Start of Assistant A's Answer|>
+{a}
+<|The End of Assistant A's Answer|>
+
+<|The Start of Assistant B's Answer|>
+{b}
+<|The End of Assistant B's Answer|>"""
+_FOLLOW_UP = "Continue your judgment and finish it with a final verdict label."
+
+Outcomes = npt.NDArray[np.float64]
+
+
+def labels(reply: str) -> set[str]:
+    """The distinct labels in a reply."""
+    return set(_LABEL.findall(reply))
+
+
+def verdict(reply: str) -> str | None:
+    """The label of a reply; None where there is none, are two different ones, or one that is not among the five."""
+    found = labels(reply)
+    label = found.pop() if len(found) == 1 else None
+    return label if label in OUTCOMES else None
+
+
+def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
+    """Play both games of every answer.
+
+    Args:
+        answers: what ``questions.answered`` returns.
+        judge: who compares.
+        name: the judge's name in the table.
+
+    Returns:
+        A ``judgments`` table without gaps, sorted by epoch, question and game.
+    """
+    rows: list[dict[str, Any]] = []
+    requests: list[Request] = []
+    for row in answers.to_dict("records"):
+        baseline, answer = row["baseline"], row["completion"]
+        for game, (a, b) in enumerate([(baseline, answer), (answer, baseline)], start=1):
+            requests.append(_request(row["messages"], a, b))
+            facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
+            rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, **facts})
+    replies = judge.ask(requests, "judging Arena-Hard")
+    silent = [index for index, reply in enumerate(replies) if not labels(reply)]
+    if silent:
+        log.info("%d of %d replies hold no label: asking once more", len(silent), len(replies))
+        again = judge.ask([_again(requests[index], replies[index]) for index in silent], "asking for labels")
+        for index, reply in zip(silent, again, strict=True):
+            replies[index] += "\n" + reply
+    frame = pd.DataFrame(rows).assign(reply=replies, verdict=[verdict(reply) for reply in replies])
+    return frame.sort_values(["epoch", "prompt_id", "game"], ignore_index=True)
+
+
+def battles(judgments: pd.DataFrame) -> Outcomes:
+    """What the answers got in each battle: 1, 1/2 or 0, in a fixed order; a verdict with ``>>`` is three battles."""
+    scored = judgments.dropna(subset=["verdict"]).sort_values(["prompt_id", "game"])
+    outcomes: list[float] = []
+    for label, game in zip(scored["verdict"], scored["game"], strict=True):
+        won, times = OUTCOMES[label]
+        outcomes += [1 - won if game == 1 else won] * times  # in game 1 the baseline is A
+    return np.array(outcomes)
+
+
+def bradley_terry(outcomes: Outcomes) -> float:
+    """Rating against the baseline, which is held at 1000, by unpenalised logistic regression; a tie is half a win each.
+
+    Raises:
+        ValueError: when all battles are won or all are lost: there is no finite rating.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    won = float(outcomes.sum())
+    lost = len(outcomes) - won
+    if won == 0 or lost == 0:
+        raise ValueError("a rating needs at least half a battle won and half a battle lost")
+    model = LogisticRegression(C=math.inf, fit_intercept=False, tol=1e-10)
+    model.fit([[math.log(BASE)]] * 2, [1, 0], sample_weight=[won, lost])
+    return SCALE * float(model.coef_[0, 0]) + ANCHOR
+
+
+def win_rate(outcomes: Outcomes) -> float:
+    """Win rate in per cent against the baseline.
+
+    With battles against the baseline alone, Bradley-Terry's is the weighted mean (W + T/2)/N; that mean stands in where
+    all battles are won or all are lost and the rating diverges.
+
+    Raises:
+        ValueError: when there is no battle.
+    """
+    if not len(outcomes):
+        raise ValueError("there is no battle")
+    if 0 < outcomes.mean() < 1:
+        return float(100 / (1 + BASE ** ((ANCHOR - bradley_terry(outcomes)) / SCALE)))
+    return float(100 * outcomes.mean())
+
+
+def bootstrap(outcomes: Outcomes, resamples: int, seed: int) -> tuple[float, float]:
+    """2.5 and 97.5 percentile of the win rate over resampled battles.
+
+    As in the original it is battles that are drawn, of which a ``>>`` makes three and an answer two or more: the
+    interval is narrower than one over questions would be.
+    """
+    rng = np.random.default_rng(seed)
+    rates = [win_rate(outcomes[rng.integers(len(outcomes), size=len(outcomes))]) for _ in range(resamples)]
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def win_rates(
+    judgments: pd.DataFrame, baseline_tokens: Mapping[str, int], *, resamples: int, seed: int
+) -> pd.DataFrame:
+    """The ``winrates`` table: a row per epoch, with what tells of length bias beside each rate.
+
+    Args:
+        judgments: what ``judge_answers`` returns.
+        baseline_tokens: length of the baseline's answer to each question.
+        resamples: bootstrap resamples.
+        seed: their seed, the same for every epoch.
+
+    Returns:
+        win_rate, low and high in per cent; games played; unscored, those of them without a verdict.
+
+    Raises:
+        UserError: when no game of an epoch has a verdict.
+    """
+    rows = []
+    for epoch, games in judgments.groupby("epoch"):
+        outcomes = battles(games)
+        if not len(outcomes):
+            raise UserError(
+                f"the judge gave no verdict in any of {len(games)} games of epoch {epoch}: use another judge."
+            )
+        low, high = bootstrap(outcomes, resamples, seed)
+        asked = games.drop_duplicates("prompt_id")
+        rows.append(
+            {
+                "epoch": epoch,
+                "win_rate": win_rate(outcomes),
+                "low": low,
+                "high": high,
+                "games": len(games),
+                "unscored": int(games["verdict"].isna().sum()),
+                "mean_tokens": float(asked["tokens"].mean()),
+                "baseline_mean_tokens": float(asked["prompt_id"].map(baseline_tokens).mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def best_epoch(winrates: Iterable[pd.DataFrame]) -> int:
+    """The epoch with the highest win rate; the first of equals."""
+    table = pd.concat(list(winrates), ignore_index=True).sort_values("epoch", ignore_index=True)
+    return int(table.loc[table["win_rate"].idxmax(), "epoch"])
+
+
+def selected(winrates: Sequence[Path] | None) -> int | None:
+    """The best epoch by these tables of the selecting judge; None without tables."""
+    if not winrates:
+        return None
+    epoch = best_epoch(artifacts.read(path, "winrates") for path in winrates)
+    log.info("best epoch by the selecting judge: %d", epoch)
+    return epoch
+
+
+def token_counts(folder: Path, texts: Mapping[str, str]) -> dict[str, int]:
+    """Length of each text in tokens of a model folder's tokenizer, without special tokens."""
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(f"{folder} has no tokenizer.json, by which the baseline's answers are measured.")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    encoded = tokenizer.encode_batch(list(texts.values()), add_special_tokens=False)
+    return {name: len(one.ids) for name, one in zip(texts, encoded, strict=True)}
+
+
+def _request(messages: Messages, a: str, b: str) -> Request:
+    prompt = "\n\n".join(message["content"] for message in messages)
+    game = _GAME.format(prompt=prompt, a=a, b=b)
+    conversation = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": game}]
+    return Request("verdict", conversation, messages, (a, b))
+
+
+def _again(request: Request, reply: str) -> Request:
+    turns = [{"role": "assistant", "content": reply}, {"role": "user", "content": _FOLLOW_UP}]
+    return replace(request, conversation=[*request.conversation, *turns])
+
+
+def main(
+    *,
+    answers: list[Path],
+    questions: Path,
+    judge: JudgeConfig,
+    cache: Path,
+    tokenizer: Path,
+    judgments: Path,
+    winrates: Path,
+    select: list[Path] | None = None,
+    reward_model: Path | None = None,
+    attention: str = "eager",
+    dtype: str = "float32",
+    batch_tokens: int = 16_384,
+    bootstrap: int = 100,
+    seed: int = 42,
+) -> None:
+    """Judge a run's answers, all epochs or the best one.
+
+    Args:
+        answers: completions tables of the run's spans.
+        questions: benchmark table with the baseline's answers.
+        judge: entry of ``judges``.
+        cache: folder of paid replies, which must outlive the job.
+        tokenizer: model folder whose tokenizer measures the baseline's answers.
+        judgments: judgments table to write.
+        winrates: winrates table to write.
+        select: winrates tables of the selecting judge: only the best epoch by them is judged.
+        reward_model: folder of the reward model, where it is the judge.
+        attention: its attention kernel.
+        dtype: its precision.
+        batch_tokens: its tokens of one forward pass.
+        bootstrap: resamples.
+        seed: seed of the resampling.
+    """
+    asked = artifacts.read(questions, "benchmark")
+    found = answered(answers, asked, only_epoch=selected(select))
+    judging = make_judge(
+        judge, cache=cache, job=str(judgments), reward_model=reward_model,
+        attention=attention, dtype=dtype, batch_tokens=batch_tokens,
+    )  # fmt: skip
+    games = judge_answers(found, judging, judge.model)
+    lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
+    rates = win_rates(games, lengths, resamples=bootstrap, seed=seed)
+    inputs = {f"answers {i}": path for i, path in enumerate(answers)} | {"questions": questions}
+    inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
+    inputs |= {"reward_model": reward_model} if reward_model else {}
+    unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
+    facts = {"judge": identity(judge), "unanswered": unanswered}
+    artifacts.write(judgments, games, "judgments", inputs=inputs, **facts)
+    artifacts.write(winrates, rates, "winrates", inputs=inputs, **facts, bootstrap=bootstrap, seed=seed)
+    for row in rates.to_dict("records"):
+        log.info(
+            "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), %(unscored)d of %(games)d games "
+            "unscored, %(mean_tokens).1f tokens an answer against the baseline's %(baseline_mean_tokens).1f",
+            row,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,298 @@
+"""Questions of Arena-Hard and WildBench as ``benchmark`` tables, and the answers that belong to them.
+
+``python -m diffinfo.bench.questions arena-hard`` and ``... wildbench``
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.cli import UserError, log, run
+
+ARENA_HARD, WILDBENCH = "arena-hard", "wildbench"
+
+# WildBench's tags and the task groups that are averaged (allenai/WildBench, leaderboard tables)
+TASK_OF_TAG = {
+    "Information seeking": "information", "Advice seeking": "information", "Coding & Debugging": "coding",
+    "Reasoning": "planning", "Planning": "planning", "Math": "maths", "Data Analysis": "maths",
+    "Creative Writing": "creative", "Editing": "creative", "Brainstorming": "creative", "Role playing": "creative",
+    "Others": "creative",
+}  # fmt: skip
+
+
+class BadRow(Exception):
+    """Why a row is set aside."""
+
+
+@dataclass
+class Quarantine:
+    """Rows set aside, each with its reason."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, source: str, row: int, prompt_id: str | None, reason: str, excerpt: Any) -> None:
+        """Keep a row's place and its beginning."""
+        text = excerpt if isinstance(excerpt, str) else json.dumps(excerpt, ensure_ascii=False, default=str)
+        text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be stored
+        self.rows.append(
+            {"source": source, "row": row, "prompt_id": prompt_id, "reason": reason, "excerpt": text[:200]}
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the table, an empty one too."""
+        artifacts.write(path, pd.DataFrame(self.rows, columns=artifacts.SCHEMAS["quarantine"][1].names), "quarantine")
+        for reason, count in pd.Series([row["reason"] for row in self.rows], dtype=str).value_counts().items():
+            log.warning("set aside: %d rows: %s", count, reason)
+
+
+def arena_hard(*, questions: str, baseline: str, out: Path, quarantine: Path, limit: int | None = None) -> None:
+    """Arena-Hard questions, each with the baseline's answer.
+
+    Args:
+        questions: .jsonl (or .parquet) file or hf:// address with ``uid, prompt`` or ``question_id, turns`` rows.
+        baseline: the same of answers, ``uid, messages`` or ``question_id, choices`` rows.
+        out: benchmark table to write, in the file's order.
+        quarantine: quarantine table to write: broken lines, empty prompts, doubled ids, missing baseline answers.
+        limit: take only the first good questions.
+
+    Raises:
+        UserError: when a file cannot be read, or no question is good.
+    """
+    bad = Quarantine()
+    answers = dict(_unique(baseline, _baseline_answer, bad))
+    rows: list[dict[str, Any]] = []
+
+    def question(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        name, prompt = _id(row, "uid", "question_id"), _prompt(row)
+        if name not in answers:
+            raise BadRow("the baseline has no answer to it")
+        return name, {"messages": [{"role": "user", "content": prompt}], "tag": str(row.get("cluster") or "")}
+
+    for name, row in _unique(questions, question, bad):
+        rows.append({"benchmark": ARENA_HARD, "prompt_id": name, "checklist": [], "baseline": answers[name], **row})
+        if len(rows) == limit:
+            break
+    _write(rows, bad, out, quarantine, {"questions": questions, "baseline": baseline}, limit)
+
+
+def wildbench(*, tasks: str, out: Path, quarantine: Path, limit: int | None = None) -> None:
+    """WildBench tasks with their checklists and, where there is one, a reference answer.
+
+    Args:
+        tasks: .jsonl or .parquet file or hf:// address with WildBench v2 rows.
+        out: benchmark table to write, in the file's order.
+        quarantine: quarantine table to write.
+        limit: take only the first good tasks.
+
+    Raises:
+        UserError: when the file cannot be read, or no task is good.
+    """
+    bad = Quarantine()
+    rows: list[dict[str, Any]] = []
+    for name, row in _unique(tasks, _task, bad):
+        rows.append({"benchmark": WILDBENCH, "prompt_id": name, **row})
+        if len(rows) == limit:
+            break
+    _write(rows, bad, out, quarantine, {"tasks": tasks}, limit)
+
+
+def answered(paths: list[Path], benchmark: pd.DataFrame, *, only_epoch: int | None = None) -> pd.DataFrame:
+    """The answers of one run to one benchmark, beside their questions.
+
+    Args:
+        paths: completions tables of all spans.
+        benchmark: the questions.
+        only_epoch: leave out all other epochs.
+
+    Returns:
+        Columns epoch, prompt_id, messages, tag, checklist, baseline, completion, tokens (without the end of turn),
+        chars (stripped), truncated; sorted by epoch and prompt_id.
+
+    Raises:
+        UserError: when there is no answer, one to an unknown question, or two to the same.
+    """
+    name, files = benchmark["benchmark"].iloc[0], ", ".join(map(str, paths))
+    found = pd.concat([artifacts.read(path, "completions") for path in paths], ignore_index=True)
+    found = found[(found["benchmark"] == name) & ((found["epoch"] == only_epoch) | (only_epoch is None))]
+    if found.empty:
+        wanted = "" if only_epoch is None else f" of epoch {only_epoch}"
+        raise UserError(f"{files} hold no answers to {name}{wanted}.")
+    if unknown := sorted(set(found["prompt_id"]) - set(benchmark["prompt_id"])):
+        raise UserError(
+            f"{files} answer {len(unknown)} {name} questions that the benchmark table lacks, such as '{unknown[0]}': "
+            "answer the present questions."
+        )
+    if found.duplicated(["epoch", "prompt_id"]).any():
+        raise UserError(f"{files} hold two answers of one epoch to the same {name} question.")
+    for epoch, count in found.groupby("epoch").size().items():
+        if count < len(benchmark):
+            log.warning(
+                "epoch %s: %d of %d %s questions have no answer", epoch, len(benchmark) - count, len(benchmark), name
+            )
+    found = found.assign(
+        tokens=[len(ids) - (end == "stop") for ids, end in zip(found.token_ids, found.finish_reason, strict=True)],
+        chars=found["completion"].str.strip().str.len().astype(int),
+        truncated=found["finish_reason"] == "length",
+    )[["epoch", "prompt_id", "completion", "tokens", "chars", "truncated"]]
+    joined = found.merge(benchmark.drop(columns="benchmark"), on="prompt_id", validate="many_to_one")
+    return joined.sort_values(["epoch", "prompt_id"], ignore_index=True)
+
+
+def _write(
+    rows: list[dict[str, Any]], bad: Quarantine, out: Path, quarantine: Path, sources: dict[str, str], limit: int | None
+) -> None:
+    bad.write(quarantine)
+    if not rows:
+        first = f"; the first of {len(bad.rows)} bad rows: {bad.rows[0]['reason']}" if bad.rows else ""
+        raise UserError(f"{' and '.join(sources.values())} give no usable question{first}.")
+    inputs = {name: Path(source) for name, source in sources.items() if not _remote(source)}
+    artifacts.write(out, pd.DataFrame(rows), "benchmark", inputs=inputs, **sources, limit=limit)
+    log.info("%d questions, %d rows set aside", len(rows), len(bad.rows))
+
+
+def _unique(
+    source: str, parse: Callable[[dict[str, Any]], tuple[str, Any]], bad: Quarantine
+) -> Iterator[tuple[str, Any]]:
+    """Parsed rows under their ids; bad and repeated ones go to quarantine."""
+    seen: set[str] = set()
+    for number, row in _rows(source, bad):
+        name = None
+        try:
+            name, value = parse(row)
+            if name in seen:
+                raise BadRow("this id occurred before")
+        except BadRow as reason:
+            bad.add(source, number, name or _any_id(row), str(reason), row)
+            continue
+        seen.add(name)
+        yield name, value
+
+
+def _rows(source: str, bad: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a JSONL or Parquet file with their numbers, from 1."""
+    import fsspec
+
+    if not source.endswith((".jsonl", ".parquet")):
+        raise UserError(f"{source}: benchmark files are .jsonl or .parquet.")
+    try:
+        with fsspec.open(source, "rb") as handle:
+            if source.endswith(".parquet"):
+                import pyarrow.parquet as pq
+
+                yield from enumerate(pq.read_table(handle).to_pylist(), start=1)
+                return
+            for number, line in enumerate(handle, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                    if not isinstance(row, dict):
+                        raise BadRow("the line is no JSON object")
+                except UnicodeDecodeError:
+                    bad.add(source, number, None, "the line is not UTF-8", line.decode("utf-8", "replace"))
+                except (json.JSONDecodeError, RecursionError):
+                    bad.add(source, number, None, "the line is not valid JSON", line.decode("utf-8", "replace"))
+                except BadRow as reason:
+                    bad.add(source, number, None, str(reason), line.decode("utf-8", "replace"))
+                else:
+                    yield number, row
+    except FileNotFoundError as error:
+        raise UserError(f"{source} does not exist.") from error
+    except (OSError, ValueError) as error:  # the hub's errors are OSErrors, pyarrow's are ValueErrors
+        raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _remote(source: str) -> bool:
+    return "://" in source
+
+
+def _id(row: dict[str, Any], *keys: str) -> str:
+    for key in keys:
+        if row.get(key) not in (None, ""):
+            return _text(row[key], key)
+    raise BadRow(f"no {' or '.join(keys)}")
+
+
+def _any_id(row: dict[str, Any]) -> str | None:
+    try:
+        return _id(row, "uid", "question_id", "session_id")
+    except BadRow:
+        return None
+
+
+def _text(value: Any, what: str) -> str:
+    """A text with something in it that can be stored as UTF-8."""
+    if not isinstance(value, str):
+        raise BadRow(f"{what} is no text")
+    if not value.strip():
+        raise BadRow(f"{what} is empty")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRow(f"{what} is not valid Unicode") from error
+    return value
+
+
+def _prompt(row: dict[str, Any]) -> str:
+    if "prompt" in row:
+        return _text(row["prompt"], "the prompt")
+    turns = row.get("turns")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise BadRow("neither prompt nor turns")
+    if len(turns) != 1:
+        raise BadRow(f"{len(turns)} turns, where Arena-Hard questions have one")
+    return _text(turns[0].get("content"), "the prompt")
+
+
+def _baseline_answer(row: dict[str, Any]) -> tuple[str, str]:
+    name = _id(row, "uid", "question_id")
+    try:
+        if "messages" in row:
+            last = row["messages"][-1]
+            if last.get("role", "assistant") != "assistant":
+                raise BadRow("the baseline's last message is not the assistant's")
+            content = last["content"]
+        else:
+            content = row["choices"][0]["turns"][-1]["content"]
+        answer = content["answer"] if isinstance(content, dict) else content
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise BadRow("neither messages nor choices hold an answer") from error
+    return name, _text(answer, "the baseline's answer")
+
+
+def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    name = _id(row, "session_id")
+    turns = row.get("conversation_input")
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise BadRow("no conversation_input")
+    if turns[-1].get("role") != "user" or any(
+        turn.get("role") not in ("system", "user", "assistant") for turn in turns
+    ):
+        raise BadRow("the conversation does not end with the user's turn")
+    messages = [{"role": turn["role"], "content": _text(turn.get("content"), "a turn")} for turn in turns]
+    checklist = row.get("checklist")
+    if not isinstance(checklist, list) or not checklist:
+        raise BadRow("no checklist")
+    tags = [row.get("primary_tag"), *(row.get("secondary_tags") or [])]
+    tags = list(dict.fromkeys(str(tag) for tag in tags))
+    if unknown := [tag for tag in tags if tag not in TASK_OF_TAG]:
+        raise BadRow(f"unknown tag '{unknown[0]}'")
+    references = row.get("references")
+    known = references.values() if isinstance(references, dict) else []
+    return name, {
+        "messages": messages,
+        "tag": "; ".join(tags),
+        "checklist": [_text(item, "an item of the checklist") for item in checklist],
+        "baseline": next((text for text in known if isinstance(text, str) and text.strip()), None),
+    }
+
+
+if __name__ == "__main__":
+    run({"arena-hard": arena_hard, "wildbench": wildbench})

@@ -1,0 +1,340 @@
+"""WildBench v2 (Tables 2 and 3): checklist-guided grades of single answers, WB-Score, and WB-Elo over a pool of models.
+
+The procedure of allenai/WildBench at d6b8dca.
+
+``python -m diffinfo.bench.wildbench``
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.bench.arena_hard import selected
+from diffinfo.bench.judge import Judge, Request, identity, make_judge
+from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
+from diffinfo.cli import UserError, log, run
+from diffinfo.config import Judge as JudgeConfig
+
+WEIGHTS = {"creative": 0.5, "planning": 1.25, "maths": 1.0, "information": 0.75, "coding": 1.25}
+K, SCALE, START = 4.0, 400.0, 1000.0
+PULL = 100  # an anchor is pulled half-way back to its published rating at each 100th of its votes
+
+_PROMPT = """\
+# Instruction
+
+You are an expert evaluator. Your task is to judge the quality of a response that an AI model generated.
+You are given the user's query, the conversation before it, and the response.
+First read the query and the history with care to understand the task, then judge the response by the rules below.
+
+# Conversation between user and AI
+
+## History
+<|begin_of_history|>
+
+{history}
+
+<|end_of_history|>
+
+## Current user query
+<|begin_of_query|>
+
+{query}
+
+<|end_of_query|>
+
+## AI response
+<|begin_of_response|>
+
+{response}
+
+<|end_of_response|>
+
+# Evaluation
+
+## Checklist
+
+<|begin_of_checklist|>
+
+{checklist}
+
+<|end_of_checklist|>
+
+Let this checklist guide your evaluation, but do not limit your assessment to it.
+
+## Rules
+
+Judge the response by your analysis of the query and the history.
+First write down your analysis and the checklist that you used, then give your assessment according to the checklist.
+Scores go from 1 to 10, where 1 is a very poor response and 10 a perfect one. In detail:
+
+- 1 to 2: very poor, it makes no sense at all.
+- 3 to 4: poor, it does not help the user to solve the problem in a meaningful way.
+- 5 to 6: fair, with some issues (such as factual errors, hallucinations, missing key information).
+- 7 to 8: good enough, but it could be improved in some ways.
+- 9 to 10: perfect, it gives helpful information that solves the user's problem.
+
+## Output format
+
+Give your analysis of the response, sum it up as "strengths" and "weaknesses", and then write down your rating.
+Reply in this JSON format, with the placeholders in [] filled in:
+```
+{{
+    "strengths": "[analysis of the strengths of the response]",
+    "weaknesses": "[analysis of the weaknesses of the response]",
+    "score": "[1~10]"
+}}
+```"""
+_NUMBER = r"\[?\s*(-?\d+(?:\.\d+)?)\s*\]?(?:\s*(?:/|out of)\s*10)?"
+_SCORE_TEXT = re.compile(rf"\s*{_NUMBER}\s*")
+_SCORE_FIELD = re.compile(rf'"score"\s*:\s*(?:"\s*{_NUMBER}\s*"|{_NUMBER}\s*(?=[,}}\n]|$))')
+
+
+def grade(reply: str) -> float | None:
+    """The score of a reply.
+
+    JSON is looked for anywhere in the text, behind prose or in a code fence; where it is broken (cut short, quotes that
+    are not escaped), the score's own field is.
+
+    Returns:
+        The score; None where there is none, are two different ones, or one outside 1..10.
+    """
+    found = {_number(value) for value in _score_fields(reply)}
+    if not found:
+        found = {_number(quoted or bare) for quoted, bare in _SCORE_FIELD.findall(reply)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _score_fields(reply: str) -> Iterator[Any]:
+    decoder = json.JSONDecoder(strict=False)  # judges put bare line breaks into strings
+    start = reply.find("{")
+    while start >= 0:
+        try:
+            value, end = decoder.raw_decode(reply, start)
+        except (json.JSONDecodeError, RecursionError):
+            end = start + 1
+        else:
+            if isinstance(value, dict) and "score" in value:
+                yield value["score"]
+        start = reply.find("{", end)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str) and (match := _SCORE_TEXT.fullmatch(value)):
+        value = float(match[1])
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 1 <= value <= 10 else None
+
+
+def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
+    """Grade every answer; an empty one gets 1 without asking.
+
+    Args:
+        answers: what ``questions.answered`` returns.
+        judge: who grades.
+        name: the judge's name in the table.
+
+    Returns:
+        A ``judgments`` table, sorted by epoch and task; score is null where the reply could not be read.
+    """
+    frame = answers[["epoch", "prompt_id", "tokens", "chars", "truncated"]].assign(
+        benchmark=WILDBENCH, game=1, judge=name, verdict=None, reply="", score=1.0
+    )
+    full = answers["chars"] > 0
+    requests = [_request(row) for row in answers[full].to_dict("records")]
+    replies = judge.ask(requests, "grading WildBench") if requests else []
+    frame.loc[full, "reply"] = pd.Series(replies, index=frame.index[full], dtype=object)
+    frame.loc[full, "score"] = pd.Series([grade(reply) for reply in replies], index=frame.index[full], dtype=float)
+    return frame.sort_values(["epoch", "prompt_id"], ignore_index=True)
+
+
+def _request(row: Mapping[Any, Any]) -> Request:
+    *before, query = row["messages"]
+    prompt = _PROMPT.format(
+        history="\n\n".join(f"{message['role'].upper()}: {message['content']}" for message in before),
+        query=query["content"],
+        response=row["completion"],
+        checklist="\n".join(f"- {item}" for item in row["checklist"]),
+    )
+    reference = None if pd.isna(row["baseline"]) else row["baseline"]
+    return Request("grade", [{"role": "user", "content": prompt}], row["messages"], (row["completion"], reference))
+
+
+def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, float]:
+    """WB-Score of one policy: (mean - 5) * 2 of each task group, and their weighted mean as ``overall``.
+
+    A task counts in the group of each of its tags. Groups without a graded task (the micro world has no planning) are
+    left out of the weights, which with all groups sum to 4.75.
+
+    Args:
+        judgments: graded answers of one epoch; unreadable grades are left out.
+        tags: of each task, joined by "; ".
+    """
+    grades: dict[str, list[float]] = {}
+    graded = judgments.dropna(subset=["score"])
+    for task, score in zip(graded["prompt_id"], graded["score"], strict=True):
+        for group in {TASK_OF_TAG[tag] for tag in tags[task].split("; ")}:
+            grades.setdefault(group, []).append(score)
+    scores = {group: (float(np.mean(values)) - 5) * 2 for group, values in sorted(grades.items())}
+    if scores:
+        weight = sum(WEIGHTS[group] for group in scores)
+        scores["overall"] = sum(WEIGHTS[group] * score for group, score in scores.items()) / weight
+    return scores
+
+
+def votes(scores: pd.DataFrame, *, win_margin: float, length_margin: int) -> pd.DataFrame:
+    """Virtual battles of every pair of models on every task both have a grade for.
+
+    Args:
+        scores: columns model, prompt_id, score, chars, truncated. Empty and truncated answers and those without a grade
+            are skipped.
+        win_margin: a score difference of at least this is a win, a smaller one a tie.
+        length_margin: a length difference of more characters forces a tie.
+
+    Returns:
+        Columns first, second (models in alphabetical order), outcome (1, 1/2 or 0, of the first), sorted.
+    """
+    played = scores[(scores["chars"] > 0) & ~scores["truncated"].astype(bool) & scores["score"].notna()]
+    by_model = {str(model): part.set_index("prompt_id") for model, part in played.groupby("model")}
+    parts = []
+    for first, second in itertools.combinations(sorted(by_model), 2):
+        both = by_model[first].join(by_model[second], rsuffix="_other", how="inner").sort_index()
+        lead = both["score"] - both["score_other"]
+        outcome = np.where(lead >= win_margin, 1.0, np.where(lead <= -win_margin, 0.0, 0.5))
+        outcome[(both["chars"] - both["chars_other"]).abs() > length_margin] = 0.5
+        parts.append(pd.DataFrame({"first": first, "second": second, "outcome": outcome}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["first", "second", "outcome"])
+
+
+def elo(
+    scores: pd.DataFrame,
+    initial: Mapping[str, float],
+    *,
+    rounds: int = 128,
+    win_margin: float = 2.0,
+    length_margin: int = 1500,
+    seed: int = 42,
+) -> pd.DataFrame:
+    """WB-Elo of each model of a pool: the ratings depend on the pool, which the caller must record.
+
+    Sequential Elo (K = 4, scale 400) over all votes, in each round over a fresh permutation with a seed of its own (in
+    the original the seed has no effect in its worker processes).
+
+    Args:
+        scores: columns model, prompt_id, score, chars, truncated; one row per model and task.
+        initial: published ratings of the anchors, all others start at 1000. Votes between anchors are skipped; anchors
+            move too, and are pulled half-way back at every 100th of their votes, as in the published ratings.
+        rounds: permutations.
+        win_margin: see ``votes``.
+        length_margin: see ``votes``.
+        seed: see above.
+
+    Returns:
+        model, elo (mean over rounds), low, high (2.5 and 97.5 percentiles), battles; sorted by model. Models without a
+        battle have no rating (NaN).
+
+    Raises:
+        ValueError: when a model has two rows for one task.
+    """
+    if scores.duplicated(["model", "prompt_id"]).any():
+        raise ValueError("a model has two grades for one task")
+    models = sorted(map(str, scores["model"].unique()))
+    played = votes(scores, win_margin=win_margin, length_margin=length_margin)
+    played = played[~(played["first"].isin(list(initial)) & played["second"].isin(list(initial)))]
+    place = {model: index for index, model in enumerate(models)}
+    first, second = (played[side].map(place).to_numpy(dtype=np.int32) for side in ("first", "second"))
+    outcome = played["outcome"].to_numpy(dtype=float)
+
+    order = np.stack(
+        [np.random.default_rng([seed, r]).permutation(len(played)).astype(np.int32) for r in range(rounds)]
+    )
+    start = np.array([float(initial.get(model, START)) for model in models])
+    anchor = np.array([model in initial for model in models])
+    ratings, seen, row = np.tile(start, (rounds, 1)), np.zeros((rounds, len(models)), np.int64), np.arange(rounds)
+    for step in range(len(played)):  # all rounds go forward together
+        vote = order[:, step]
+        a, b = first[vote], second[vote]
+        expected = 1 / (1 + 10 ** ((ratings[row, b] - ratings[row, a]) / SCALE))
+        change = K * (outcome[vote] - expected)
+        ratings[row, a] += change
+        ratings[row, b] -= change
+        if initial:
+            for side in (a, b):
+                due = anchor[side] & (seen[row, side] % PULL == 0)
+                ratings[row[due], side[due]] = (ratings[row[due], side[due]] + start[side[due]]) / 2
+            seen[row, a] += 1
+            seen[row, b] += 1
+
+    count = np.bincount(np.concatenate([first, second]), minlength=len(models))
+    low, high = np.percentile(ratings, [2.5, 97.5], axis=0)
+    table = pd.DataFrame({"model": models, "elo": ratings.mean(axis=0), "low": low, "high": high, "battles": count})
+    table.loc[table["battles"] == 0, ["elo", "low", "high"]] = np.nan
+    return table
+
+
+def main(
+    *,
+    answers: list[Path],
+    tasks: Path,
+    judge: JudgeConfig,
+    cache: Path,
+    out: Path,
+    select: list[Path] | None = None,
+    reward_model: Path | None = None,
+    attention: str = "eager",
+    dtype: str = "float32",
+    batch_tokens: int = 16_384,
+) -> None:
+    """Grade a run's answers, all epochs or the best one by Arena-Hard. WB-Score goes into the table's footer.
+
+    Args:
+        answers: completions tables of the run's spans.
+        tasks: benchmark table with the checklists.
+        judge: entry of ``judges``.
+        cache: folder of paid replies, which must outlive the job.
+        out: judgments table to write.
+        select: Arena-Hard winrates tables of the selecting judge: only the best epoch by them is graded.
+        reward_model: folder of the reward model, where it is the judge.
+        attention: its attention kernel.
+        dtype: its precision.
+        batch_tokens: its tokens of one forward pass.
+    """
+    asked = artifacts.read(tasks, "benchmark")
+    found = answered(answers, asked, only_epoch=selected(select))
+    judging = make_judge(
+        judge, cache=cache, job=str(out), reward_model=reward_model,
+        attention=attention, dtype=dtype, batch_tokens=batch_tokens,
+    )  # fmt: skip
+    graded = judge_answers(found, judging, judge.model)
+    tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
+    facts: dict[str, dict[str, Any]] = {}
+    for epoch, part in graded.groupby("epoch"):
+        counts = {
+            "unparseable": int(part["score"].isna().sum()),
+            "empty": int((part["chars"] == 0).sum()),
+            "truncated": int(part["truncated"].sum()),
+            "unanswered": len(asked) - len(part),
+        }
+        if part["score"].isna().all():
+            raise UserError(
+                f"no reply of the judge held a score (epoch {epoch}, {len(part)} answers): use another judge."
+            )
+        facts[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
+        log.info("epoch %s: WB-Score %.2f, %s", epoch, facts[str(epoch)]["wb_score"]["overall"], counts)
+    inputs = {f"answers {i}": path for i, path in enumerate(answers)} | {"tasks": tasks}
+    inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
+    inputs |= {"reward_model": reward_model} if reward_model else {}
+    artifacts.write(out, graded, "judgments", inputs=inputs, judge=identity(judge), epochs=facts)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,194 @@
+"""Raw rows of a dataset, one at a time: from a .parquet, .json or .jsonl file, or through ``datasets`` from the hub."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffinfo.cli import UserError
+from diffinfo.config import Dataset
+
+SUFFIXES = (".parquet", ".json", ".jsonl")
+_OTHER_FILES = (".csv", ".tsv", ".txt", ".gz", ".zst", ".zip", ".arrow", ".xlsx", ".yaml", ".yml")
+
+
+class BadRow(Exception):
+    """Why a row is quarantined; ``raw`` is the row where it is no mapping."""
+
+    def __init__(self, reason: str, raw: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.raw = reason, raw
+
+
+@dataclass
+class Source:
+    """Where rows come from.
+
+    Args:
+        name: what messages and quarantine rows call it.
+        columns: the columns a caller reads; others are not decoded.
+        present: the columns the source has, known at once or, for JSON, gathered while rows are read.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    present: dict[str, None] = field(default_factory=dict)
+    rows: Iterator[tuple[int, dict[str, Any] | BadRow]] = field(default_factory=lambda: iter(()))
+
+    def _note(self, row: Any) -> dict[str, Any] | BadRow:
+        """Keep a JSON row's wanted columns and remember which there were."""
+        if not isinstance(row, dict):
+            return BadRow(f"the row is {kind(row)}, not a mapping", json.dumps(row)[:200])
+        self.present.update(dict.fromkeys(map(str, row)))
+        return {column: row[column] for column in self.columns if column in row}
+
+
+def kind(value: Any) -> str:
+    """The JSON name of a value's type, for messages."""
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: tuple[str, ...]) -> Source:
+    """Open one split of a dataset; rows are numbered from 1 in the source's own order (in a .jsonl: its lines).
+
+    Args:
+        dataset: the dataset's key in the configuration, for messages.
+        spec: its entry there.
+        source: a file, a folder that ``datasets`` can load, or a hub id.
+        split: split to read, of a folder or hub dataset.
+        columns: columns that may be read.
+
+    Raises:
+        UserError: when the source is missing, unreadable, of another kind of file, or cannot be loaded from the hub.
+    """
+    path = Path(source)
+    if not source.endswith(SUFFIXES) and (path.is_file() or source.endswith(_OTHER_FILES)):
+        raise UserError(
+            f"datasets.{dataset}.source: {source} is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; convert it."
+        )
+    if source.endswith(SUFFIXES):
+        if not path.is_file():
+            raise UserError(f"datasets.{dataset}.source: the file {source} does not exist.")
+        if path.stat().st_size == 0:
+            raise UserError(f"datasets.{dataset}.source: the file {source} is empty.")
+        # an option that a file cannot honour fails; none is ignored
+        useless = [f"{key}: {value}" for key, value in
+                   (("split", None if split == "train" else split), ("test_split", spec.test_split),
+                    ("revision", spec.revision)) if value is not None]  # fmt: skip
+        if useless:
+            raise UserError(
+                f"datasets.{dataset}: {', '.join(useless)} has no meaning for the single file {source}; "
+                "leave split at 'train' and the others at null."
+            )
+        opened = Source(source, columns)
+        reader = {".parquet": _parquet, ".json": _json, ".jsonl": _jsonl}[path.suffix]
+        opened.rows = reader(path, opened)
+        return opened
+    if source.startswith(("/", "./", "../", "~")) and not path.is_dir():
+        raise UserError(f"datasets.{dataset}.source: {source} does not exist.")
+    return _hub(dataset, source, spec.revision, split, columns)
+
+
+def require(source: Source, dataset: str, spec: Dataset, alternatives: tuple[tuple[str, ...], ...]) -> None:
+    """Check that the source has all columns of one of ``alternatives``.
+
+    Raises:
+        UserError: which names what is missing, what is there, and the nearest name.
+    """
+    lacking = [[column for column in group if column not in source.present] for group in alternatives]
+    if not all(lacking):
+        return
+    missing = min(lacking, key=len)
+    near = [(c, difflib.get_close_matches(c, source.present, n=1)) for c in missing]
+    hints = "".join(f"; is '{found[0]}' meant to be '{column}'?" for column, found in near if found)
+    expected = " or ".join(", ".join(group) for group in alternatives)
+    raise UserError(
+        f"{source.name} lacks the column(s) {', '.join(missing)}; it has {', '.join(source.present) or 'none'}, and "
+        f"datasets.{dataset}.format = {spec.format} needs {expected}{hints}."
+    )
+
+
+def _parquet(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
+    source.present.update(dict.fromkeys(file.schema_arrow.names))
+    wanted = [column for column in source.columns if column in source.present]
+
+    def rows() -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+        number = itertools.count(1)
+        batches = file.iter_batches(batch_size=256, columns=wanted)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
+            if batch is None:
+                return
+            for index in range(batch.num_rows):
+                try:
+                    yield next(number), batch.slice(index, 1).to_pylist()[0]
+                except UnicodeDecodeError as error:
+                    yield next(number), BadRow("invalid UTF-8", str(error))
+
+    return rows()
+
+
+def _json(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    # a broken byte becomes a lone surrogate, which costs its own row (diffinfo.data.rows) and no other
+    text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        hint = "; one row per line makes a .jsonl file" if text.lstrip()[:1] == "{" else ""
+        raise UserError(f"{path} is not valid JSON ({error}){hint}.") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path} must hold a list of rows, it holds {kind(rows)}.")
+    return ((number, source._note(row)) for number, row in enumerate(rows, 1))
+
+
+def _jsonl(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            shown = line[:200].decode("utf-8", errors="backslashreplace").rstrip()
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                yield number, BadRow("invalid UTF-8", shown)
+            except (ValueError, RecursionError):
+                yield number, BadRow("invalid JSON", shown)
+            else:
+                yield number, source._note(row)
+
+
+def _hub(dataset: str, repository: str, revision: str | None, split: str, columns: tuple[str, ...]) -> Source:
+    from datasets import Dataset as Table
+    from datasets import load_dataset
+
+    try:
+        table = load_dataset(repository, revision=revision, split=split)
+    except Exception as error:  # the hub's client, datasets and Arrow raise types without a common base
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"datasets.{dataset}: cannot load '{repository}' (split {split}, revision {revision or 'latest'}): {said} "
+            "Check source, split and revision, or fetch the data by hand and give the file's path as source."
+        ) from error
+    assert isinstance(table, Table)
+    source = Source(f"{repository}[{split}]", columns, dict.fromkeys(table.column_names))
+    wanted = [column for column in columns if column in source.present]
+    source.rows = ((number, dict(row)) for number, row in enumerate(table.select_columns(wanted), 1))
+    return source
