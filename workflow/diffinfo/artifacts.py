@@ -318,7 +318,7 @@ def write(path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path]
         table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot write a '{kind}' table: {error}") from error
-    _check_nulls(table, path)
+    _check_nulls(table, schema, path)
     footer = {
         "kind": kind,
         "version": version,
@@ -331,8 +331,8 @@ def write(path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path]
         pq.write_table(table, temporary)
 
 
-def read(path: Path, kind: str) -> pd.DataFrame:
-    """Read a table of ``kind``.
+def read(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a table of ``kind``, or only some of its columns.
 
     Raises:
         ArtifactError: when the file is missing, truncated, of another kind or version, or has other columns.
@@ -347,11 +347,16 @@ def read(path: Path, kind: str) -> pd.DataFrame:
             f"{path} holds '{kind}' version {footer.get('version')}, this code reads version {version}: "
             "delete the file and let the workflow make it again."
         )
-    table = pq.read_table(path)
+    try:  # ParquetFile, since read_table reads "key=value" folders of the path as columns
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
+    schema = pa.schema([schema.field(name) for name in columns or schema.names])
     wrong = [f.name for f in schema if f.name not in table.schema.names or table.schema.field(f.name).type != f.type]
     if wrong:
         raise ArtifactError(f"{path}: the '{kind}' column(s) {', '.join(wrong)} are missing or of another type.")
-    _check_nulls(table.cast(schema) if table.schema.names == schema.names else table, path)
+    _check_nulls(table, schema, path)
     frame: pd.DataFrame = table.select(schema.names).to_pandas()
     for field in schema:  # lists come back as arrays: plain Python values are what callers work with
         if pa.types.is_list(field.type):
@@ -378,10 +383,17 @@ def provenance(path: Path) -> dict[str, Any]:
     return footer
 
 
-def _check_nulls(table: pa.Table, path: Path) -> None:
-    nulls = [f.name for f in table.schema if not f.nullable and table.column(f.name).null_count]
+def _check_nulls(table: pa.Table, schema: pa.Schema, path: Path) -> None:
+    """Refuse nulls, also inside lists and messages, in columns that are not optional, whatever the file says of them."""
+    nulls = [f.name for f in schema if not f.nullable and any(map(_null_count, table.column(f.name).chunks))]
     if nulls:
         raise ArtifactError(f"{path}: column(s) {', '.join(nulls)} hold nulls where none may be.")
+
+
+def _null_count(values: pa.Array) -> int:
+    parts = [values.flatten()] if pa.types.is_list(values.type) else []
+    parts += values.flatten() if pa.types.is_struct(values.type) else []
+    return int(values.null_count) + sum(map(_null_count, parts))
 
 
 def show(file: Path, rows: int = 5) -> None:
@@ -395,7 +407,7 @@ def show(file: Path, rows: int = 5) -> None:
     print(f"{file}: {footer['kind']} v{footer['version']}, {pq.read_metadata(file).num_rows} rows\n")
     print(pq.read_schema(file).remove_metadata().to_string(show_field_metadata=False), "\n")
     print(json.dumps(footer, indent=2, sort_keys=True), "\n")
-    print(pq.read_table(file).slice(0, rows).to_pandas().to_string(max_colwidth=60))
+    print(pq.read_table(file, partitioning=None).slice(0, rows).to_pandas().to_string(max_colwidth=60))
 
 
 if __name__ == "__main__":

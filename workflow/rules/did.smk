@@ -63,7 +63,7 @@ rule did_pairs:
         "python -m diffinfo.entropy.did pairs --chosen {input.chosen} --rejected {input.rejected} --out {output} 2> {log}"
 
 
-rule did_proxy:
+rule did_train:
     """Train the proxy with r = log pi from pi_ref."""
     input:
         model="results/sft/{model}/{dataset}/model",

@@ -1,75 +1,6 @@
 # The paper's tables and figures beside its printed numbers, and the verdict on its claims.
 # Needs: results/{entropy,did,arena_hard,wildbench,train,reward,qa}. Gives: results/{tables,figures}, results/claims.*.
-from diffinfo.report.cells import family
-from diffinfo.report.paper import counterpart
-
-LOG = "results/train/{run}/{span}/train_log.parquet"
-QA = "results/qa/{run}/{span}.parquet"
-SCORES = "results/reward/{run}/{span}/scores.parquet"
-PROXY = "results/did/{run}/epoch-{epoch}"
-DPO_PG = ("dpo", "dpo-pg")
-
-# figure: (path, measure, methods, datasets, models); None for all of them
-FIGURES = {
-    "figure2": (LOG, None, ("dpo",), ("ultrafeedback", "magpie-pro"), "mistral"),
-    "figure3": (QA, "qa", DPO_PG, None, "mistral"),
-    "figure5": (LOG, None, ("dpo", "dpop", "cal-dpo"), ("magpie-pro",), "mistral"),
-    "figure6": (SCORES, "expected_reward", ("dpo", "logpi"), None, "mistral"),
-    "figure8": (LOG, None, ("dpo-pg",), None, None),
-    "figure9": (LOG, None, ("dpo-pg",), None, None),
-    "figure10": (LOG, None, ("dpo",), None, None),
-    "figure11": (LOG, None, ("dpo",), None, None),
-    "figure12": (QA, "qa", DPO_PG, None, "gemma"),
-    "figure13": (f"{PROXY}/train_log.parquet", "did", ("dpo-b0.1", "dpo-pg"), ("magpie-pro",), "mistral"),
-}
-
-
-def paths(pattern, measure, methods, datasets=None, models=None, reference=False):
-    """Files of the grid cells with a measure; with ``reference``, those of pi_ref too."""
-    rows = [
-        (model, dataset, method)
-        for model, dataset, method in cells(measure)
-        if (method in methods or family(method) in methods)
-        and (datasets is None or dataset in datasets)
-        and (models is None or (counterpart(model) == "gemma-2-9b") == (models == "gemma"))
-    ]
-    runs = ["/".join(row) for row in rows]
-    found = expand(pattern, run=runs, span=spans(), epoch=CONFIG.epochs)
-    if reference:
-        found += expand(pattern, run=[f"{model}/{dataset}/ref" for model, dataset, _ in rows], span="0-0", epoch=0)
-    return list(dict.fromkeys(found))
-
-
-def figure_inputs(figure):
-    """What a figure is drawn from; the expected reward is drawn above that of pi_ref."""
-    return paths(*FIGURES[figure], reference=FIGURES[figure][0] == SCORES)
-
-
-def report_targets():
-    """Every table, figure and the claims."""
-    names = [f"tables/{name}" for name in TABLES] + [f"figures/{name}" for name in FIGURES] + ["claims"]
-    return [f"results/{name}.md" for name in names]
-
-
-def listed(wildcards, input):
-    """All inputs as one argument."""
-    return as_list(input)
-
-
-TABLES = {
-    "table1": paths("results/entropy/{run}/epoch-{epoch}.parquet", "entropy", ("logpi",), reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did", DPO_PG), "results/tables/table3.parquet"],
-    "table3": [
-        *paths("results/arena_hard/{run}/final/winrates.parquet", "benchmarks", DPO_PG),
-        *paths("results/wildbench/{run}/judgments.parquet", "benchmarks", DPO_PG),
-    ],
-}
-SETTINGS = {
-    "table1": "",
-    "table2": f"--dagger_below {CONFIG.did.dagger_below}",
-    "table3": f"--wildbench '{part('wildbench')}'",
-}
-CORRECTNESS = as_list(name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness")
+include: "report_inputs.smk"
 
 
 for TABLE in TABLES:
@@ -81,8 +12,9 @@ for TABLE in TABLES:
         input:
             TABLES[TABLE],
         output:
-            multiext(f"results/tables/{TABLE}", ".parquet", ".md"),
-            report(f"results/tables/{TABLE}.html", caption=f"../report/{TABLE}.rst", category="Tables"),
+            data=f"results/tables/{TABLE}.parquet",
+            note=f"results/tables/{TABLE}.md",
+            page=report(f"results/tables/{TABLE}.html", caption=f"../report/{TABLE}.rst", category="Tables"),
         log:
             f"results/logs/report/{TABLE}.log",
         benchmark:
@@ -93,10 +25,11 @@ for TABLE in TABLES:
             mem_mb=1000,
             runtime=20,
         params:
+            name=TABLE,
             inputs=listed,
             settings=SETTINGS[TABLE],
         shell:
-            "python -m diffinfo.report.tables {rule} --inputs {params.inputs:q} {params.settings} --out {output[0]} 2> {log}"
+            "python -m diffinfo.report.tables {params.name} --inputs {params.inputs:q} {params.settings} --out {output.data} 2> {log}"
 
 
 for FIGURE in FIGURES:
@@ -108,8 +41,10 @@ for FIGURE in FIGURES:
         input:
             figure_inputs(FIGURE),
         output:
-            multiext(f"results/figures/{FIGURE}", ".parquet", ".md", ".png"),
-            report(f"results/figures/{FIGURE}.svg", caption=f"../report/{FIGURE}.rst", category="Figures"),
+            data=f"results/figures/{FIGURE}.parquet",
+            note=f"results/figures/{FIGURE}.md",
+            png=f"results/figures/{FIGURE}.png",
+            svg=report(f"results/figures/{FIGURE}.svg", caption=f"../report/{FIGURE}.rst", category="Figures"),
         log:
             f"results/logs/report/{FIGURE}.log",
         benchmark:
@@ -120,9 +55,10 @@ for FIGURE in FIGURES:
             mem_mb=1000,
             runtime=20,
         params:
+            name=FIGURE,
             inputs=listed,
         shell:
-            "python -m diffinfo.report.figures {rule} --inputs {params.inputs:q} --out {output[0]} 2> {log}"
+            "python -m diffinfo.report.figures {params.name} --inputs {params.inputs:q} --out {output.data} 2> {log}"
 
 
 rule claims:
@@ -131,8 +67,9 @@ rule claims:
         expand("results/tables/{table}.parquet", table=TABLES),
         expand("results/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
     output:
-        multiext("results/claims", ".parquet", ".md"),
-        report("results/claims.html", caption="../report/claims.rst", category="Claims"),
+        data="results/claims.parquet",
+        note="results/claims.md",
+        page=report("results/claims.html", caption="../report/claims.rst", category="Claims"),
     log:
         "results/logs/report/claims.log",
     benchmark:
@@ -146,4 +83,4 @@ rule claims:
         inputs=listed,
         settings=f"--correctness {CORRECTNESS} --dagger_below {CONFIG.did.dagger_below}",
     shell:
-        "python -m diffinfo.report.claims --inputs {params.inputs:q} {params.settings} --out {output[0]} 2> {log}"
+        "python -m diffinfo.report.claims --inputs {params.inputs:q} {params.settings} --out {output.data} 2> {log}"

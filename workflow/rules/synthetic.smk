@@ -172,12 +172,12 @@ rule laboratory:
         "results/logs/synthetic/laboratory.log",
     benchmark:
         "results/benchmarks/synthetic/laboratory.tsv"
+    conda:
+        "../../envs/base.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/base.yaml"
     params:
         inputs=lab_arguments,
     shell:

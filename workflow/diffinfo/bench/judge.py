@@ -279,7 +279,7 @@ class Endpoint:
         if failures:
             raise UserError(
                 f"{len(failures)} requests to {self.judge.model} at {self.judge.base_url} failed after "
-                f"{self.judge.retries} retries each, the last with: {failures[-1]}. Replies received so far are kept in "
-                f"{self.cache.file}: run again to go on from there."
+                f"{self.judge.retries} retries each, the last with: {failures[-1]}. Replies received so far are kept "
+                f"in {self.cache.file}: run again to go on from there."
             )
         return paid

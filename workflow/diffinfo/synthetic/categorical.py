@@ -129,7 +129,7 @@ def experiment(
     grid: dict[str, list[dict[str, float]]] | None = None,
     recipe: Recipe | None = None,
 ) -> pd.DataFrame:
-    """The rows of objectives.parquet: both divergences (nats) of every run at step 0 and every ``record_every`` steps."""
+    """The rows of objectives.parquet: divergences (nats) of every run at step 0 and every ``record_every`` steps."""
     grid, recipe = grid or GRID, recipe or Recipe()
     world = policies(seeds, taus, recipe.classes)
     did, target = world.did.unsqueeze(1), world.target.unsqueeze(1)

@@ -30,10 +30,12 @@ class Check:
 
 
 def normal(generator: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers in float64."""
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def uniform(generator: Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform numbers in float64."""
     return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
 
 
@@ -46,6 +48,7 @@ def random_policies(generator: Generator, cases: int = CASES, classes: int = CLA
 
 
 def perturbed(policy: Tensor, generator: Generator, size: float = 0.5) -> Tensor:
+    """A policy with normal noise of ``size`` nats on its log-probabilities."""
     return (policy + size * normal(generator, *policy.shape)).log_softmax(-1)
 
 
@@ -55,10 +58,12 @@ def pairwise(reward: Tensor) -> Tensor:
 
 
 def worst(values: Tensor) -> float:
+    """The largest of all cases."""
     return float(values.max())
 
 
 def share(flags: Tensor) -> float:
+    """The share of cases in which something is so."""
     return float(flags.double().mean())
 
 

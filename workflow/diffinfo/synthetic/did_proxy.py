@@ -1,10 +1,10 @@
 """Appendix K against the truth: the entropy of the DID by a trained proxy, and by sampling, where H(q) is exact.
 
-The proxy is a policy trained with r = log pi~ on y_w ~ pi and y_l ~ pi_ref, from pi_ref, whose entropy stands for H(q). Three
-rivals weigh samples by w = (pi / pi_ref) / proposal and normalise the weights themselves:
-H(q) = log Z - E_q[log pi / pi_ref], Z = E[w]. Their proposals are the proxy, the policy pi (which the paper tried and found
-too noisy), and a chain whose next token follows the ratio of the two next-token distributions, which needs no training:
-both models' logits are known while sampling.
+The proxy is a policy trained from pi_ref with r = log pi~ on y_w ~ pi and y_l ~ pi_ref; its entropy stands for H(q).
+Three rivals weigh samples by w = (pi / pi_ref) / proposal and normalise the weights by their sum:
+H(q) = log Z - E_q[log pi / pi_ref], Z = E[w]. Their proposals are the proxy, the policy pi (which the paper tried and
+found too noisy), and a chain whose next token follows the ratio of the two next-token distributions, which needs no
+training: both models' logits are known while sampling.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def weighted_entropy(log_ratio: Tensor, log_proposal: Tensor) -> Tensor:
 
 
 def beta_accuracy(log_proxy: Tensor, log_ratio: Tensor) -> Tensor:
-    """K.1: share of prompts whose least-squares slope of log pi~ on log pi/pi_ref is not negative, (..., M, n) -> (...)."""
+    """K.1: share of prompts whose slope of log pi~ on log pi/pi_ref is not negative, (..., M, n) -> (...)."""
     x = log_ratio - log_ratio.mean(-1, keepdim=True)
-    return ((x * log_proxy).sum(-1) >= 0).double().mean(-1)  # the slope has the sign of the covariance
+    return ((x * log_proxy).sum(-1) >= 0).double().mean(-1)  # least squares: the covariance's sign
 
 
 def preferences(worlds: Worlds, everyone: list[Member], batches: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """Many tiny autoregressive transformers as one: every weight carries a leading dimension E, one slice per member.
 
 One pre-norm block (causal attention and an MLP) over a prompt of ``PROMPT`` symbols and a response of at most
-``LENGTH`` tokens. A response ends with the token ``END``, or is cut at ``LENGTH``: that makes 3,906 responses, few enough
-to list with their exact probabilities. Training E members costs a fraction of E trainings, and they stay independent.
+``LENGTH`` tokens. A response ends with the token ``END``, or is cut at ``LENGTH``: that makes 3,906 responses, few
+enough to list with their exact probabilities. Training E members costs a fraction of E trainings, and they stay
+independent.
 """
 
 from __future__ import annotations

@@ -8,14 +8,20 @@ lengths play no part (SimPO's average is the sum). Hyper-parameters are tensors 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 Hyper = Mapping[str, Tensor]
-Loss = Callable[[Tensor, Tensor, Tensor, Hyper], Tensor]
+
+
+class Loss(Protocol):
+    """theta (..., K), log pi_ref (..., K), pairs (..., K, K) and hyper-parameters -> a loss (...) or gradient (..., K)."""
+
+    def __call__(self, theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor: ...
 
 
 def _margin(reward: Tensor) -> Tensor:
@@ -80,7 +86,7 @@ def cal_dpo(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Te
 def _preference(reward: Tensor, pairs: Tensor) -> Tensor:
     """Gradient of -sum_ij pairs_ij log sigma(r_i - r_j) with respect to r, (..., K).
 
-    Since sigma(-x) = 1 - sigma(x), it is sum_j (pairs_ij + pairs_ji) sigma(r_i - r_j) - sum_j pairs_ij: one sum, not two.
+    By sigma(-x) = 1 - sigma(x) it is sum_j (pairs_ij + pairs_ji) sigma(r_i - r_j) - sum_j pairs_ij: one sum, not two.
     """
     weights = _margin(reward).sigmoid_()
     return weights.mul_(pairs + pairs.transpose(-1, -2)).sum(-1) - pairs.sum(-1)

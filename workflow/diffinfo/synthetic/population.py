@@ -7,6 +7,7 @@ optimum (noise, steps). This module measures the first alone, in float64.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -81,12 +82,10 @@ def optimum(name: str, reference: Tensor, pairs: Tensor, hyper: dict[str, Tensor
     slope = torch.full(shape[:-1], torch.inf).to(theta)
     for width in SMOOTHING if name == "slic" else (0.0,):
         smooth = hyper | {"smoothing": torch.full_like(hyper["beta"], width)} if width else hyper
-        theta, slope = minimise(
-            lambda t, h=smooth: LOSSES[name](t, reference, pairs, h),
-            lambda t, h=smooth: GRADIENTS[name](t, reference, pairs, h),
-            theta,
-            tolerance=1e-12 if width in (0.0, SMOOTHING[-1]) else 1e-3,
-        )
+        loss = partial(LOSSES[name], reference=reference, pairs=pairs, hyper=smooth)
+        gradient = partial(GRADIENTS[name], reference=reference, pairs=pairs, hyper=smooth)
+        tolerance = 1e-12 if width in (0.0, SMOOTHING[-1]) else 1e-3
+        theta, slope = minimise(loss, gradient, theta, tolerance)
     return theta.log_softmax(-1), slope
 
 

@@ -129,7 +129,7 @@ def main(
     Args:
         out: the rejected_sampling table to write.
         seeds: one world each; 42, 43 and 44 when not given.
-        pairs: numbers of training pairs after which to measure, multiples of 32; 800, 3200, 12800 and 25600 when not given.
+        pairs: numbers of training pairs after which to measure, multiples of 32; 800 to 25600 when not given.
         learning_rate: of RMSprop at the first step.
     """
     torch.set_num_threads(1)

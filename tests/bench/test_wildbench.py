@@ -1,0 +1,180 @@
+"""WildBench: parsing of grades, WB-Score, WB-Elo, and the stage against both kinds of judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffinfo import artifacts
+from diffinfo.bench import wildbench as module
+from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.questions import answered
+from diffinfo.bench.wildbench import elo, grade, votes, wb_score
+from diffinfo.cli import UserError
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ('{"strengths": "a", "weaknesses": "b", "score": 7}', 7),
+        ('{"strengths": "a", "weaknesses": "b", "score": "7"}', 7),
+        ('{"score": "7.5"}', 7.5),
+        ('{"score": "8/10"}', 8),
+        ('{"score": "[6]"}', 6),
+        ('{"score": 10}', 10),
+        ('{"score": 0}', None),
+        ('{"score": 11}', None),
+        ('{"score": -3}', None),
+        ('{"score": NaN}', None),
+        ('{"score": true}', None),
+        ('{"score": null}', None),
+        ('{"score": "7-8"}', None),
+        ('{"score": "good"}', None),
+        ('{"score": [7]}', None),
+        ("", None),
+        ("The score is 7.", None),
+        ('Here you are:\n```json\n{"strengths": "x",\n "score": "4"}\n```\nBye {x}', 4),
+        ('{"strengths": "line\nbreak", "score": "5"}', 5),
+        ('{"strengths": "she said "yes"", "score": "5"}', 5),  # quotes that are not escaped
+        ('{"strengths": "cut", "score": 6,', 6),
+        ('{"strengths": "he wrote {\\"score\\": 2}", "score": 9}', 9),
+        ('{"score": 3} or rather {"score": 4}', None),
+        ('{"score": 3} that is {"score": "3"}', 3),
+        ("{" * 5000, None),
+    ],
+)
+def test_grade(reply: str, score: float | None) -> None:
+    assert grade(reply) == score
+
+
+def test_score_of_groups() -> None:
+    frame = pd.DataFrame({"prompt_id": ["a", "b", "c", "d"], "score": [9.0, 5.0, 7.0, np.nan]})
+    tags = {"a": "Math", "b": "Data Analysis; Math; Editing", "c": "Coding & Debugging", "d": "Math"}
+    found = wb_score(frame, tags)
+    # maths (9 + 5)/2 -> 4, creative 5 -> 0, coding 7 -> 4; weights 1, 0.5, 1.25
+    assert found == pytest.approx({"maths": 4, "creative": 0, "coding": 4, "overall": (4 + 0 + 5) / 2.75})
+
+
+def pool(scores: dict[str, list[float]], chars: int = 100) -> pd.DataFrame:
+    rows = [
+        {"model": model, "prompt_id": f"t{i}", "score": score, "chars": chars, "truncated": False}
+        for model, values in scores.items()
+        for i, score in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_votes_follow_margins_lengths_and_skips() -> None:
+    frame = pool({"b": [7, 7, 7, 7, 7, 7, 7], "a": [5, 6, 9, 5, 5, 5, np.nan]})
+    frame.loc[(frame.model == "a") & (frame.prompt_id == "t3"), "chars"] = 1600
+    frame.loc[(frame.model == "a") & (frame.prompt_id == "t4"), "chars"] = 1601
+    frame.loc[(frame.model == "b") & (frame.prompt_id == "t5"), "truncated"] = True
+    found = votes(frame, win_margin=2, length_margin=1500)
+    assert found["first"].unique().tolist() == ["a"]
+    assert found["outcome"].tolist() == [0, 0.5, 1, 0, 0.5]  # t3 is 1,500 longer, t4 1,501
+    frame.loc[frame.prompt_id == "t0", "chars"] = 0
+    assert len(votes(frame, win_margin=2, length_margin=1500)) == 4
+
+
+def test_elo_by_hand() -> None:
+    one = elo(pool({"a": [9], "b": [1]}), {}).set_index("model")
+    assert one.elo.tolist() == [1002, 998]  # K (1 - 1/2)
+    two = elo(pool({"a": [9, 8], "b": [1, 2]}), {}).set_index("model")
+    expected = 1 / (1 + 10 ** ((998 - 1002) / 400))
+    assert two.elo["a"] == pytest.approx(1002 + 4 * (1 - expected))
+    assert two.battles.tolist() == [2, 2]
+    # win then tie, or tie then win: the only two orders of two votes
+    later = 1002 + 4 * (0.5 - expected)
+    mixed = elo(pool({"a": [9, 5], "b": [1, 5]}), {}, rounds=64)
+    assert {round(later, 9), 1002.0} == {round(mixed.low[0], 9), round(mixed.high[0], 9)}
+    assert later < mixed.elo[0] < 1002
+
+
+def test_elo_with_anchors_by_hand() -> None:
+    frame = pool({"anchor": [9], "new": [1], "other": [5]})
+    found = elo(frame[frame.model != "other"], {"anchor": 1200.0}).set_index("model")
+    gain = 4 * (1 - 1 / (1 + 10 ** ((1000 - 1200) / 400)))
+    assert found.elo["new"] == pytest.approx(1000 - gain)
+    assert found.elo["anchor"] == pytest.approx(1200 + gain / 2)  # pulled half-way back
+    both = elo(frame, {"anchor": 1200.0, "other": 1100.0}).set_index("model")
+    assert both.battles.to_dict() == {"anchor": 1, "new": 2, "other": 1}  # anchors do not meet
+
+
+def test_elo_invariants() -> None:
+    rng = np.random.default_rng(0)
+    scores = {name: list(rng.integers(1, 11, 40).astype(float)) for name in "abcd"}
+    frame = pool(scores)
+    found = elo(frame, {}, rounds=16)
+    assert found.elo.sum() == pytest.approx(4000)
+    assert (found.low < found.elo).all()
+    assert (found.elo < found.high).all()
+    pd.testing.assert_frame_equal(found, elo(frame.sample(frac=1, random_state=1), {}, rounds=16))  # order of rows
+    assert not found.equals(elo(frame, {}, rounds=16, seed=7))
+    shifted = elo(frame, {"a": 1100.0}, rounds=16)
+    assert not np.allclose(shifted.elo, found.elo)
+    # what an outcome is worth depends on who else is in the pool: without d, others are rated otherwise
+    assert not np.allclose(elo(frame[frame.model != "d"], {}, rounds=16).elo, found.elo[:3])
+    same = elo(pool({name: scores["a"] for name in "abc"}), {}, rounds=4)
+    assert same.elo.tolist() == same.low.tolist() == [1000, 1000, 1000]
+
+
+def test_elo_without_battles_has_no_rating() -> None:
+    found = elo(pool({"alone": [5, 6]}), {})
+    assert np.isnan(found.elo[0])
+    assert found.battles[0] == 0
+    with pytest.raises(ValueError, match="two grades"):
+        elo(pd.concat([pool({"a": [5]})] * 2), {})
+
+
+def test_stage_with_an_endpoint(
+    tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loopback.reply = lambda body, number: (
+        "no score" if "task 0" in body["messages"][0]["content"] else '{"strengths": "s", "score": "8"}'
+    )
+    answers = write_answers("a", {1: {"w0": "zero", "w1": "one {braces}", "w2": " \n"}}, "wildbench", cut="w1")
+    out = tmp_path / "judgments.parquet"
+    module.main(answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "cache", out=out)
+    table = artifacts.read(out, "judgments").set_index("prompt_id")
+    assert np.isnan(table.score["w0"])
+    assert table.score[["w1", "w2"]].tolist() == [8, 1]
+    assert table.truncated["w1"]
+    facts = artifacts.provenance(out)["epochs"]["1"]
+    assert {key: facts[key] for key in ("unparseable", "empty", "truncated", "unanswered")} == {
+        "unparseable": 1, "empty": 1, "truncated": 1, "unanswered": 0,
+    }  # fmt: skip
+    assert facts["wb_score"]["coding"] == 6
+    assert len(loopback.bodies) == 2  # the empty answer was not sent
+    body = next(body for body in loopback.bodies if "task 1" in body["messages"][0]["content"])
+    [message] = body["messages"]
+    assert message["role"] == "user"
+    for part in ("USER: first\n\nASSISTANT: second", "task 1", "one {braces}", "- is it right ?\n- is it polite ?"):
+        assert part in message["content"]
+    assert "reference" not in message["content"]
+    assert body["temperature"] == 0
+    assert body["response_format"] == {"type": "json_object"}
+
+
+def test_no_readable_reply_at_all_is_an_error(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
+    answers = write_answers("a", {1: {"w0": "zero"}}, "wildbench")
+    with pytest.raises(UserError, match="no reply of the judge held a score"):
+        module.main(
+            answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "c", out=tmp_path / "o.parquet"
+        )
+
+
+def test_reward_model_grades_through_the_same_parser(tasks: Path, write_answers: Any) -> None:
+    rewards = {"worse": -9.0, "reference 0": 0.0, "equal": 1.0, "reference 1": 1.0, "better": 9.0, "reference 2": 0.0}
+    answers = write_answers("a", {1: {"w0": "worse", "w1": "equal", "w2": "better"}}, "wildbench")
+    found = answered([answers], artifacts.read(tasks, "benchmark"))
+    judge = RewardModel(lambda conversations: [rewards[talk[-1]["content"]] for talk in conversations])
+    table = module.judge_answers(found, judge, "embedded")
+    assert table.score.tolist() == [1, 6, 10]  # 5.5 rounds to the even 6
+    assert set(json.loads(table.reply[0])) == {"strengths", "weaknesses", "score"}
+    with pytest.raises(UserError, match="1 tasks have no reference"):
+        module.judge_answers(found.assign(baseline=[None, "x", "x"]), judge, "embedded")

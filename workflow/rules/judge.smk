@@ -1,0 +1,119 @@
+# Judging: Arena-Hard under a cheap judge at every epoch, then the best epoch under the final judges (Tables 2 and 3).
+# Needs: results/answers, results/bench. Gives: results/arena_hard, results/wildbench.
+RUN = "{model}/{dataset}/{method}"
+CACHE = "--cache results/.progress/judgments"
+
+
+def judge_model(name):
+    """The reward model's folder where the judge is one."""
+    judge = CONFIG.judges[name]
+    return [f"results/base/{judge.model}"] if judge.kind == "reward-model" else []
+
+
+def judge_arguments(name):
+    """A judge as arguments; the endpoint's key stays in the environment."""
+    judge = CONFIG.judges[name]
+    if judge.kind == "openai":
+        return f"--judge '{judge.model_dump_json()}'"
+    model = spec(judge.model)
+    only = judge.model_dump_json(include={"kind", "model"})
+    return (
+        f"--judge '{only}' --reward_model results/base/{judge.model} --attention {model.attention}"
+        f" --dtype {model.dtype} --batch_tokens {CONFIG.training.micro_batch_tokens}"
+    )
+
+
+def listed_answers(wildcards, input):
+    """Answers of all spans as an argument."""
+    return as_list(input.answers)
+
+
+def listed_select(wildcards, input):
+    """Win rates of all spans under the cheap judge as an argument."""
+    return as_list(input.select)
+
+
+rule arena_hard_select:
+    """Judge every epoch of a span on Arena-Hard with the cheap judge."""
+    input:
+        answers=f"results/answers/{RUN}/{{span}}.parquet",
+        questions="results/bench/arena-hard.parquet",
+        tokenizer="results/base/{model}",
+        judge=judge_model(ARENA.select_judge),
+    output:
+        judgments=f"results/arena_hard/{RUN}/{{span}}/judgments.parquet",
+        winrates=f"results/arena_hard/{RUN}/{{span}}/winrates.parquet",
+    log:
+        f"results/logs/arena_hard/{RUN}/{{span}}.log",
+    benchmark:
+        f"results/benchmarks/arena_hard/{RUN}/{{span}}.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        judge=judge_arguments(ARENA.select_judge),
+        settings=f"--bootstrap {ARENA.bootstrap} --seed {ARENA.seed} {CACHE}",
+    shell:
+        "python -m diffinfo.bench.arena_hard --answers [{input.answers}] --questions {input.questions} {params.judge}"
+        " {params.settings} --tokenizer {input.tokenizer}"
+        " --judgments {output.judgments} --winrates {output.winrates} 2> {log}"
+
+
+rule arena_hard:
+    """Judge the best epoch of a run on Arena-Hard with the final judge."""
+    input:
+        answers=expand("results/answers/{run}/{span}.parquet", run=RUN, span=spans()),
+        select=expand("results/arena_hard/{run}/{span}/winrates.parquet", run=RUN, span=spans()),
+        questions="results/bench/arena-hard.parquet",
+        tokenizer="results/base/{model}",
+        judge=judge_model(ARENA.judge),
+    output:
+        judgments=f"results/arena_hard/{RUN}/final/judgments.parquet",
+        winrates=f"results/arena_hard/{RUN}/final/winrates.parquet",
+    log:
+        f"results/logs/arena_hard/{RUN}/final.log",
+    benchmark:
+        f"results/benchmarks/arena_hard/{RUN}/final.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        answers=listed_answers,
+        select=listed_select,
+        judge=judge_arguments(ARENA.judge),
+        settings=f"--bootstrap {ARENA.bootstrap} --seed {ARENA.seed} {CACHE}",
+    shell:
+        "python -m diffinfo.bench.arena_hard --answers {params.answers} --select {params.select}"
+        " --questions {input.questions} {params.judge} {params.settings} --tokenizer {input.tokenizer}"
+        " --judgments {output.judgments} --winrates {output.winrates} 2> {log}"
+
+
+rule wildbench:
+    """Grade the best epoch of a run on WildBench."""
+    input:
+        answers=expand("results/answers/{run}/{span}.parquet", run=RUN, span=spans()),
+        select=expand("results/arena_hard/{run}/{span}/winrates.parquet", run=RUN, span=spans()),
+        tasks="results/bench/wildbench.parquet",
+        judge=judge_model(CONFIG.wildbench.judge),
+    output:
+        f"results/wildbench/{RUN}/judgments.parquet",
+    log:
+        f"results/logs/wildbench/{RUN}.log",
+    benchmark:
+        f"results/benchmarks/wildbench/{RUN}.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        answers=listed_answers,
+        select=listed_select,
+        judge=judge_arguments(CONFIG.wildbench.judge),
+    shell:
+        "python -m diffinfo.bench.wildbench --answers {params.answers} --select {params.select} --tasks {input.tasks}"
+        f" {{params.judge}} {CACHE} --out {{output}} 2> {{log}}"

@@ -1,0 +1,67 @@
+# The questions of Arena-Hard and WildBench.
+# Needs: results/world/bench or the public files. Gives: results/bench.
+ARENA = CONFIG.arena_hard
+
+
+def question_files(*sources):
+    """The files among benchmark sources that a rule can wait for: the world's folder, or local files."""
+    return ["results/world/bench" if s == "world" else s for s in sources if not s.startswith("hf://")]
+
+
+def located(source, name):
+    """Where a benchmark source lies."""
+    return f"results/world/bench/{name}.jsonl" if source == "world" else source
+
+
+def limit(part):
+    """How many questions are kept, as an argument."""
+    return f"--limit {part.limit}" if part.limit else ""
+
+
+rule arena_hard_questions:
+    """Read Arena-Hard's questions and the baseline's answers, in either public schema."""
+    input:
+        question_files(ARENA.questions, ARENA.baseline),
+    output:
+        table="results/bench/arena-hard.parquet",
+        quarantine="results/bench/arena-hard.quarantine.parquet",
+    log:
+        "results/logs/bench/arena-hard.log",
+    benchmark:
+        "results/benchmarks/bench/arena-hard.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        questions=located(ARENA.questions, "arena-hard"),
+        baseline=located(ARENA.baseline, "arena-hard-baseline"),
+        limit=limit(ARENA),
+    shell:
+        "python -m diffinfo.bench.questions arena-hard --questions {params.questions:q} --baseline {params.baseline:q}"
+        " {params.limit} --out {output.table} --quarantine {output.quarantine} 2> {log}"
+
+
+rule wildbench_tasks:
+    """Read WildBench's tasks and checklists."""
+    input:
+        question_files(CONFIG.wildbench.tasks),
+    output:
+        table="results/bench/wildbench.parquet",
+        quarantine="results/bench/wildbench.quarantine.parquet",
+    log:
+        "results/logs/bench/wildbench.log",
+    benchmark:
+        "results/benchmarks/bench/wildbench.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        tasks=located(CONFIG.wildbench.tasks, "wildbench"),
+        limit=limit(CONFIG.wildbench),
+    shell:
+        "python -m diffinfo.bench.questions wildbench --tasks {params.tasks:q} {params.limit}"
+        " --out {output.table} --quarantine {output.quarantine} 2> {log}"
