@@ -81,14 +81,14 @@ def policy(wildcards):
     """Folder of the models of a span: the SFT model for "ref"."""
     if wildcards.method == "ref":
         return "results/sft/{model}/{dataset}/model"
-    return "results/train/{model}/{dataset}/{method}/" + wildcards.span + "/models"
+    return f"results/train/{{model}}/{{dataset}}/{{method}}/{wildcards.span}/models"
 
 
 def policy_at(wildcards):
     """Folder that holds the policy of one epoch."""
     if wildcards.method == "ref":
         return "results/sft/{model}/{dataset}/model"
-    return "results/train/{model}/{dataset}/{method}/" + span_of(wildcards.epoch) + "/models"
+    return f"results/train/{{model}}/{{dataset}}/{{method}}/{span_of(wildcards.epoch)}/models"
 
 
 def epoch_folder(wildcards, input):

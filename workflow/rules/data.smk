@@ -1,36 +1,6 @@
 # Prompts and preference pairs.
 # Needs: a source file or hub id, the teacher and the reward model. Gives: results/data/<dataset>/*.parquet.
-
 SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "prompts"]
-
-
-def dataset_spec(wildcards):
-    """A dataset's entry as JSON."""
-    return CONFIG.datasets[wildcards.dataset].model_dump_json()
-
-
-def dataset_source(wildcards):
-    """The file a dataset is read from, where it is one."""
-    source = CONFIG.datasets[wildcards.dataset].source
-    if source == "world":
-        return "results/world/data/{dataset}.jsonl"
-    return source if source.endswith((".parquet", ".json", ".jsonl")) else []
-
-
-def dataset_location(wildcards, input):
-    """File or hub id."""
-    return input.source or CONFIG.datasets[wildcards.dataset].source
-
-
-def disjoint_tables(wildcards):
-    """Prompts that a dataset must not share."""
-    others = CONFIG.datasets[wildcards.dataset].disjoint_from
-    return expand("results/data/{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
-
-
-def disjoint_argument(wildcards, input):
-    """The same as an argument."""
-    return f"--disjoint_from {as_list(input.disjoint)}" if input.disjoint else ""
 
 
 rule world_dataset:

@@ -3,20 +3,6 @@
 DID = "results/did/{model}/{dataset}/{method}/epoch-{epoch}"
 
 
-def proxy_settings():
-    """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
-    did = CONFIG.did
-    settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
-    return CONFIG.preference.model_copy(update=settings).model_dump_json(exclude={"epochs_per_job"})
-
-
-def did_decoding():
-    """How the proxy's pairs are decoded."""
-    temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0
-    e = CONFIG.entropy
-    return f"--temperature {temperature} --max_tokens {e.max_tokens} --seed {e.seed} --limit {CONFIG.did.prompts}"
-
-
 rule did_completions:
     """Decode the responses of a policy that the DID proxy learns from."""
     input:

@@ -2,12 +2,6 @@
 # Needs: results/sft, results/train, results/data. Gives: results/entropy.
 
 
-def entropy_decoding():
-    """Samples at temperature 1, whose log-probabilities make an entropy."""
-    e = CONFIG.entropy
-    return f"--n {e.samples} --temperature 1.0 --max_tokens {e.max_tokens} --seed {e.seed} --limit {e.prompts}"
-
-
 rule entropy_samples:
     """Sample a policy at temperature 1 on training prompts."""
     input:

@@ -4,35 +4,6 @@ RUN = "{model}/{dataset}/{method}"
 CACHE = "--cache results/.progress/judgments"
 
 
-def judge_model(name):
-    """The reward model's folder where the judge is one."""
-    judge = CONFIG.judges[name]
-    return [f"results/base/{judge.model}"] if judge.kind == "reward-model" else []
-
-
-def judge_arguments(name):
-    """A judge as arguments; the endpoint's key stays in the environment."""
-    judge = CONFIG.judges[name]
-    if judge.kind == "openai":
-        return f"--judge '{judge.model_dump_json()}'"
-    model = spec(judge.model)
-    only = judge.model_dump_json(include={"kind", "model"})
-    return (
-        f"--judge '{only}' --reward_model results/base/{judge.model} --attention {model.attention}"
-        f" --dtype {model.dtype} --batch_tokens {CONFIG.training.micro_batch_tokens}"
-    )
-
-
-def listed_answers(wildcards, input):
-    """Answers of all spans as an argument."""
-    return as_list(input.answers)
-
-
-def listed_select(wildcards, input):
-    """Win rates of all spans under the cheap judge as an argument."""
-    return as_list(input.select)
-
-
 rule arena_hard_select:
     """Judge every epoch of a span on Arena-Hard with the cheap judge."""
     input:

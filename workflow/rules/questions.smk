@@ -3,21 +3,6 @@
 ARENA = CONFIG.arena_hard
 
 
-def question_files(*sources):
-    """The files among benchmark sources that a rule can wait for: the world's folder, or local files."""
-    return ["results/world/bench" if s == "world" else s for s in sources if not s.startswith("hf://")]
-
-
-def located(source, name):
-    """Where a benchmark source lies."""
-    return f"results/world/bench/{name}.jsonl" if source == "world" else source
-
-
-def limit(part):
-    """How many questions are kept, as an argument."""
-    return f"--limit {part.limit}" if part.limit else ""
-
-
 rule arena_hard_questions:
     """Read Arena-Hard's questions and the baseline's answers, in either public schema."""
     input:

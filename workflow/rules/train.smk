@@ -2,33 +2,6 @@
 # Needs: results/base, results/data. Gives: results/sft, results/reference_logps, results/train.
 
 
-def earlier_span(wildcards):
-    """The span that a later one goes on from."""
-    first = int(wildcards.span.split("-")[0])
-    if first == 1:
-        return []
-    return "results/train/{model}/{dataset}/{method}/" + span_of(first - 1) + "/models"
-
-
-def training_arguments(wildcards, input):
-    """Epochs of the span and where to go on from."""
-    first, last = wildcards.span.split("-")
-    resume = f" --resume {input.earlier}" if input.earlier else ""
-    return f"--first_epoch {first} --last_epoch {last}{resume}"
-
-
-def preference_settings():
-    """The ``preference`` part without what only decides how epochs are spread over jobs."""
-    return CONFIG.preference.model_dump_json(exclude={"epochs_per_job"})
-
-
-def objective_settings(wildcards):
-    """Hyper-parameters of this method alone: another method's may change without a rerun."""
-    prefix = wildcards.method.split("-b")[0].replace("-", "_") + "_"
-    keys = {key for key in type(CONFIG.objectives).model_fields if key.startswith(prefix)}
-    return CONFIG.objectives.model_dump_json(include=keys)
-
-
 rule sft:
     """Fine-tune a base model on the chosen responses: pi_ref."""
     input:

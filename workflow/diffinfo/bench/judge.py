@@ -278,8 +278,8 @@ class Endpoint:
             client.close()
         if failures:
             raise UserError(
-                f"{len(failures)} requests to {self.judge.model} at {self.judge.base_url} failed after "
-                f"{self.judge.retries} retries each, the last with: {failures[-1]}. Replies received so far are kept "
-                f"in {self.cache.file}: run again to go on from there."
+                f"{len(failures)} requests to {self.judge.model} at {self.judge.base_url} failed, "
+                f"after up to {self.judge.retries} retries each, the last with: {failures[-1]}. Replies received so far "
+                f"are kept in {self.cache.file}: run again to go on from there."
             )
         return paid

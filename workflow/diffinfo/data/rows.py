@@ -73,6 +73,8 @@ def parse(number: int, row: dict[str, Any], data_format: str) -> Pair:
     Raises:
         BadRow: with the first thing that is wrong with it.
     """
+    best: float | None
+    worst: float | None
     if data_format == "ultrafeedback":
         prompt = text(row.get("prompt"), "prompt")
         messages, chosen, rejected = _pair(row, prompt)

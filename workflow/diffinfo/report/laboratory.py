@@ -198,9 +198,9 @@ def laboratory_table(both: pd.DataFrame, population: pd.DataFrame, out: Path, fi
     taus = sorted(both.tau.unique())
     figure, axes = drawing.canvas(len(taus), width=3.2, height=3.4)
     marks = {
-        "js_minimum": ("o", "none", 26, "minimum over training"),
-        "js_final": ("s", None, 26, "end of training"),
-        "js_target": ("|", None, 130, "optimum"),
+        "js_minimum": ("o", "none", 5, "minimum over training"),
+        "js_final": ("s", None, 5, "end of training"),
+        "js_target": ("|", None, 11, "optimum"),
     }
     for axis, tau in zip(axes, taus, strict=True):
         for place, name in enumerate(reversed(TITLES)):
@@ -208,12 +208,11 @@ def laboratory_table(both: pd.DataFrame, population: pd.DataFrame, out: Path, fi
             colour = drawing.style(f"{name}-b0.2")["color"]
             for column, (mark, inside, size, label) in marks.items():
                 x = rows[column][rows[column] > EDGE]
-                axis.scatter(
-                    x, [place] * len(x), size, marker=mark, edgecolor=colour, facecolor=inside or colour, label=label
-                )
+                look = {"color": colour, "markerfacecolor": inside or colour, "markersize": size, "label": label}
+                axis.plot(x, [place] * len(x), mark, **look)
             if (rows.js_target <= EDGE).all():
                 axis.annotate("optimum: 0", (EDGE, place), (2.5 * EDGE, place + 0.28), fontsize=8, color=colour)
-                axis.scatter([1.3 * EDGE], [place], 26, marker="<", color=colour)
+                axis.plot([1.3 * EDGE], [place], "<", color=colour)
         axis.set(
             title=f"τ = {tau:g}", xscale="log", xlim=(EDGE, 0.7), xlabel=r"$\mathrm{JS}[\pi^*\,\Vert\,\pi]$ [nats]"
         )

@@ -60,6 +60,6 @@ def tempered(reference_logits: Tensor, tau: float | Tensor) -> Policies:
 def fitted(winners: Tensor, losers: Tensor, reference: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """Log of the policy DPO reaches in the population when y_w ~ winners and y_l ~ losers are independent, (..., K).
 
-    p*(y_1 > y_2) = sigma(log w/l(y_1) - log w/l(y_2)) (F.2), so r* = log w/l and pi is pi_ref (w/l)^(1/beta), normalised.
+    p*(y_1 > y_2) = sigma(log w/l(y_1) - log w/l(y_2)) (F.2), so r* = log w/l: pi is pi_ref (w/l)^(1/beta), normalised.
     """
     return (reference + (winners - losers) / beta).log_softmax(-1)

@@ -19,9 +19,11 @@ Hyper = Mapping[str, Tensor]
 
 
 class Loss(Protocol):
-    """theta (..., K), log pi_ref (..., K), pairs (..., K, K) and hyper-parameters -> a loss (...) or gradient (..., K)."""
+    """An objective or its gradient."""
 
-    def __call__(self, theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor: ...
+    def __call__(self, theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
+        """theta and log pi_ref (..., K), pairs (..., K, K) -> a loss (...) or a gradient (..., K)."""
+        ...
 
 
 def _margin(reward: Tensor) -> Tensor:

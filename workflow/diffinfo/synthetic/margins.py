@@ -1,4 +1,4 @@
-"""Checks of Theorem 3.5 and Appendix G (log-margin orders), Theorem L.1 (rejected responses) and Appendix E's identity."""
+"""Checks of Theorem 3.5 and Appendix G (log-margin orders), Theorem L.1 and the identity of Appendix E."""
 
 from __future__ import annotations
 

@@ -1,0 +1,282 @@
+"""Arena-Hard: verdicts, Bradley-Terry, bootstrap, and the stage itself against a judge over HTTP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffinfo import artifacts
+from diffinfo.bench import arena_hard as module
+from diffinfo.bench import questions as benchmarks
+from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, bradley_terry, verdict, win_rate
+from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.questions import answered
+from diffinfo.cli import UserError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "arena-hard"
+OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ("My final verdict is tie: [[A=B]]", "A=B"),
+        ("[[A>>B]]", "A>>B"),
+        ("first [[B>A]] and again [[B>A]]", "B>A"),
+        ("[[A>B]] or [[B>A]]", None),
+        ("[[A>B]] or [[A>>B]]", None),
+        ("[[[B>>A]]]", "B>>A"),
+        ("[A>B]", None),
+        ("[[A > B]]", None),
+        ("[[a>b]]", None),
+        ("[[A<B]]", None),  # none of the five: the original gives it no weight
+        ("[[A]]", None),
+        ("[[]]", None),
+        ("", None),
+        ("**[[B>A]]**\n" * 3, "B>A"),
+    ],
+)
+def test_verdict(reply: str, label: str | None) -> None:
+    assert verdict(reply) == label
+
+
+def games(*labels: str | None) -> pd.DataFrame:
+    """Game 1 and 2 of one question after another."""
+    return pd.DataFrame(
+        {
+            "prompt_id": [f"q{i // 2}" for i in range(len(labels))],
+            "game": [i % 2 + 1 for i in range(len(labels))],
+            "verdict": list(labels),
+        }
+    )
+
+
+def test_sides_and_weights() -> None:
+    assert battles(games("A>>B", "A>>B")).tolist() == [0, 0, 0, 1, 1, 1]  # the baseline won as A, then the answer as A
+    assert battles(games("B>A", "B>A")).tolist() == [1, 0]
+    assert battles(games("A=B", None)).tolist() == [0.5]
+    mixed = games("A>B", "A>>B", "B>>A", "A=B")
+    assert battles(mixed).tolist() == [0, 1, 1, 1, 1, 1, 1, 0.5]
+    assert battles(mixed.sample(frac=1, random_state=3)).tolist() == battles(mixed).tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(OUTCOME, min_size=1, max_size=200))
+def test_bradley_terry_is_the_weighted_mean(outcomes: list[float]) -> None:
+    array = np.array(outcomes)
+    mean = (array.sum() if len(array) else 0) / len(array)  # (W + T/2) / N
+    assert win_rate(array) == pytest.approx(100 * mean, abs=1e-4)
+    if 0 < mean < 1:
+        assert bradley_terry(array) == pytest.approx(1000 + 400 * np.log10(mean / (1 - mean)), abs=1e-3)
+    else:
+        with pytest.raises(ValueError, match="half a battle"):
+            bradley_terry(array)
+
+
+def test_extremes_do_not_diverge() -> None:
+    assert win_rate(np.ones(7)) == 100
+    assert win_rate(np.zeros(7)) == 0
+    assert bootstrap(np.ones(7), 5, 0) == (100, 100)
+    almost = np.array([1.0] * 2999 + [0.5])
+    assert win_rate(almost) == pytest.approx(100 * (2999.5 / 3000), abs=1e-4)
+    with pytest.raises(ValueError, match="no battle"):
+        win_rate(np.array([]))
+
+
+def test_bootstrap_is_seeded_and_covers_the_rate() -> None:
+    outcomes = np.array([1.0] * 60 + [0.5] * 20 + [0.0] * 40)
+    low, high = bootstrap(outcomes, 100, 42)
+    assert (low, high) == bootstrap(outcomes, 100, 42)
+    assert (low, high) != bootstrap(outcomes, 100, 43)
+    assert low < win_rate(outcomes) < high
+    half = 1.96 * 100 * outcomes.std() / len(outcomes) ** 0.5
+    assert (high - low) / 2 == pytest.approx(half, rel=0.3)
+
+
+def test_best_epoch_is_the_first_of_equals() -> None:
+    def table(**rates: float) -> pd.DataFrame:
+        return pd.DataFrame({"epoch": [int(key[1:]) for key in rates], "win_rate": list(rates.values())})
+
+    assert best_epoch([table(e4=30.0, e5=41.0), table(e1=20.0, e2=41.0, e3=40.0)]) == 2
+
+
+def stage(
+    loopback: Any, answers: list[Path], questions: Path, words: Path, at: Path, **more: Any
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    ways = {"judgments": at / "judgments.parquet", "winrates": at / "winrates.parquet"}
+    judge = more.pop("judge", None) or loopback.config(concurrency=4)
+    module.main(answers=answers, questions=questions, judge=judge, cache=at / "cache", tokenizer=words, **ways, **more)
+    return artifacts.read(ways["judgments"], "judgments"), artifacts.read(ways["winrates"], "winrates")
+
+
+def sides(body: dict[str, Any]) -> tuple[str, str]:
+    """What an endpoint was shown as A and B."""
+    text = body["messages"][1]["content"]
+    return tuple(  # type: ignore[return-value]
+        text.split(f"Assistant {side}'s Answer|>\n")[1].split("\n<|The End")[0] for side in "AB"
+    )
+
+
+def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path) -> None:
+    def reply(body: dict[str, Any], number: int) -> str:
+        a, b = sides(body)
+        turns = len(body["messages"])
+        if "silent" in a + b:  # no label at first; the follow-up gets one when the answer is A
+            return "[[A>B]]" if turns == 4 and "silent" in a else "I would rather not say"
+        if "torn" in a + b:
+            return "[[A>B]] no, [[B>A]]"
+        return "[[A>>B]]" if "strong" in a else "[[B>>A]]" if "strong" in b else "[[A=B]]"
+
+    loopback.reply = reply
+    answers = {"q0": "a strong answer", "q1": "torn", "q2": "silent", "q3": "{even}"}
+    epochs = write_answers("1-2", {1: answers, 2: dict.fromkeys(answers, "plain")})
+    judged, rates = stage(loopback, [epochs], questions, words, tmp_path)
+
+    first = judged[judged.epoch == 1].set_index(["prompt_id", "game"])
+    assert first.verdict.fillna("none").to_dict() == {
+        ("q0", 1): "B>>A", ("q0", 2): "A>>B", ("q1", 1): "none", ("q1", 2): "none",
+        ("q2", 1): "none", ("q2", 2): "A>B", ("q3", 1): "A=B", ("q3", 2): "A=B",
+    }  # fmt: skip
+    assert first.reply[("q2", 2)] == "I would rather not say\n[[A>B]]"
+    assert first.judge.unique().tolist() == ["loopback"]
+    rates = rates.set_index("epoch")
+    assert rates.win_rate[1] == pytest.approx(100 * (6 + 1 + 2 * 0.5) / 9, abs=1e-6)
+    assert rates.win_rate[2] == pytest.approx(50)
+    assert rates.games.tolist() == [8, 8]
+    assert rates.unscored.tolist() == [3, 0]
+    assert rates.mean_tokens.tolist() == [(3 + 1 + 1 + 1) / 4, 1]
+    assert rates.baseline_mean_tokens.tolist() == [3, 3]
+
+    begun = [body for body in loopback.bodies if len(body["messages"]) == 2]
+    assert {sides(body) for body in begun} >= {
+        ("baseline answer 0", "a strong answer"),
+        ("a strong answer", "baseline answer 0"),
+        ("baseline answer 3", "{even}"),
+    }
+    assert "question 0 {x}" in "".join(body["messages"][1]["content"] for body in begun)
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 4096 for body in loopback.bodies)
+    follow_ups = [body["messages"] for body in loopback.bodies if len(body["messages"]) == 4]
+    assert len(follow_ups) == 2
+    assert [turn["role"] for turn in follow_ups[0]] == ["system", "user", "assistant", "user"]
+    assert follow_ups[0][2]["content"] == "I would rather not say"
+
+
+def test_final_mode_judges_the_best_epoch_alone(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    loopback.reply = lambda body, number: (
+        "[[A>B]]" if "good" in sides(body)[0] else "[[B>A]]" if "good" in sides(body)[1] else "[[A=B]]"
+    )
+    first = write_answers("1-1", {1: {"q0": "plain", "q1": "plain"}})
+    second = write_answers("2-3", {2: {"q0": "good", "q1": "plain"}, 3: {"q0": "plain", "q1": "poor"}})
+    select = []
+    for name, table in (("one", first), ("two", second)):
+        stage(loopback, [table], questions, words, tmp_path / name)
+        select.append(tmp_path / name / "winrates.parquet")
+    before = len(loopback.bodies)
+    final = loopback.config(max_tokens=99)
+    judged, rates = stage(loopback, [first, second], questions, words, tmp_path / "final", select=select, judge=final)
+    assert judged.epoch.unique().tolist() == rates.epoch.tolist() == [2]
+    assert len(loopback.bodies) - before == 4
+    assert artifacts.provenance(tmp_path / "final" / "winrates.parquet")["unanswered"] == {"2": 2}
+
+
+def test_judge_without_verdicts_is_an_error(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    loopback.reply = lambda body, number: "no idea"
+    with pytest.raises(UserError, match="no verdict in any of 2 games of epoch 1"):
+        stage(loopback, [write_answers("a", {1: {"q0": "x"}})], questions, words, tmp_path)
+    assert len(loopback.bodies) == 4  # each game was asked about once more
+
+
+def test_identical_answers_and_biased_judges_give_half(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    asked = artifacts.read(questions, "benchmark")
+    same = write_answers("same", {1: dict(zip(asked.prompt_id, asked.baseline, strict=True))})
+    rewards = RewardModel(lambda talks: [float(len(str(talk)) % 7) for talk in talks])
+    embedded = module.judge_answers(answered([same], asked), rewards, "embedded")
+    assert set(embedded.verdict) == {"A=B"}
+    assert win_rate(battles(embedded)) == pytest.approx(50)
+    loopback.reply = lambda body, number: "[[A>>B]]"  # always the first
+    _, rates = stage(loopback, [same], questions, words, tmp_path)
+    assert rates.win_rate.tolist() == pytest.approx([50])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the public Arena-Hard files are not at {REAL}")
+def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers: Any) -> None:
+    table = tmp_path / "q.parquet"
+    benchmarks.arena_hard(
+        questions=str(REAL / "question.3071ef9.jsonl"),
+        baseline=str(REAL / "answer.gpt-4-0314.HEAD.jsonl"),
+        out=table,
+        quarantine=tmp_path / "bad.parquet",
+    )
+    asked = artifacts.read(table, "benchmark")
+    cut = {row.prompt_id: row.baseline[:40] for row in asked.itertuples()}
+    found = answered([write_answers("cut", {1: cut})], asked)
+    likes_length = RewardModel(lambda talks: [float(len(talk[-1]["content"])) / 100 for talk in talks])
+    judged = module.judge_answers(found, likes_length, "embedded")
+    assert len(judged) == 1000
+    assert judged.verdict.notna().all()
+    assert win_rate(battles(judged)) < 5
+
+
+def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    answers = write_answers("1-1", {1: {f"q{i}": f"answer {i}" for i in range(4)}})
+    held, reached, ready = 4, threading.Event(), threading.Event()
+
+    def reply(body: dict[str, Any], number: int) -> str:
+        if number == held and not ready.is_set():
+            reached.set()
+            ready.wait(60)
+        return "[[A>B]]" if "answer 2" in sides(body)[0] else "[[A=B]]"
+
+    loopback.reply = reply
+
+    def command(at: Path) -> list[str]:
+        return [
+            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", f"[{answers}]",
+            "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
+            "--cache", str(at / "cache"), "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
+            "--judgments", str(at / "judgments.parquet"), "--winrates", str(at / "winrates.parquet"),
+        ]  # fmt: skip
+
+    environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
+    killed = subprocess.Popen(command(tmp_path), env=environment, stderr=subprocess.PIPE)
+    assert reached.wait(120)
+    killed.kill()
+    killed.communicate()
+    ready.set()
+    assert not (tmp_path / "winrates.parquet").exists()
+    before = len(loopback.bodies)
+    again = subprocess.run(command(tmp_path), env=environment, capture_output=True, text=True, check=True)
+    assert len(loopback.bodies) - before == 8 - (held - 1)  # three of eight had been paid
+    whole = subprocess.run(command(tmp_path / "whole"), env=environment, capture_output=True, text=True, check=True)
+    assert len(loopback.bodies) - before == 8 - (held - 1) + 8
+    for name in ("judgments.parquet", "winrates.parquet"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    key = environment["JUDGE_KEY"]
+    assert loopback.keys == {f"Bearer {key}"}
+    for file in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert key.encode() not in file.read_bytes()
+    assert key not in again.stderr + whole.stderr + again.stdout
+
+
+def test_importing_the_benchmarks_needs_no_torch() -> None:
+    code = "import sys, diffinfo.bench.wildbench; sys.exit('torch' in sys.modules or 'openai' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -1,0 +1,182 @@
+"""Both kinds of judge behind one interface; what was paid is never paid twice; keys stay secret."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffinfo.bench.judge import Cache, Endpoint, Judge, Request, RewardModel, identity, make_judge
+from diffinfo.cli import UserError
+from diffinfo.config import Judge as JudgeConfig
+
+
+def ask_about(*texts: str) -> list[Request]:
+    return [Request("verdict", [{"role": "user", "content": text}], [], ("a", "b")) for text in texts]
+
+
+def echo(body: dict[str, Any], number: int) -> str:
+    return f"reply to {body['messages'][0]['content']}"
+
+
+def asked(server: Any) -> list[str]:
+    return [body["messages"][0]["content"] for body in server.bodies]
+
+
+def test_replies_keep_their_order_and_are_paid_once(loopback: Any, tmp_path: Path) -> None:
+    loopback.reply = echo
+    texts = [f"{i}" for i in range(20)]
+    judge = Endpoint(loopback.config(concurrency=4), tmp_path, "job")
+    replies = judge.ask(ask_about(*texts, "3"), "asking")
+    assert replies == [f"reply to {text}" for text in [*texts, "3"]]
+    assert sorted(asked(loopback)) == sorted(texts)  # the doubled request was sent once
+    other_job = Endpoint(loopback.config(concurrency=1), tmp_path, "another job")
+    assert other_job.ask(ask_about("3", "new"), "asking") == ["reply to 3", "reply to new"]
+    assert asked(loopback)[20:] == ["new"]
+
+
+def test_anything_that_is_sent_makes_another_key(loopback: Any, tmp_path: Path) -> None:
+    def paid(config: JudgeConfig, request: Request) -> int:
+        before = len(loopback.bodies)
+        Endpoint(config, tmp_path, "job").ask([request], "asking")
+        return len(loopback.bodies) - before
+
+    plain, config = ask_about("text")[0], loopback.config()
+    assert paid(config, plain) == 1
+    assert paid(config, plain) == 0
+    assert paid(config.model_copy(update={"concurrency": 2, "retries": 9}), plain) == 0
+    assert paid(config.model_copy(update={"max_tokens": 7}), plain) == 1
+    assert paid(config.model_copy(update={"model": "other"}), plain) == 1
+    assert paid(config.model_copy(update={"base_url": loopback.url + "/"}), plain) == 1
+    assert paid(config, ask_about("text ")[0]) == 1
+    assert paid(config, Request("grade", plain.conversation, [], ("a", "b"))) == 1
+    assert paid(config, Request("verdict", [*plain.conversation, *plain.conversation], [], ("a", "b"))) == 1
+
+
+def test_retries_then_success(loopback: Any, tmp_path: Path) -> None:
+    loopback.reply = lambda body, number: {1: 429, 2: 500}.get(number, "fine")
+    assert Endpoint(loopback.config(), tmp_path, "job").ask(ask_about("x"), "asking") == ["fine"]
+    assert len(loopback.bodies) == 3
+
+
+def test_failures_are_not_cached_and_the_rest_is(loopback: Any, tmp_path: Path, secret: str) -> None:
+    loopback.reply = lambda body, number: 500 if body["messages"][0]["content"] == "bad" else "fine"
+    judge = Endpoint(loopback.config(retries=1, concurrency=2), tmp_path, "job")
+    with pytest.raises(UserError, match=r"1 requests to loopback at .* failed, after up to 1 retries") as failure:
+        judge.ask(ask_about("a", "bad", "b", "c"), "asking")
+    assert secret not in str(failure.value)  # the endpoint echoed it
+    assert "***" in str(failure.value)
+    assert asked(loopback).count("bad") == 2
+    loopback.reply = lambda body, number: "later"
+    before = len(loopback.bodies)
+    assert judge.ask(ask_about("a", "bad", "b", "c"), "asking") == ["fine", "later", "fine", "fine"]
+    assert len(loopback.bodies) == before + 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_hopeless_failures_stop_at_once(loopback: Any, tmp_path: Path, status: int) -> None:
+    loopback.reply = lambda body, number: status
+    judge = Endpoint(loopback.config(concurrency=1), tmp_path, "job")
+    with pytest.raises(UserError, match="1 requests"):
+        judge.ask(ask_about(*map(str, range(50))), "asking")
+    assert len(loopback.bodies) < 50
+
+
+def test_an_endpoint_that_is_down_is_given_up(loopback: Any, tmp_path: Path) -> None:
+    loopback.reply = lambda body, number: 500
+    judge = Endpoint(loopback.config(retries=1, concurrency=2), tmp_path, "job")
+    with pytest.raises(UserError, match="20 requests"):
+        judge.ask(ask_about(*map(str, range(500))), "asking")
+    assert len(loopback.bodies) < 200
+
+
+def test_key_is_needed_only_to_pay(loopback: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Endpoint(loopback.config(), tmp_path, "job")
+    judge.ask(ask_about("x"), "asking")
+    monkeypatch.delenv("JUDGE_KEY")
+    assert judge.ask(ask_about("x"), "asking") == ["My final verdict is [[A=B]]"]
+    with pytest.raises(UserError, match="environment variable JUDGE_KEY is not set"):
+        judge.ask(ask_about("y"), "asking")
+
+
+def test_key_is_sent_but_never_written(
+    loopback: Any, tmp_path: Path, secret: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    loopback.reply = lambda body, number: {1: 500, 2: 429}.get(number, "fine")
+    Endpoint(loopback.config(), tmp_path, "job").ask(ask_about("x", "y"), "asking")
+    assert loopback.keys == {f"Bearer {secret}"}
+    [file] = tmp_path.rglob("*.jsonl")
+    assert secret not in file.read_text() + file.name + caplog.text
+    assert secret not in str(identity(loopback.config()))
+
+
+def test_torn_lines_are_passed_over_and_not_lengthened(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, "judge", "job")
+    cache.add("one", "first\nreply")
+    with open(cache.file, "ab") as handle:
+        handle.write(b'{"key": "two", "reply": "never fini')
+    again = Cache(tmp_path, "judge", "job")
+    again.add("three", "third")
+    (tmp_path / "judge-other.jsonl").write_bytes(b'\xff\xfe\n[1]\n{"key": "four"}\n{"key": "five", "reply": "fifth"}')
+    (tmp_path / "elsewhere-job.jsonl").write_bytes(b'{"key": "six", "reply": "of another judge"}\n')
+    keys = {"one", "two", "three", "four", "five", "six"}
+    assert again.find(keys) == {"one": "first\nreply", "three": "third", "five": "fifth"}
+    assert again.find({"one"}) == {"one": "first\nreply"}
+
+
+def pair(a: str, b: str) -> Request:
+    return Request("verdict", [], [{"role": "user", "content": "x"}], (a, b))
+
+
+@pytest.mark.parametrize(
+    ("difference", "label"),
+    [
+        (math.log(9) + 1e-6, "A>>B"),
+        (math.log(9) - 1e-6, "A>B"),
+        (math.log(1.5) + 1e-6, "A>B"),
+        (math.log(1.5) - 1e-6, "A=B"),
+        (0.0, "A=B"),
+        (-math.log(1.5) + 1e-6, "A=B"),
+        (-math.log(1.5) - 1e-6, "B>A"),
+        (-math.log(9) - 1e-6, "B>>A"),
+        (1e6, "A>>B"),
+        (-1e6, "B>>A"),
+    ],
+)
+def test_reward_difference_becomes_a_label(difference: float, label: str) -> None:
+    judge: Judge = RewardModel(lambda talks: [difference if talk[-1]["content"] == "a" else 0.0 for talk in talks])
+    [reply] = judge.ask([pair("a", "b")], "asking")
+    assert f"[[{label}]]" in reply
+
+
+def test_reward_model_scores_each_conversation_once() -> None:
+    seen: list[Any] = []
+
+    def score(talks: list[Any]) -> list[float]:
+        seen.extend(talks)
+        return [float(len(talk[-1]["content"])) for talk in talks]
+
+    RewardModel(score).ask([pair("long answer", "b"), pair("b", "long answer"), pair("b", "b")], "asking")
+    user = {"role": "user", "content": "x"}
+    assert seen == [[user, {"role": "assistant", "content": text}] for text in ("long answer", "b")]
+    with pytest.raises(UserError, match="no number"):
+        RewardModel(lambda talks: [math.nan] * len(talks)).ask([pair("a", "b")], "asking")
+
+
+def test_kind_and_folder_must_agree(tmp_path: Path) -> None:
+    def make(kind: str, folder: Path | None) -> Callable[[], Judge]:
+        judge = JudgeConfig(kind=kind, model="m")  # type: ignore[arg-type]
+        engine: dict[str, Any] = {"attention": "eager", "dtype": "float32", "batch_tokens": 10}
+        return lambda: make_judge(judge, cache=tmp_path, job="job", reward_model=folder, **engine)
+
+    assert isinstance(make("openai", None)(), Endpoint)
+    assert isinstance(make("reward-model", tmp_path)(), RewardModel)
+    with pytest.raises(UserError, match="leave out --reward_model"):
+        make("openai", tmp_path)()
+    with pytest.raises(UserError, match="--reward_model must name its folder"):
+        make("reward-model", None)()
