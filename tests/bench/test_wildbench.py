@@ -101,6 +101,9 @@ def test_elo_with_anchors_by_hand() -> None:
     gain = 4 * (1 - 1 / (1 + 10 ** ((1000 - 1200) / 400)))
     assert found.elo["new"] == pytest.approx(1000 - gain)
     assert found.elo["anchor"] == pytest.approx(1200 + gain / 2)  # pulled half-way back
+    again = elo(pool({"anchor": [9, 9], "new": [1, 1]}), {"anchor": 1200.0}).set_index("model")
+    more = 4 * (1 - 1 / (1 + 10 ** ((1000 - gain - 1200 - gain / 2) / 400)))
+    assert again.elo["anchor"] == pytest.approx(1200 + gain / 2 + more)  # not pulled again before its 100th vote
     both = elo(frame, {"anchor": 1200.0, "other": 1100.0}).set_index("model")
     assert both.battles.to_dict() == {"anchor": 1, "new": 2, "other": 1}  # anchors do not meet
 

@@ -1,4 +1,4 @@
-"""Tables on disk: declared, versioned Parquet schemas; atomic writes; provenance in the footer; checked reads.
+"""Tables on disk: declared, versioned schemas (``diffinfo.schemas``); atomic writes; provenance in the footer; checked reads.
 
 ``python -m diffinfo.artifacts show FILE`` prints a table's schema, provenance and head.
 """
@@ -19,251 +19,10 @@ import pyarrow.parquet as pq
 
 from diffinfo import __version__
 from diffinfo.cli import UserError, run
+from diffinfo.schemas import MESSAGES
+from diffinfo.schemas import SCHEMAS as SCHEMAS
 
 _FOOTER = b"diffinfo"
-_TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_IDS = pa.list_(pa.int32())
-_MESSAGES = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
-
-
-def _schema(**columns: Any) -> pa.Schema:
-    """Columns are required unless wrapped in a tuple: ``(type, "optional")`` may hold nulls."""
-    return pa.schema(
-        [
-            pa.field(name, *((kind[0],) if isinstance(kind, tuple) else (kind,)), nullable=isinstance(kind, tuple))
-            for name, kind in columns.items()
-        ]
-    )
-
-
-def _maybe(kind: pa.DataType) -> tuple[pa.DataType, str]:
-    return (kind, "optional")
-
-
-def _of(kind: Any, names: str) -> dict[str, Any]:
-    return dict.fromkeys(names.split(), kind)
-
-
-_CELL = _of(_TEXT, "model dataset method")
-
-# name: (version, schema). Raise the version whenever columns or their meaning change.
-SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
-    # data -----------------------------------------------------------------------------------------------------
-    "prompts": (1, _schema(prompt_id=_TEXT, messages=_MESSAGES, source=_TEXT)),
-    "quarantine": (1, _schema(source=_TEXT, row=_INT, prompt_id=_maybe(_TEXT), reason=_TEXT, excerpt=_TEXT)),
-    # one sampled or decoded response; logp is the sum over completion tokens of the untruncated T=1 model, in nats
-    "completions": (
-        1,
-        _schema(
-            benchmark=_TEXT,  # "" outside the benchmarks
-            epoch=_INT,  # of the policy that wrote it; 0 for a policy without epochs (reference, teacher)
-            prompt_id=_TEXT,
-            sample=_INT,
-            messages=_MESSAGES,
-            prompt_token_ids=_IDS,
-            completion=_TEXT,
-            token_ids=_IDS,  # the end-of-turn token included when finish_reason is "stop"
-            logp=_REAL,
-            finish_reason=_TEXT,  # "stop" or "length"
-        ),
-    ),
-    "scores": (1, _schema(epoch=_INT, prompt_id=_TEXT, sample=_INT, score=_REAL, tokens=_INT)),
-    "preferences": (
-        1,
-        _schema(
-            prompt_id=_TEXT,
-            messages=_MESSAGES,
-            chosen=_TEXT,
-            rejected=_TEXT,
-            chosen_score=_maybe(_REAL),
-            rejected_score=_maybe(_REAL),
-            chosen_truncated=_FLAG,
-            rejected_truncated=_FLAG,
-        ),
-    ),
-    # training -------------------------------------------------------------------------------------------------
-    # log-probabilities in nats, summed over completion tokens
-    "reference_logps": (
-        1,
-        _schema(
-            prompt_id=_TEXT,
-            prompt_ids=_IDS,
-            chosen_ids=_IDS,
-            rejected_ids=_IDS,
-            chosen_logp=_maybe(_REAL),  # null where only methods without a reference read it (the DID proxy)
-            rejected_logp=_maybe(_REAL),
-        ),
-    ),
-    "train_log": (
-        1,
-        _schema(
-            step=_INT,
-            epoch=_INT,
-            loss=_REAL,
-            dpo_loss=_maybe(_REAL),  # at beta = 0.1 whatever the method (Figure 9)
-            logp_chosen=_maybe(_REAL),
-            logp_rejected=_maybe(_REAL),
-            reference_logp_chosen=_maybe(_REAL),
-            reference_logp_rejected=_maybe(_REAL),
-            margin=_maybe(_REAL),
-            grad_norm=_REAL,
-            dot=_maybe(_REAL),  # DPO-PG: g_w . g_l
-            norm_chosen=_maybe(_REAL),
-            norm_rejected=_maybe(_REAL),
-            cosine=_maybe(_REAL),
-            learning_rate=_REAL,
-            tokens=_INT,
-        ),
-    ),
-    # measurements ---------------------------------------------------------------------------------------------
-    "entropy": (
-        1,
-        _schema(
-            entropy=_REAL,  # nats
-            stderr=_REAL,  # over prompts
-            prompts=_INT,
-            samples=_INT,
-            truncated=_REAL,  # share cut by max_tokens (biases the entropy down)
-            mean_tokens=_REAL,
-            beta_accuracy=_maybe(_REAL),  # K.1; only for DID proxies
-        ),
-    ),
-    "judgments": (
-        1,
-        _schema(
-            benchmark=_TEXT,
-            epoch=_INT,
-            prompt_id=_TEXT,
-            game=_INT,  # Arena-Hard: 1 = baseline is A, 2 = answer is A; WildBench: 1
-            judge=_TEXT,
-            verdict=_maybe(_TEXT),  # Arena-Hard label, null when the judge gave none or two
-            score=_maybe(_REAL),  # WildBench 1..10
-            tokens=_INT,  # length of the judged answer, without the end-of-turn token
-            chars=_INT,  # the same in characters, stripped: WildBench's length rule
-            truncated=_FLAG,
-            reply=_TEXT,
-        ),
-    ),
-    # Arena-Hard questions with the baseline's answer; WildBench tasks with their checklist
-    "benchmark": (
-        1,
-        _schema(
-            benchmark=_TEXT,
-            prompt_id=_TEXT,
-            messages=_MESSAGES,
-            tag=_TEXT,  # Arena-Hard: cluster; WildBench: primary tag and secondary ones, joined by "; "
-            checklist=pa.list_(_TEXT),
-            baseline=_maybe(_TEXT),  # WildBench: the reference answer, which no endpoint sees
-        ),
-    ),
-    "winrates": (
-        1,
-        _schema(
-            epoch=_INT,
-            win_rate=_REAL,
-            low=_REAL,
-            high=_REAL,
-            games=_INT,
-            unscored=_INT,
-            mean_tokens=_REAL,
-            baseline_mean_tokens=_REAL,
-        ),
-    ),
-    "qa": (
-        1,
-        _schema(epoch=_INT, benchmark=_TEXT, task=_TEXT, metric=_TEXT, value=_REAL, stderr=_maybe(_REAL), n=_INT),
-    ),
-    # the laboratory -------------------------------------------------------------------------------------------
-    "objectives": (
-        1,
-        _schema(objective=_TEXT, hyperparameters=_TEXT, tau=_REAL, seed=_INT, step=_INT, js_target=_REAL, js_did=_REAL),
-    ),
-    "population": (
-        1,
-        _schema(
-            objective=_TEXT,
-            hyperparameters=_TEXT,
-            tau=_REAL,
-            seed=_INT,
-            js_target=_REAL,
-            js_did=_REAL,
-            gradient=_REAL,  # largest entry at the optimum: how exactly it was found
-            # training with the same hyper-parameters, only in the report's table
-            js_minimum=_maybe(_REAL),
-            minimum_step=_maybe(_INT),
-            js_final=_maybe(_REAL),
-        ),
-    ),
-    "theorems": (
-        1,
-        _schema(
-            statement=_TEXT,
-            quantity=_TEXT,
-            value=_REAL,
-            tolerance=_REAL,
-            holds=_FLAG,
-            broken=_maybe(_TEXT),  # how the statement's condition is broken on purpose
-            broken_value=_maybe(_REAL),  # the quantity then
-        ),
-    ),
-    "did_proxy": (
-        1,
-        _schema(
-            estimator=_TEXT,
-            decode=_TEXT,
-            pairs=_INT,
-            steps=_INT,
-            seed=_INT,
-            exact=_REAL,
-            estimate=_REAL,
-            beta_accuracy=_maybe(_REAL),
-            policy=_TEXT,
-            cost=_INT,  # sequences passed forward through a model; a backward pass counts as two
-            tied=_maybe(_REAL),  # share of training pairs whose two responses are the same
-            policy_entropy=_REAL,  # exact H(pi)
-            reference_entropy=_REAL,  # exact H(pi_ref)
-        ),
-    ),
-    # pairs = 0: the population optimum, as if there were infinitely many
-    "rejected_sampling": (1, _schema(rejected=_TEXT, pairs=_INT, seed=_INT, js_target=_REAL, kl_target=_REAL)),
-}
-
-# The report. low and high: 95 % intervals; cells the paper printed and this grid lacks have nulls in our columns.
-_LOG = _schema(**_CELL, **_of(_TEXT, "quantity"), **_of(_INT, "step epoch n"), **_of(_REAL, "value mean low high"))
-_MRR = _schema(
-    **_CELL, **_of(_TEXT, "quantity"), **_of(_INT, "epoch benchmarks questions"), **_of(_REAL, "value low high")
-)
-SCHEMAS |= {
-    "table1": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts"),
-        **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
-        **_of(_maybe(_REAL), "paper_entropy paper_reference"),
-    )),
-    "table2": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts"), **_of(_FLAG, "dagger paper_dagger"),
-        **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
-        **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
-    )),
-    "table3": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "best_epoch games unscored battles tasks paper_best_epoch"),
-        **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
-        **_of(_maybe(_REAL), "elo elo_low elo_high score score_low score_high wildbench_tokens"),
-        **_of(_maybe(_REAL), "paper_win_rate paper_win_rate_low paper_win_rate_high"),
-        **_of(_maybe(_REAL), "paper_elo paper_elo_low paper_elo_high"),
-    )),
-    # one row per step: value is that batch's mean, mean a running one over n steps
-    **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),
-    # quantity "mrr", or "lead": DPO-PG's over the mean of DPO's, over all epochs (epoch 0)
-    **dict.fromkeys(("figure3", "figure12"), (1, _MRR)),
-    # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
-    "figure6": (1, _schema(
-        **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
-    )),
-    "claims": (1, _schema(
-        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
-        **_of(_maybe(_REAL), "value low high"), n=_maybe(_INT),
-    )),
-}  # fmt: skip
 
 
 class ArtifactError(UserError):
@@ -314,9 +73,10 @@ def write(path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path]
     missing = [name for name in schema.names if name not in frame.columns]
     if missing:
         raise ArtifactError(f"{path}: cannot write a '{kind}' table without the column(s) {', '.join(missing)}.")
-    try:
-        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+    frame = frame[schema.names]
+    try:  # Arrow cannot make a list column of the numbers that pandas takes an empty column for
+        table = pa.Table.from_pandas(frame if len(frame) else frame.astype(object), schema=schema, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
         raise ArtifactError(f"{path}: cannot write a '{kind}' table: {error}") from error
     _check_nulls(table, schema, path)
     footer = {
@@ -360,7 +120,7 @@ def read(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFram
     frame: pd.DataFrame = table.select(schema.names).to_pandas()
     for field in schema:  # lists come back as arrays: plain Python values are what callers work with
         if pa.types.is_list(field.type):
-            plain: Callable[[Any], Any] = list if field.type == _MESSAGES else lambda ids: ids.tolist()
+            plain: Callable[[Any], Any] = list if field.type == MESSAGES else lambda ids: ids.tolist()
             frame[field.name] = [plain(value) for value in frame[field.name]]
     return frame
 
@@ -379,7 +139,10 @@ def provenance(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
     if _FOOTER not in metadata:
         raise ArtifactError(f"{path} is a Parquet file of unknown origin: it has no diffinfo footer.")
-    footer: dict[str, Any] = json.loads(metadata[_FOOTER])
+    try:
+        footer: dict[str, Any] = json.loads(metadata[_FOOTER])
+    except ValueError as error:
+        raise ArtifactError(f"{path} is a Parquet file of unknown origin: its diffinfo footer is broken.") from error
     return footer
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffinfo.cli import UserError, run
 
@@ -32,7 +31,15 @@ class ConfigError(UserError):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; no key is one."""
+        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+            raise ValueError("a truth value (yes, no, true, false) fits no key; quote it where it is text")
+        return value
 
 
 class World(_Model):
@@ -231,14 +238,14 @@ class Synthetic(_Model):
     """The laboratory: categorical policies (Figures 1 and 7, J.1), theorems, and enumerable language models."""
 
     steps: Count = 16_000  # batches of 512 pairs; below some 3,000 DPO does not lead yet at tau = 0.25
-    seeds: list[int] = Field([42], min_length=1)
-    taus: list[Positive] = Field([0.25, 0.5, 2.0, 4.0], min_length=1)
+    seeds: list[int] = Field(default=[42, 43, 44], min_length=1)
+    taus: list[Positive] = Field(default=[0.25, 0.5, 2.0, 4.0], min_length=1)
     record_every: Count = 40
     theorem_seed: int = 42
-    world_seeds: list[int] = Field([42, 43, 44], min_length=1)  # one enumerable world each
-    proxy_steps: list[Count] = Field([16, 64, 256], min_length=1)
+    world_seeds: list[int] = Field(default=[42, 43, 44], min_length=1)  # one enumerable world each
+    proxy_steps: list[Count] = Field(default=[16, 64, 256], min_length=1)
     proxy_learning_rate: Positive = 1e-3
-    rejected_pairs: list[Count] = Field([800, 3200, 12_800, 25_600], min_length=1)
+    rejected_pairs: list[Count] = Field(default=[800, 3200, 12_800, 25_600], min_length=1)
     rejected_learning_rate: Positive = 2e-3
 
 
@@ -270,53 +277,10 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _references(self) -> Config:
-        """Names that point to other keys must exist; every fault is listed."""
-        faults: list[str] = []
+        """What the keys say of each other must fit; every fault is listed."""
+        from diffinfo.faults import references  # which imports this module
 
-        def known(path: str, value: str, among: Iterable[str]) -> None:
-            if value not in among:
-                faults.append(f"{path}: '{value}' is not defined{_nearest(value, among)}")
-
-        known("reward_model", self.reward_model, self.models)
-        known("sampling.model", self.sampling.model, self.models)
-        for key in ("select_judge", "judge"):
-            known(f"arena_hard.{key}", getattr(self.arena_hard, key), self.judges)
-        known("wildbench.judge", self.wildbench.judge, self.judges)
-        for name, judge in self.judges.items():
-            if judge.kind == "reward-model":
-                known(f"judges.{name}.model", judge.model, self.models)
-        for name, dataset in self.datasets.items():
-            for other in dataset.disjoint_from:
-                known(f"datasets.{name}.disjoint_from", other, self.datasets)
-                if other == name:
-                    faults.append(f"datasets.{name}.disjoint_from: a dataset cannot be disjoint from itself")
-            if dataset.source.endswith((".parquet", ".json", ".jsonl")) and not Path(dataset.source).is_file():
-                faults.append(f"datasets.{name}.source: the file '{dataset.source}' does not exist")
-        for key, file in (("arena_hard.questions", self.arena_hard.questions),
-                          ("arena_hard.baseline", self.arena_hard.baseline),
-                          ("wildbench.tasks", self.wildbench.tasks)):  # fmt: skip
-            if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
-                faults.append(f"{key}: the file '{file}' does not exist")
-        for name, model in self.models.items():
-            if (model.source == "world") != (model.architecture is not None):
-                faults.append(f"models.{name}.architecture: is given exactly where source is 'world'")
-        cells = [(row.model, row.dataset) for row in self.grid]
-        for index, row in enumerate(self.grid):
-            known(f"grid.{index}.model", row.model, self.models)
-            known(f"grid.{index}.dataset", row.dataset, self.datasets)
-            if cells.index(cells[index]) != index:
-                faults.append(f"grid.{index}: {row.model} on {row.dataset} is listed twice; merge the two rows")
-            if len(set(row.methods)) != len(row.methods):
-                faults.append(f"grid.{index}.methods: a method is listed twice")
-            for method in row.methods:
-                if method not in FAMILIES_WITH_BETA and not METHOD.match(method):
-                    faults.append(
-                        f"grid.{index}.methods: '{method}' is no method{_nearest(method, (*FAMILIES_WITH_BETA, 'dpo-pg'))}"
-                    )
-        if len(set(self.betas)) != len(self.betas):
-            faults.append("betas: a value is listed twice")
-        if self.preference.max_prompt_tokens >= self.preference.max_tokens:
-            faults.append("preference.max_prompt_tokens: must be smaller than preference.max_tokens")
+        faults = references(self)
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -335,23 +299,21 @@ class Config(_Model):
         return [f"{first}-{min(first + step - 1, self.epochs)}" for first in range(1, self.epochs + 1, step)]
 
 
-def _nearest(value: str, among: Iterable[str]) -> str:
-    near = difflib.get_close_matches(value, list(among), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(among)) or 'none'}"
-
-
 class _StrictLoader(yaml.SafeLoader):
     """YAML in which a key given twice is a fault, not a silent overwrite."""
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ConfigError(
-            f"{node.start_mark.name}, line {node.start_mark.line + 1}: key(s) given twice: {', '.join(twice)}."
-        )
-    return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))  # type: ignore[no-untyped-call]
+    own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    keys = [loader.construct_object(key, deep=True) for key in own]  # type: ignore[no-untyped-call]
+    for index, (key, found) in enumerate(zip(own, keys, strict=True)):
+        where = f"{node.start_mark.name}, line {key.start_mark.line + 1}"
+        if isinstance(found, (list, dict)):
+            raise ConfigError(f"{where}: a key must be a name, not {found!r}.")
+        if found in keys[:index]:
+            raise ConfigError(f"{where}: the key '{found}' is given twice; remove one.")
+    loader.flatten_mapping(node)  # merge keys: "<<: *anchor"
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}  # type: ignore[no-untyped-call]
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -368,6 +330,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
             value = yaml.load(handle, _StrictLoader)
     except FileNotFoundError as error:
         raise ConfigError(f"{file} does not exist.") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
@@ -398,30 +362,11 @@ def parse(values: dict[str, Any], files: Iterable[Path | str] = ()) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            path = ".".join(str(part) for part in fault["loc"] if part != "[key]")
-            if fault["type"] == "extra_forbidden":
-                lines.append(f"{path}: unknown key{_nearest(str(fault['loc'][-1]), _keys(fault['loc'][:-1]))}")
-            elif fault["type"] == "value_error":
-                lines += str(fault["ctx"]["error"]).splitlines()
-            elif fault["type"] == "missing":
-                lines.append(f"{path}: this key is missing")
-            else:
-                lines.append(f"{path}: {fault['msg']}, got {fault['input']!r}")
+        from diffinfo.faults import listed
+
+        lines = listed(error, values)
         named = f" ({', '.join(str(f) for f in files)})" if files else ""
         raise ConfigError(f"the configuration{named} has {len(lines)} fault(s):\n  " + "\n  ".join(lines)) from error
-
-
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """The valid keys of the model at ``location``."""
-    model: Any = Config
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[str(part)].annotation
-        else:  # dict[Name, Model] or list[Row]: an item of it
-            model = model.__args__[-1]
-    return list(model.model_fields)
 
 
 def load(*files: Path | str) -> Config:

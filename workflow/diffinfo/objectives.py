@@ -93,7 +93,7 @@ def orpo(x: PairLogps, beta: float) -> Tensor:
 
     w, l = x.w / x.tokens_w, x.l / x.tokens_l  # noqa: E741
     odds = (w - torch.log1p(-w.exp())) - (l - torch.log1p(-l.exp()))
-    return -w - beta * logsigmoid(odds)
+    return -x.w - beta * logsigmoid(odds)
 
 
 def simpo(x: PairLogps, beta: float, gamma: float) -> Tensor:

@@ -21,8 +21,7 @@ rule arena_hard_select:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=720,
+        **judge_resources(ARENA.select_judge),
     params:
         judge=judge_arguments(ARENA.select_judge),
         settings=f"--bootstrap {ARENA.bootstrap} --seed {ARENA.seed} {CACHE}",
@@ -50,8 +49,7 @@ rule arena_hard:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=720,
+        **judge_resources(ARENA.judge),
     params:
         answers=listed_answers,
         select=listed_select,
@@ -79,8 +77,7 @@ rule wildbench:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=720,
+        **judge_resources(CONFIG.wildbench.judge),
     params:
         answers=listed_answers,
         select=listed_select,

@@ -279,7 +279,7 @@ class Endpoint:
         if failures:
             raise UserError(
                 f"{len(failures)} requests to {self.judge.model} at {self.judge.base_url} failed, "
-                f"after up to {self.judge.retries} retries each, the last with: {failures[-1]}. Replies received so far "
-                f"are kept in {self.cache.file}: run again to go on from there."
+                f"after up to {self.judge.retries} retries each, the last with: {failures[-1].rstrip('.')}. What was paid "
+                f"is kept in {self.cache.folder}: run again to go on from there."
             )
         return paid

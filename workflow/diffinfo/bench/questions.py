@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from diffinfo import artifacts
 from diffinfo.cli import UserError, log, run
@@ -177,36 +180,41 @@ def _unique(
 
 def _rows(source: str, bad: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a JSONL or Parquet file with their numbers, from 1."""
-    import fsspec
+    content = _content(source)
+    if source.endswith(".parquet"):
+        try:
+            yield from enumerate(pq.read_table(pa.BufferReader(content)).to_pylist(), start=1)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+        return
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            if not isinstance(row, dict):
+                raise BadRow("the line is no JSON object")
+        except UnicodeDecodeError:
+            bad.add(source, number, None, "the line is not UTF-8", line.decode("utf-8", "replace"))
+        except (json.JSONDecodeError, RecursionError):
+            bad.add(source, number, None, "the line is not valid JSON", line.decode("utf-8", "replace"))
+        except BadRow as reason:
+            bad.add(source, number, None, str(reason), line.decode("utf-8", "replace"))
+        else:
+            yield number, row
 
+
+def _content(source: str) -> bytes:
     if not source.endswith((".jsonl", ".parquet")):
         raise UserError(f"{source}: benchmark files are .jsonl or .parquet.")
     try:
         with fsspec.open(source, "rb") as handle:
-            if source.endswith(".parquet"):
-                import pyarrow.parquet as pq
-
-                yield from enumerate(pq.read_table(handle).to_pylist(), start=1)
-                return
-            for number, line in enumerate(handle, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                    if not isinstance(row, dict):
-                        raise BadRow("the line is no JSON object")
-                except UnicodeDecodeError:
-                    bad.add(source, number, None, "the line is not UTF-8", line.decode("utf-8", "replace"))
-                except (json.JSONDecodeError, RecursionError):
-                    bad.add(source, number, None, "the line is not valid JSON", line.decode("utf-8", "replace"))
-                except BadRow as reason:
-                    bad.add(source, number, None, str(reason), line.decode("utf-8", "replace"))
-                else:
-                    yield number, row
+            content: bytes = handle.read()
     except FileNotFoundError as error:
         raise UserError(f"{source} does not exist.") from error
-    except (OSError, ValueError) as error:  # the hub's errors are OSErrors, pyarrow's are ValueErrors
+    except Exception as error:  # what the hub's transport raises has no common type
         raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+    return content
 
 
 def _remote(source: str) -> bool:

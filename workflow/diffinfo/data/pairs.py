@@ -88,9 +88,9 @@ def _join(table: pd.DataFrame, scored: pd.DataFrame, completions: Path, scores: 
     infinite = scored[~np.isfinite(scored.score)]
     if len(infinite):
         first = infinite.iloc[0]
+        more = f", as have {len(infinite) - 1} more" if len(infinite) > 1 else ""
         raise UserError(
-            f"{scores}: sample {first['sample']} of prompt {first.prompt_id} has the score {first.score}, "
-            f"as have {len(infinite) - 1} more; score again."
+            f"{scores}: sample {first['sample']} of prompt {first.prompt_id} has the score {first.score}{more}; score again."
         )
     table = table.assign(row=np.arange(1, len(table) + 1))
     joined = table.merge(scored[[*_KEY, "score"]], on=_KEY, how="outer", indicator="side").sort_values("row")

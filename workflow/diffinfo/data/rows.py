@@ -48,8 +48,9 @@ class Pair:
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, case folded, runs of white space made one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Unicode NFKC, case folded (which may undo NFKC, hence twice), runs of white space made one space."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def asked(messages: Messages) -> str:

@@ -82,7 +82,7 @@ def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: t
             raise UserError(f"datasets.{dataset}.source: the file {source} is empty.")
         # an option that a file cannot honour fails; none is ignored
         useless = [f"{key}: {value}" for key, value in
-                   (("split", None if split == "train" else split), ("test_split", spec.test_split),
+                   (("split", None if spec.split == "train" else spec.split), ("test_split", spec.test_split),
                     ("revision", spec.revision)) if value is not None]  # fmt: skip
         if useless:
             raise UserError(
@@ -109,7 +109,7 @@ def require(source: Source, dataset: str, spec: Dataset, alternatives: tuple[tup
         return
     missing = min(lacking, key=len)
     near = [(c, difflib.get_close_matches(c, source.present, n=1)) for c in missing]
-    hints = "".join(f"; is '{found[0]}' meant to be '{column}'?" for column, found in near if found)
+    hints = "".join(f" (is '{found[0]}' meant to be '{column}'?)" for column, found in near if found)
     expected = " or ".join(", ".join(group) for group in alternatives)
     raise UserError(
         f"{source.name} lacks the column(s) {', '.join(missing)}; it has {', '.join(source.present) or 'none'}, and "
@@ -136,10 +136,12 @@ def _parquet(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] |
             if batch is None:
                 return
             for index in range(batch.num_rows):
+                row: dict[str, Any] | BadRow
                 try:
-                    yield next(number), batch.slice(index, 1).to_pylist()[0]
+                    row = batch.slice(index, 1).to_pylist()[0]
                 except UnicodeDecodeError as error:
-                    yield next(number), BadRow("invalid UTF-8", str(error))
+                    row = BadRow("invalid UTF-8", str(error))
+                yield next(number), row
 
     return rows()
 

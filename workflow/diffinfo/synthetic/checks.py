@@ -40,8 +40,11 @@ def uniform(generator: Generator, low: float, high: float, *shape: int) -> Tenso
 
 
 def random_policies(generator: Generator, cases: int = CASES, classes: int = CLASSES) -> tuple[Policies, Tensor]:
-    """Random pi* and pi_ref, the pi_l of Equation 1 and its beta: (cases, classes) each, beta (cases, 1)."""
-    spread = uniform(generator, 0.3, 1.5, 2, cases, 1)
+    """Random pi* and pi_ref, the pi_l of Equation 1 and its beta: (cases, classes) each, beta (cases, 1).
+
+    Logits spread by one nat at most: pairs less probable than 1e-12 would leave an optimum undetermined in float64.
+    """
+    spread = uniform(generator, 0.3, 1.0, 2, cases, 1)
     target, reference = (spread * normal(generator, 2, cases, classes)).log_softmax(-1)
     beta = uniform(generator, -1.0, 1.0, cases, 1).exp()
     return Policies(target, reference, ideal_rejected(target, reference, beta)), beta
@@ -77,7 +80,7 @@ def optimal_policy(reward: Callable[[Tensor], Tensor], pairs: Tensor, start: Ten
         leaf = theta.detach().requires_grad_()
         return torch.autograd.grad(loss(leaf).sum(), leaf)[0]
 
-    return minimise(loss, gradient, start, tolerance=1e-11, rounds=100)[0].log_softmax(-1)
+    return minimise(loss, gradient, start, tolerance=1e-14, rounds=200)[0].log_softmax(-1)
 
 
 def experiment(seed: int, checks: list[Check]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffinfo import artifacts
-from diffinfo.cli import progress, run
+from diffinfo.cli import UserError, progress, run
 from diffinfo.synthetic.distributions import did, entropy
 from diffinfo.synthetic.ensemble import Rmsprop, Weights, copies, decode, log_probability, row_of
 from diffinfo.synthetic.enumerable import POLICIES, Worlds, build, dpo_loss, draw
@@ -200,9 +200,12 @@ def main(
         steps: numbers of training steps of 32 pairs after which the proxy is measured; 16, 64 and 256 when not given.
         learning_rate: of RMSprop, after a warm-up of 20 steps.
     """
+    steps = sorted(steps or [16, 64, 256])
+    if steps[0] < 1:
+        raise UserError(f"--steps {steps}: each number must be at least 1.")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    frame = experiment(seeds or [42, 43, 44], sorted(steps or [16, 64, 256]), learning_rate)
+    frame = experiment(seeds or [42, 43, 44], steps, learning_rate)
     artifacts.write(out, frame, "did_proxy", learning_rate=learning_rate)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffinfo import artifacts
-from diffinfo.cli import progress, run
+from diffinfo.cli import UserError, progress, run
 from diffinfo.synthetic.distributions import fitted, ideal_rejected, js, kl
 from diffinfo.synthetic.ensemble import Rmsprop, all_responses, copies
 from diffinfo.synthetic.enumerable import Worlds, build, dpo_loss
@@ -132,9 +132,12 @@ def main(
         pairs: numbers of training pairs after which to measure, multiples of 32; 800 to 25600 when not given.
         learning_rate: of RMSprop at the first step.
     """
+    pairs = sorted(pairs or [800, 3200, 12_800, 25_600])
+    if any(count < BATCH or count % BATCH for count in pairs):
+        raise UserError(f"--pairs {pairs}: a step takes {BATCH} pairs, so each number must be a multiple of {BATCH}.")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    frame = experiment(seeds or [42, 43, 44], sorted(pairs or [800, 3200, 12_800, 25_600]), learning_rate)
+    frame = experiment(seeds or [42, 43, 44], pairs, learning_rate)
     artifacts.write(out, frame, "rejected_sampling", beta=BETA, learning_rate=learning_rate)
 
 

@@ -36,8 +36,8 @@ class Pairs:
         self.chosen = [p + c for p, c in zip(prompts, table.chosen_ids, strict=True)]
         self.rejected = [p + r for p, r in zip(prompts, table.rejected_ids, strict=True)]
         self.starts = [len(prompt) for prompt in prompts]
-        self.reference_w = torch.tensor(table.chosen_logp.tolist())
-        self.reference_l = torch.tensor(table.rejected_logp.tolist())
+        self.reference_w = torch.tensor(table.chosen_logp.tolist(), dtype=torch.float64)
+        self.reference_l = torch.tensor(table.rejected_logp.tolist(), dtype=torch.float64)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -77,7 +77,7 @@ def train_step(loop: Loop, method: Method, objectives: Objectives, pairs: Pairs)
     if method.family == "dpo-pg":
         gradients, sides = [], []
         for sequences in (pairs.chosen, pairs.rejected):  # two forwards of half: one joint forward costs two backwards
-            values = torch.zeros(size)
+            values = torch.zeros(size, dtype=torch.float64)
             for group, weight in loop.share([len(sequence) for sequence in sequences]):
                 with loop.autocast():
                     logps = completion_logps(
@@ -87,7 +87,7 @@ def train_step(loop: Loop, method: Method, objectives: Objectives, pairs: Pairs)
                 if weight > 0:
                     values[group] = logps.detach().cpu()
             gradients.append(loop.take_gradients())
-            sides.append(torch.tensor(loop.total(*values), dtype=torch.float32))
+            sides.append(torch.tensor(loop.total(*values), dtype=torch.float64))
         projection = project(*gradients)
         extra = {
             "dot": projection.dot,

@@ -1,0 +1,233 @@
+"""Bad rows cost themselves and no other: each is quarantined with its number, reason and excerpt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from diffinfo.cli import UserError
+
+Make = Callable[..., dict[str, Any]]
+
+
+def talk(*contents: Any, roles: str = "user assistant") -> list[dict[str, Any]]:
+    return [{"role": role, "content": content} for role, content in zip(roles.split(), contents, strict=True)]
+
+
+NAN = float("nan")
+ASK = "Question 2?"
+BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "prompt-missing": ("magpie", {"instruction": ...}, "instruction is missing or null"),
+    "prompt-null": ("prompts", {"instruction": None}, "instruction is missing or null"),
+    "prompt-empty": ("magpie", {"instruction": ""}, "instruction is empty"),
+    "prompt-blank": ("ultrafeedback", {"prompt": " \n\t"}, "prompt is empty"),
+    "prompt-number": ("prompts", {"instruction": 7}, "instruction is a number, not text"),
+    "prompt-nul": ("magpie", {"instruction": "a\x00b"}, "instruction holds the control character U+0000"),
+    "prompt-escape": ("prompts", {"instruction": "a\x1b[0m"}, "instruction holds the control character U+001B"),
+    "prompt-surrogate": ("prompts", {"instruction": "a\ud800"}, "instruction is invalid UTF-8"),
+    "response-null": ("magpie", {"chosen": talk(ASK, None)}, "chosen's assistant message is missing or null"),
+    "response-empty": ("ultrafeedback", {"rejected": talk(ASK, " ")}, "rejected's assistant message is empty"),
+    "response-nul": ("ultrafeedback", {"chosen": talk(ASK, "x\x00")},
+                     "chosen's assistant message holds the control character U+0000"),
+    "response-list": ("magpie", {"chosen": talk(ASK, ["x"])}, "chosen's assistant message is a list, not text"),
+    "rejected-absent": ("magpie", {"rejected": None}, "rejected is missing or null"),
+    "chosen-absent": ("ultrafeedback", {"chosen": ...}, "chosen is missing or null"),
+    "identical": ("magpie", {"rejected": talk(ASK, "good 2\n")}, "chosen and rejected are the same text"),
+    "messages-text": ("ultrafeedback", {"chosen": "good"}, "chosen is text, not a list of messages"),
+    "messages-mapping": ("magpie", {"rejected": {"role": "user"}}, "rejected is a mapping, not a list of messages"),
+    "messages-of-text": ("magpie", {"rejected": [ASK, "bad"]}, "rejected holds something that is no message"),
+    "no-messages": ("ultrafeedback", {"chosen": []},
+                    "chosen must take turns from user to assistant, its roles are: none"),
+    "roles-human": ("magpie", {"chosen": talk(ASK, "x", roles="human gpt")},
+                    "chosen must take turns from user to assistant, its roles are: human, gpt"),
+    "roles-without-answer": ("ultrafeedback", {"rejected": talk(ASK, roles="user")},
+                             "rejected must take turns from user to assistant, its roles are: user"),
+    "roles-system-late": ("magpie", {"chosen": talk(ASK, "s", "x", roles="user system assistant")},
+                          "chosen must take turns from user to assistant, its roles are: user, system, assistant"),
+    "two-prompts": ("magpie", {"rejected": talk("Another?", "bad")}, "chosen and rejected answer different prompts"),
+    "another-prompt": ("ultrafeedback", {"prompt": "Another?"},
+                       "chosen and rejected answer another prompt than the row's"),
+    "score-null": ("ultrafeedback", {"score_chosen": None}, "score_chosen is missing or null"),
+    "score-nan": ("ultrafeedback", {"score_rejected": NAN}, "score_rejected is nan"),
+    "score-infinite": ("ultrafeedback", {"score_chosen": float("inf")}, "score_chosen is inf"),
+    "score-text": ("ultrafeedback", {"score_chosen": "8"}, "score_chosen is text, not a number"),
+    "score-truth": ("ultrafeedback", {"score_chosen": True}, "score_chosen is a truth value, not a number"),
+    "score-tied": ("ultrafeedback", {"score_rejected": 8}, "the scores of chosen and rejected tie"),
+    "score-reversed": ("ultrafeedback", {"score_rejected": 9}, "chosen scores lower than rejected"),
+    "pair-tied": ("magpie", {"rewards_armorm": [{"score": 1}] * 3}, "the scores of chosen and rejected tie"),
+    "best-and-worst-tied": ("ranked", {"rewards_armorm": [{"score": 1}] * 3}, "the best and worst scores tie"),
+    "best-is-worst": ("ranked", {"responses": ["x", "y", "y "]}, "chosen and rejected are the same text"),
+    "rewards-fewer": ("ranked", {"rewards_armorm": [{"score": 1}, {"score": 2}]}, "3 responses have 2 rewards"),
+    "rewards-more": ("magpie", {"responses": ["good 2", "bad 2"]}, "2 responses have 3 rewards"),
+    "rewards-null": ("ranked", {"rewards_armorm": None}, "rewards_armorm is missing or null"),
+    "reward-nan": ("ranked", {"rewards_armorm": [{"score": 1}, {"score": NAN}, {"score": 0}]},
+                   "the score of response 2 is nan"),
+    "reward-without-score": ("ranked", {"rewards_armorm": [{"score": 1}, {"points": 2}, {"score": 0}]},
+                             "the score of response 2 is missing or null"),
+    "responses-text": ("ranked", {"responses": "x"}, "responses is text, not a list"),
+    "responses-one": ("ranked", {"responses": ["x"], "rewards_armorm": [{"score": 1}]},
+                      "there are fewer than two responses"),
+    "responses-hold-null": ("ranked", {"responses": [None, "x", "y"]}, "response 1 is null, not text"),
+    "worst-is-empty": ("ranked", {"responses": ["x", "y", ""]}, "response 3 is empty"),
+    "id-is-a-list": ("prompts", {"uuid": ["p"]}, "the prompt's id is a list, not text"),
+    "id-again": ("prompts", {"uuid": "p1"}, "the prompt's id occurred before"),
+    "prompt-again": ("prompts", {"instruction": "  QUESTION\u00a0 1?"}, "the prompt occurred before"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(("kind", "changes", "reason"), BAD.values(), ids=BAD)
+def test_a_bad_row_is_counted_and_the_good_survive(
+    ingest: Any, make: Make, kind: str, changes: dict[str, Any], reason: str, suffix: str
+) -> None:
+    good = [make(kind, index) for index in (0, 1, 3, 4, 5, 6)]
+    rows = [*good[:2], make(kind, 2, **changes), *good[2:]]
+    done = ingest(rows, suffix=suffix, format="magpie" if kind == "ranked" else kind)
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [(3, reason)]
+    assert done.ids == [row.get("uuid", row.get("prompt_id")) for row in good]
+    assert done.quarantine.source[0].endswith(f"set{suffix}")
+    assert done.quarantine.excerpt[0]
+
+
+LINES: dict[str, tuple[bytes, str, str]] = {
+    "broken-byte": (b'{"uuid": "x", "instruction": "caf\xe9?"}', "invalid UTF-8", "caf\\xe9?"),
+    "truncated": (b'{"uuid": "x", "instr', "invalid JSON", '{"uuid": "x", "instr'),
+    "two-on-a-line": (b'{"instruction": "a"} {"instruction": "b"}', "invalid JSON", '{"instruction": "b"}'),
+    "deep": (b"[" * 100_000, "invalid JSON", "[[["),
+    "list": (b'["a"]', "the row is a list, not a mapping", '["a"]'),
+    "null": (b"null", "the row is null, not a mapping", "null"),
+    "number": (b"3", "the row is a number, not a mapping", "3"),
+}
+
+
+@pytest.mark.parametrize(("line", "reason", "excerpt"), LINES.values(), ids=LINES)
+def test_a_broken_line_costs_itself_alone(ingest: Any, make: Make, line: bytes, reason: str, excerpt: str) -> None:
+    good = [make("prompts", index) for index in range(5)]
+    done = ingest([*good[:2], b"", line, *good[2:]], format="prompts")  # the blank line is no row, but has a number
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [(4, reason)]
+    assert excerpt in done.quarantine.excerpt[0]
+    assert done.ids == [f"p{index}" for index in range(5)]
+
+
+def test_a_byte_order_mark_is_no_fault(ingest: Any, make: Make) -> None:
+    first = b"\xef\xbb\xbf" + json.dumps(make("prompts", 0)).encode()
+    assert len(ingest([first, make("prompts", 1)], format="prompts").quarantine) == 0
+
+
+def test_a_broken_byte_in_a_json_list_costs_its_row_alone(ingest: Any, tmp_path: Path) -> None:
+    file = tmp_path / "broken.json"
+    file.write_bytes(b'[{"instruction": "one"}, {"instruction": "caf\xe9"}, {"instruction": "three"}, 4]')
+    done = ingest(str(file), format="prompts")
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [
+        (2, "instruction is invalid UTF-8"),
+        (4, "the row is a number, not a mapping"),
+    ]
+    assert [messages[0]["content"] for messages in [*done.prompts.messages, *done.test.messages]] == ["one", "three"]
+
+
+def test_a_broken_byte_in_parquet_costs_its_row_alone(ingest: Any, tmp_path: Path) -> None:
+    raw = pa.array([b"one", b"caf\xe9", b"three"], pa.binary())
+    texts = pa.StringArray.from_buffers(3, *raw.buffers()[1:])
+    pq.write_table(pa.table({"instruction": texts}), tmp_path / "broken.parquet")
+    done = ingest(str(tmp_path / "broken.parquet"), format="prompts")
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [(2, "invalid UTF-8")]
+    assert len(done.ids) == 2
+
+
+def test_nulls_in_parquet_are_quarantined(ingest: Any, make: Make) -> None:
+    good = [make("ultrafeedback", index) for index in range(6)]
+    bad = [make("ultrafeedback", 7, score_chosen=None), make("ultrafeedback", 8, chosen=None)]
+    done = ingest([bad[0], *good, bad[1]], suffix=".parquet", format="ultrafeedback")
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [
+        (1, "score_chosen is missing or null"),
+        (8, "chosen is missing or null"),
+    ]
+    assert done.ids == [f"u{index}" for index in range(6)]
+
+
+def test_many_bad_rows_are_counted_by_reason(ingest: Any, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [make("prompts", i, instruction=None if i % 3 else f"Question {i}?") for i in range(30)]
+    with caplog.at_level("INFO"):
+        done = ingest([*rows, b"{"], format="prompts")
+    assert done.quarantine.reason.value_counts().to_dict() == {"instruction is missing or null": 20, "invalid JSON": 1}
+    assert "set: 20 rows left out: instruction is missing or null" in caplog.messages
+    assert len(done.ids) == 10
+
+
+FILES: dict[str, tuple[str, bytes | None, str]] = {
+    "missing": ("none.jsonl", None, "datasets.set.source: the file {file} does not exist."),
+    "empty": ("rows.jsonl", b"", "datasets.set.source: the file {file} is empty."),
+    "csv": ("rows.csv", b"a,b\n", "datasets.set.source: {file} is no .parquet, .json or .jsonl file; convert it."),
+    "no-suffix": ("rows", b"{}\n", "datasets.set.source: {file} is no .parquet, .json or .jsonl file; convert it."),
+    "missing-folder": ("nowhere", None, "datasets.set.source: {file} does not exist."),
+    "no-parquet": ("rows.parquet", b"PAR1 and so on", "{file} is not a complete Parquet file (truncated or damaged): "),
+    "no-json": ("rows.json", b'[{"instruction": "a"},', "{file} is not valid JSON (Expecting value: line 1 column 23"),
+    "lines-named-json": ("rows.json", b'{"instruction": "a"}\n{"instruction": "b"}\n',
+                         "{file} is not valid JSON (Extra data: line 2 column 1 (char 21)); one row per line makes a .jsonl"),
+    "mapping": ("rows.json", b'{"data": []}', "{file} must hold a list of rows, it holds a mapping."),
+    "no-rows": ("rows.json", b"[]", "{file} holds no good row for datasets.set: it has no rows."),
+    "all-bad": ("rows.jsonl", b'{"instruction": ""}\n{"instruction": ""}\n{\n',
+                "{file} holds no good row for datasets.set: 2 x instruction is empty, 1 x invalid JSON."),
+    "one-good": ("rows.jsonl", b'{"instruction": "a"}\n',
+                 "{file} holds one good row for datasets.set: to train and to hold out takes two."),
+    "other-columns": ("rows.jsonl", b'{"instructon": "a", "answer": "b"}\n',
+                      "{file} lacks the column(s) instruction; it has instructon, answer, and datasets.set.format = prompts "
+                      "needs instruction (is 'instructon' meant to be 'instruction'?)."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "message"), FILES.values(), ids=FILES)
+def test_a_bad_file_is_one_sentence(
+    ingest: Any, tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        ingest(str(file), format="prompts")
+    assert str(caught.value).startswith(message.format(file=file))
+    assert not list((tmp_path / "set").iterdir())
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.99])
+def test_truncated_parquet_is_one_sentence(ingest: Any, make: Make, tmp_path: Path, part: float) -> None:
+    ingest([make("magpie", index) for index in range(40)], suffix=".parquet")
+    whole = (tmp_path / "set.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(UserError, match=r"cut\.parquet is not a complete Parquet file \(truncated or damaged\)"):
+        ingest(str(tmp_path / "cut.parquet"))
+
+
+def test_damage_inside_parquet_is_one_sentence(ingest: Any, make: Make, tmp_path: Path) -> None:
+    ingest([make("magpie", index) for index in range(40)], suffix=".parquet")
+    whole = bytearray((tmp_path / "set.parquet").read_bytes())
+    whole[4:400] = b"\xff" * 396
+    (tmp_path / "hurt.parquet").write_bytes(whole)
+    with pytest.raises(UserError, match=r"hurt\.parquet is not a complete Parquet file \(truncated or damaged\)"):
+        ingest(str(tmp_path / "hurt.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("data_format", "columns", "needs"),
+    [
+        ("magpie", ["instruction", "chosen"], "instruction, chosen, rejected or instruction, responses, rewards_armorm"),
+        ("ultrafeedback", ["prompt", "chosen", "rejected", "score_chosen"],
+         "prompt, chosen, rejected, score_chosen, score_rejected"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_missing_column_is_named(
+    ingest: Any, make: Make, data_format: str, columns: list[str], needs: str, suffix: str
+) -> None:
+    rows = [{key: make(data_format, index)[key] for key in columns} for index in range(3)]
+    with pytest.raises(UserError) as caught:
+        ingest(rows, suffix=suffix, format=data_format)
+    missing = "rejected" if data_format == "magpie" else "score_rejected"
+    assert f"lacks the column(s) {missing}; it has {', '.join(columns)}, and" in str(caught.value)
+    assert f"datasets.set.format = {data_format} needs {needs}" in str(caught.value)

@@ -1,0 +1,97 @@
+import pandas as pd
+import pytest
+
+from diffinfo import artifacts
+from diffinfo.cli import UserError
+from diffinfo.report import enumerable, laboratory
+
+
+def objectives() -> pd.DataFrame:
+    rows = []
+    curves = {"beta=1": (0.5, 0.01, 0.3), "beta=2": (0.5, 0.02, 0.02)}  # one passes near and leaves, the other stays
+    for name in laboratory.TITLES:
+        for setting, values in curves.items():
+            for seed in (1, 2):
+                rows += [
+                    (name, setting, tau, seed, step, value * (1 + 0.1 * seed), 0.2)
+                    for tau in (0.5, 4.0)
+                    for step, value in zip((0, 10, 20), values, strict=True)
+                ]
+    return pd.DataFrame(rows, columns=["objective", "hyperparameters", "tau", "seed", "step", "js_target", "js_did"])
+
+
+def population(seeds=(1, 2)) -> pd.DataFrame:
+    runs = objectives().query("step == 0").drop(columns="step")
+    runs = runs[runs.seed.isin(seeds)].assign(js_did=0.1, gradient=1e-13)
+    runs["js_target"] = runs.js_target.where(runs.objective != "dpo", 1e-16)
+    return runs.assign(js_minimum=None, minimum_step=None, js_final=None)
+
+
+def test_the_best_setting_is_chosen_by_the_minimum_over_training_not_by_the_end():
+    best = laboratory.best_settings(objectives())
+    assert set(best.hyperparameters) == {"beta=1"}
+    assert len(best) == 6 * 2
+
+
+def test_the_table_shows_minimum_step_and_final_of_the_chosen_setting():
+    both = laboratory.training_against_optimum(objectives(), population())
+    row = both[(both.objective == "slic") & (both.tau == 4.0) & (both.seed == 2)].iloc[0]
+    assert row.js_minimum == pytest.approx(0.012)
+    assert row.minimum_step == 10
+    assert row.js_final == pytest.approx(0.36)
+
+
+def test_tables_without_a_common_seed_are_refused():
+    with pytest.raises(UserError, match="seed"):
+        laboratory.training_against_optimum(objectives(), population().assign(seed=9))
+
+
+def test_a_band_of_one_seed_is_its_curve():
+    rows = pd.DataFrame({"step": [0, 1], "value": [0.1, 0.2]})
+    band = laboratory.band(rows, "step", "value")
+    assert band.value.tolist() == pytest.approx([0.1, 0.2])
+    assert band.low.tolist() == band.high.tolist() == band.value.tolist()
+
+
+def test_figures_and_tables_are_written_with_their_data(tmp_path):
+    source = tmp_path / "in"
+    artifacts.write(source / "objectives.parquet", objectives(), "objectives")
+    artifacts.write(source / "population.parquet", population(), "population")
+    theorems = pd.DataFrame(
+        {"statement": ["A", "B"], "quantity": ["x", "y"], "value": [0.0, 1.0], "tolerance": [1e-8, 0.0],
+         "holds": [True, False], "broken": ["how", None], "broken_value": [0.5, None]}
+    )  # fmt: skip
+    artifacts.write(source / "theorems.parquet", theorems, "theorems")
+    proxies = [
+        (e, d, p, s, seed, 7.0, 7.0 - 0.1 * seed - 0.01 * s, 0.5 + 0.1 * seed, policy, 100 * s + p, 0.1, 4.0, 4.2)
+        for e in enumerable.ESTIMATORS
+        for d in ("greedy", "sample")
+        for p, s in ((32, 1), (64, 2))
+        for seed in (1, 2)
+        for policy in ("dpo", "best-of-4")
+    ]
+    columns = [field.name for field in artifacts.SCHEMAS["did_proxy"][1]]
+    artifacts.write(source / "did_proxy.parquet", pd.DataFrame(proxies, columns=columns), "did_proxy")
+    rejected = [(name, n, seed, 0.1 / (1 + n), 0.2) for name in ("reference", "ideal (Eq. 1)")
+                for n in (0, 32, 64) for seed in (1, 2)]  # fmt: skip
+    columns = [field.name for field in artifacts.SCHEMAS["rejected_sampling"][1]]
+    artifacts.write(source / "rejected_sampling.parquet", pd.DataFrame(rejected, columns=columns), "rejected_sampling")
+
+    names = ("objectives", "population", "theorems", "did_proxy", "rejected_sampling")
+    tables, figures = tmp_path / "tables", tmp_path / "figures"
+    laboratory.summary(**{name: source / f"{name}.parquet" for name in names}, tables=tables, figures=figures)
+    laboratory.curves(objectives=source / "objectives.parquet", out=figures)
+    for name in ("laboratory", "theorems", "did_proxy", "rejected_sampling"):
+        assert (tables / f"{name}.md").read_text().count("|") > 10
+        assert (tables / f"{name}.html").stat().st_size > 200
+    for name in ("figure1", "figure7", "laboratory", "did_proxy", "rejected_sampling"):
+        assert (figures / f"{name}.svg").stat().st_size > 5000
+        assert (figures / f"{name}.png").stat().st_size > 5000
+    drawn = artifacts.read(figures / "figure7.parquet", "objectives")
+    assert set(drawn.objective) == set(laboratory.PAPER_ORDER)
+    text = (tables / "laboratory.md").read_text()
+    assert "0 (< 1e-12)" in text
+    assert "no" in (tables / "theorems.md").read_text()
+    first = (figures / "figure1.svg").read_bytes()
+    laboratory.curves(objectives=source / "objectives.parquet", out=figures)
+    assert (figures / "figure1.svg").read_bytes() == first

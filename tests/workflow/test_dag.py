@@ -1,0 +1,148 @@
+"""What reruns when something changes, read from Snakemake's own plan."""
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="module")
+def done(project_factory):
+    project = project_factory()
+    project.touch_everything()
+    return project
+
+
+def test_second_run_has_nothing_to_do(done):
+    assert "Nothing to be done" in done.snakemake("--cores", "2")
+
+
+def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
+    beyond_report, rules = jobs_tools
+    jobs = beyond_report(done.plan(changes={"betas": [0.1, 0.02, 0.3]}))
+    assert rules(jobs)["preference"] == 5  # dpo on three datasets, logpi on two
+    assert all(wildcards["method"].endswith("-b0.3") for _, wildcards in jobs)
+
+
+def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
+    beyond_report, rules = jobs_tools
+    jobs = beyond_report(done.plan(changes={"epochs": 6}))
+    assert rules(jobs)["preference"] == 16
+    final = {"arena_hard", "wildbench"}  # the best epoch of the run is chosen anew
+    for rule, wildcards in jobs:
+        assert rule in final or wildcards.get("span") == "6-6" or wildcards.get("epoch") == "6"
+
+
+def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):
+    beyond_report, rules = jobs_tools
+    base = yaml.safe_load((done.folder / "config.yaml").read_text())
+    row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo", "dpo-pg"], "measures": ["did", "qa"]}
+    changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid": [*base["grid"], row]}
+    jobs = beyond_report(done.plan(changes=changes))
+    assert rules(jobs)["preference"] == 3
+    assert all(wildcards["dataset"] == "extra" for _, wildcards in jobs)
+
+
+def test_another_model_is_one_line(done, jobs_tools):
+    beyond_report, rules = jobs_tools
+    base = yaml.safe_load((done.folder / "config.yaml").read_text())
+    row = {"model": "micro-gemma2", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
+    jobs = beyond_report(done.plan(changes={"grid": [*base["grid"], row]}))
+    assert rules(jobs) == {"world_model": 1, "sft": 1, "reference_logps": 1, "preference": 1, "qa": 1}
+    assert all(wildcards["model"] == "micro-gemma2" for _, wildcards in jobs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"arena_hard": {"judge": "other"}}, {"arena_hard"}),
+        ({"arena_hard": {"select_judge": "other"}}, {"arena_hard_select", "arena_hard", "wildbench"}),
+        ({"wildbench": {"judge": "other"}}, {"wildbench"}),
+    ],
+)
+def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes, expected):
+    beyond_report, rules = jobs_tools
+    endpoint = {"other": {"kind": "openai", "model": "some-judge", "base_url": "http://127.0.0.1:9/v1"}}
+    jobs = done.plan(changes={"judges": endpoint, **changes})
+    assert set(rules(beyond_report(jobs))) == expected
+    assert {"table2", "table3", "claims"} <= set(rules(jobs))
+    assert "table1" not in rules(jobs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
+        ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
+        ({"world": {"qa_items": 60}}, None),
+        ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "figure5", "claims"}),
+        ({"objectives": {"simpo_gamma": 2.0}}, set()),
+        ({"synthetic": {"theorem_seed": 7}}, {"theorems", "laboratory"}),
+    ],
+)
+def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
+    rules = jobs_tools[1]
+    found = rules(done.plan(changes=changes))
+    if expected is None:  # new benchmark questions: answered and judged again, nothing is trained
+        assert found["qa"] == 6
+        assert not {"preference", "sft", "world_model", "did_train"} & set(found)
+    else:
+        assert set(found) == expected
+    if "objectives" in changes and found:
+        assert found["preference"] == 1
+
+
+def test_docstrings_and_comments_rerun_nothing(project_factory):
+    project = project_factory()
+    project.touch_everything()
+    for name in ("workflow/diffinfo/train/sft.py", "workflow/diffinfo/bench/judge.py"):
+        path = project.folder / name
+        path.write_text(path.read_text().replace('"""', '"""Edited. ', 1) + "\n# a comment\n")
+    for name in ("workflow/rules/train.smk", "config.yaml"):
+        path = project.folder / name
+        path.write_text(path.read_text() + "\n# a comment\n")
+    assert "Nothing to be done" in project.snakemake("--cores", "1")
+
+
+def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
+    rules = jobs_tools[1]
+    project = project_factory()
+    jobs = project.plan("results/tables/table1.md")
+    assert set(rules(jobs)) == {
+        "world_model", "world_dataset", "ingest_pairs", "sft", "reference_logps", "preference", "entropy_samples",
+        "entropy", "table1",
+    }  # fmt: skip
+    assert {w["method"] for rule, w in jobs if rule == "preference"} == {"logpi-b0.1", "logpi-b0.02"}
+
+
+def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
+    rules = jobs_tools[1]
+    project = project_factory()
+    target = "results/qa/micro-gemma2/ultrafeedback/simpo-b2.5/1-5.parquet"
+    assert rules(project.plan(target))["preference"] == 1
+
+
+def test_paper_preset(project_factory, jobs_tools):
+    rules = jobs_tools[1]
+    project = project_factory()
+    preset = yaml.safe_load((project.folder / "workflow/presets/paper.yaml").read_text())
+    jobs = project.plan(changes=preset)
+    assert len(jobs) <= 1000
+    cells = {(w["model"], w["dataset"], w["method"]) for rule, w in jobs if rule == "preference"}
+    betas = ("0.2", "0.1", "0.05", "0.02")
+    expected = {
+        *(("mistral-7b-v0.3", d, f"{m}-b{b}") for d in ("ultrafeedback", "magpie-pro") for m in ("dpo", "logpi") for b in betas),
+        *(("mistral-7b-v0.3", "magpie-g27", f"dpo-b{b}") for b in betas),
+        *(("gemma-2-9b", d, f"dpo-b{b}") for d in ("magpie-pro", "magpie-g27") for b in betas),
+        *((m, d, "dpo-pg") for m in ("mistral-7b-v0.3", "gemma-2-9b") for d in ("magpie-pro", "magpie-g27")),
+        *(("mistral-7b-v0.3", "magpie-pro", m) for m in ("dpop-b0.1", "cal-dpo-b0.1")),
+    }
+    assert cells == expected
+    assert rules(jobs)["preference"] == 5 * len(expected)  # an epoch a job
+    assert not rules(jobs)["world_model"]
+
+
+def test_a_bad_configuration_stops_before_any_job(project_factory):
+    project = project_factory()
+    output = project.snakemake("-n", changes={"preference": {"learning_rat": 1.0}, "betas": [-1]}, check=False)
+    assert "preference.learning_rat: unknown key; did you mean 'learning_rate'?" in output
+    assert "betas.0" in output
+    assert "Traceback" not in output

@@ -1,0 +1,239 @@
+"""What is wrong with a configuration: every fault at once, each with its key path and its remedy."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from diffinfo.config import FAMILIES_WITH_BETA, METHOD, Config, Dataset, Model, Row
+
+DATA_FILES = (".parquet", ".json", ".jsonl")
+
+
+def listed(error: ValidationError, values: dict[str, Any]) -> list[str]:
+    """One line per fault of a configuration that did not validate.
+
+    Pydantic compares keys with each other (``references``) only where each is right by itself. So that one run shows all,
+    wrong values are taken out or stood in for, and what ``references`` says of the others is added.
+    """
+    faults = error.errors()
+    lines = [line for fault in faults for line in _lines(fault)]
+    values = copy.deepcopy(values)
+    misjudged: list[str] = []
+    for _ in range(2):  # a value taken out may leave a required key missing
+        if not any(fault["loc"] for fault in faults):
+            break
+        for fault in reversed(faults):
+            misjudged += _mend(values, fault)
+        try:
+            Config.model_validate(values)
+            return lines
+        except ValidationError as again:
+            faults = again.errors()
+    compared = [line for fault in faults if not fault["loc"] for line in _lines(fault)]
+    return lines + [line for line in compared if line not in lines and not line.startswith(tuple(misjudged))]
+
+
+def references(config: Config) -> list[str]:
+    """Faults between keys: names that point nowhere, things listed twice, options that exclude each other."""
+    return [
+        *_pointers(config),
+        *(fault for name, dataset in config.datasets.items() for fault in _dataset(name, dataset, config)),
+        *(fault for name, model in config.models.items() for fault in _model(name, model)),
+        *_grid(config),
+        *_files(config),
+        *_sizes(config),
+    ]
+
+
+def nearest(value: str, among: Iterable[str]) -> str:
+    """The name a typing error probably meant, else all that there are."""
+    near = difflib.get_close_matches(value, list(among), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(among)) or 'none'}"
+
+
+def _known(path: str, value: str, among: Iterable[str]) -> Iterator[str]:
+    if value not in among:
+        yield f"{path}: '{value}' is not defined{nearest(value, among)}"
+
+
+def _pointers(config: Config) -> Iterator[str]:
+    scorers = {"reward_model": config.reward_model}
+    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.kind == "reward-model"}
+    writers = {"sampling.model": config.sampling.model}
+    writers |= {f"grid.{index}.model": row.model for index, row in enumerate(config.grid)}
+    for path, name in (scorers | writers).items():
+        yield from _known(path, name, config.models)
+        architecture = config.models[name].architecture if name in config.models else None
+        if architecture is not None and (architecture == "reward") != (path in scorers):
+            needed = "a model whose architecture is 'reward'" if path in scorers else "a model that writes"
+            yield f"{path}: '{name}' has the architecture '{architecture}'; name {needed}"
+    judges = {f"arena_hard.{key}": getattr(config.arena_hard, key) for key in ("select_judge", "judge")}
+    for path, name in (judges | {"wildbench.judge": config.wildbench.judge}).items():
+        yield from _known(path, name, config.judges)
+
+
+def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
+    here = f"datasets.{name}"
+    for other in dataset.disjoint_from:
+        yield from _known(f"{here}.disjoint_from", other, config.datasets)
+    path = _way_back(name, config.datasets)
+    if path:
+        way = " -> ".join(path)
+        yield f"{here}.disjoint_from: a dataset cannot be disjoint from itself ({way}); remove one of these"
+    file = dataset.source.endswith(DATA_FILES)
+    if file and not Path(dataset.source).is_file():
+        yield f"{here}.source: the file '{dataset.source}' does not exist"
+    if not file and Path(dataset.source).is_file():
+        yield f"{here}.source: '{dataset.source}' is no {', '.join(DATA_FILES[:-1])} or {DATA_FILES[-1]} file; convert it"
+    if file or dataset.source == "world":
+        for key, default in (("split", "train"), ("test_split", None), ("revision", None)):
+            value = getattr(dataset, key)
+            if value != default:
+                unset = "null" if default is None else f"'{default}'"
+                yield f"{here}.{key}: '{value}' has no meaning where source is '{dataset.source}'; set it to {unset}"
+    if dataset.source != "world" and dataset.reward != "multifaceted":
+        yield f"{here}.reward: ranks the writers of the micro world alone; remove it where source is not 'world'"
+
+
+def _way_back(name: str, datasets: dict[str, Dataset]) -> list[str]:
+    """A chain of ``disjoint_from`` that leads from a dataset to itself, else an empty list."""
+    chains, seen = [[name]], set()
+    while chains:
+        chain = chains.pop()
+        for other in datasets[chain[-1]].disjoint_from:
+            if other == name:
+                return [*chain, name]
+            if other in datasets and other not in seen:
+                seen.add(other)
+                chains.append([*chain, other])
+    return []
+
+
+def _model(name: str, model: Model) -> Iterator[str]:
+    here = f"models.{name}"
+    if (model.source == "world") != (model.architecture is not None):
+        yield f"{here}.architecture: is given exactly where source is 'world'"
+    if model.chat_template_revision is not None and model.chat_template is None:
+        yield f"{here}.chat_template_revision: has no meaning without chat_template; give that key or remove this one"
+    if model.source == "world":
+        for key in ("revision", "chat_template"):
+            if getattr(model, key) is not None:
+                yield f"{here}.{key}: has no meaning where source is 'world'; remove it"
+
+
+def _grid(config: Config) -> Iterator[str]:
+    names = [f"{beta:g}" for beta in config.betas]
+    if len(set(names)) != len(names):
+        yield "betas: a value is listed twice; list each once"
+    for beta, name in zip(config.betas, names, strict=True):
+        if not METHOD.fullmatch(f"dpo-b{name}") or float(name) != beta:
+            yield f"betas: {beta!r} cannot be part of a name; write a number like 0.05, six digits at most"
+    cells = [(row.model, row.dataset) for row in config.grid]
+    for index, row in enumerate(config.grid):
+        yield from _known(f"grid.{index}.dataset", row.dataset, config.datasets)
+        if cells.index(cells[index]) != index:
+            yield f"grid.{index}: {row.model} on {row.dataset} is listed twice; merge the two rows"
+        yield from _methods(f"grid.{index}.methods", row, config)
+
+
+def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
+    spread = config.methods(row)
+    twice = sorted({method for method in spread if spread.count(method) > 1})
+    if len(set(config.betas)) == len(config.betas) and twice:
+        yield f"{path}: {', '.join(twice)} is listed twice ('dpo' means every beta of betas); list each once"
+    for method in row.methods:
+        if method in FAMILIES_WITH_BETA:
+            continue
+        match = METHOD.fullmatch(method)
+        if not match:
+            yield f"{path}: {method!r} is no method{nearest(method, (*FAMILIES_WITH_BETA, 'dpo-pg'))}"
+        elif beta := match["beta"]:
+            if float(beta) == 0:
+                yield f"{path}: '{method}' has beta 0; beta must be greater than 0"
+            elif f"{float(beta):g}" != beta:
+                yield f"{path}: '{method}' must be written '{match['family']}-b{float(beta):g}'"
+
+
+def _files(config: Config) -> Iterator[str]:
+    files = {"arena_hard.questions": config.arena_hard.questions, "arena_hard.baseline": config.arena_hard.baseline}
+    for key, file in (files | {"wildbench.tasks": config.wildbench.tasks}).items():
+        if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
+            yield f"{key}: the file '{file}' does not exist"
+
+
+def _sizes(config: Config) -> Iterator[str]:
+    if config.preference.max_prompt_tokens >= config.preference.max_tokens:
+        yield "preference.max_prompt_tokens: must be smaller than preference.max_tokens"
+    if config.engine.name == "transformers" and config.engine.tensor_parallel > 1:
+        yield "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"
+
+
+def _lines(fault: ErrorDetails) -> list[str]:
+    """A pydantic fault in our words."""
+    where = [part for part in fault["loc"] if part != "[key]"]
+    path = ".".join(map(str, where))
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    match fault["type"]:
+        case "extra_forbidden":
+            said = f"unknown key{nearest(str(where[-1]), _keys(tuple(where[:-1])))}"
+        case "missing":
+            said = "this key is missing; add it"
+        case "model_type" | "dict_type":
+            said = f"must be a mapping of keys, got {shown}"
+        case "string_pattern_mismatch":
+            said = f"{shown} is no name; use lower-case letters, digits, '.' and '-'"
+        case "value_error":
+            messages = str(fault["ctx"]["error"]).splitlines()
+            return [f"{path}: {message}, got {shown}" if path else message for message in messages]
+        case _:
+            said = f"{fault['msg']}, got {shown}"
+    return [f"{path}: {said}"]
+
+
+def _annotation(location: tuple[int | str, ...]) -> Any:
+    """The declared type at ``location``."""
+    found: Any = Config
+    for part in location:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            found = found.model_fields[str(part)].annotation
+        else:  # dict[Name, Model] or list[Row]: an item of it
+            found = get_args(found)[-1]
+    return found
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    return list(_annotation(location).model_fields)
+
+
+def _mend(values: dict[str, Any], fault: ErrorDetails) -> list[str]:
+    """Take a wrong value out, or stand in for a missing one; returns the paths that ``references`` now misjudges."""
+    *parents, last = (part for part in fault["loc"] if part != "[key]")
+    holder: Any = values
+    try:
+        for part in parents:
+            holder = holder[part]
+        if fault["type"] == "missing":
+            holder[last] = _stand_in((*parents, last))
+        else:
+            del holder[last]
+    except (KeyError, IndexError, TypeError):  # gone with another fault
+        return []
+    if fault["type"] == "extra_forbidden":
+        return []
+    return [".".join(map(str, parents)) + "." if parents else f"{last}:"]
+
+
+def _stand_in(location: tuple[int | str, ...]) -> Any:
+    """Any value that is right by itself, where there is a simple one."""
+    annotation = _annotation(location)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[0]
+    return {float: 1.0, str: "?", list[str]: ["dpo-pg"]}.get(annotation)
