@@ -31,9 +31,7 @@ class Project:
             (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
             command += ["--configfile", "changes.yaml"]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, env=environment, check=False
-        )
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=environment, check=False)
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, output[-4000:]
         return output

@@ -129,7 +129,12 @@ def test_paper_preset(project_factory, jobs_tools):
     cells = {(w["model"], w["dataset"], w["method"]) for rule, w in jobs if rule == "preference"}
     betas = ("0.2", "0.1", "0.05", "0.02")
     expected = {
-        *(("mistral-7b-v0.3", d, f"{m}-b{b}") for d in ("ultrafeedback", "magpie-pro") for m in ("dpo", "logpi") for b in betas),
+        *(
+            ("mistral-7b-v0.3", d, f"{m}-b{b}")
+            for d in ("ultrafeedback", "magpie-pro")
+            for m in ("dpo", "logpi")
+            for b in betas
+        ),
         *(("mistral-7b-v0.3", "magpie-g27", f"dpo-b{b}") for b in betas),
         *(("gemma-2-9b", d, f"dpo-b{b}") for d in ("magpie-pro", "magpie-g27") for b in betas),
         *((m, d, "dpo-pg") for m in ("mistral-7b-v0.3", "gemma-2-9b") for d in ("magpie-pro", "magpie-g27")),

@@ -69,8 +69,13 @@ def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
+def strong_answer(rng: random.Random, prompt: Prompt) -> str:
+    """What a strong competitor would answer: the best of four by a writer who never errs."""
+    return max((write(rng, prompt, 1.0) for _ in range(4)), key=lambda answer: reward(prompt, answer))
+
+
 def arena_hard(world: World) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Open-ended and factual questions with the answers of a good writer as the baseline."""
+    """Open-ended and factual questions with the answers of a strong writer as the baseline."""
     rng = random.Random(f"{world.seed} arena-hard")
     stream = prompts("arena-hard", world)
     questions, answers = [], []
@@ -78,9 +83,9 @@ def arena_hard(world: World) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         prompt = next(stream)
         uid = artifacts.digest("arena-hard", prompt.text)
         questions.append({"uid": uid, "category": "micro-arena", "cluster": prompt.task, "prompt": prompt.text})
-        message = {"role": "assistant", "content": {"answer": write(rng, prompt, 0.85)}}
+        message = {"role": "assistant", "content": {"answer": strong_answer(rng, prompt)}}
         messages = [{"role": "user", "content": prompt.text}, message]
-        answers.append({"uid": uid, "ans_id": uid, "model": "writer-0.85", "messages": messages})
+        answers.append({"uid": uid, "ans_id": uid, "model": "best-of-4-writer", "messages": messages})
     return questions, answers
 
 
@@ -102,7 +107,7 @@ def wildbench(world: World) -> Iterator[dict[str, Any]]:
             "session_id": artifacts.digest("wildbench", prompt.text),
             "conversation_input": [{"role": "user", "content": prompt.text}],
             "checklist": [checks[prompt.task], "is the answer polite ?", "are the sentences well formed ?"],
-            "references": {"gpt-4": write(rng, prompt, 0.9)},
+            "references": {"gpt-4": strong_answer(rng, prompt)},
             "primary_tag": tags[prompt.task], "secondary_tags": [], "length": len(prompt.text), "intent": prompt.task,
         }  # fmt: skip
 
