@@ -120,6 +120,12 @@ def proxy_settings():
     return CONFIG.preference.model_copy(update=settings).model_dump_json(exclude={"epochs_per_job"})
 
 
+def proxy_sampling():
+    """How the proxy is sampled, and on which prompts: those behind the ones it was trained on."""
+    skipped = f"--skip {CONFIG.did.prompts} --budget {CONFIG.training.micro_batch_tokens}"
+    return f"--settings '{part('entropy')}' {skipped}"
+
+
 def did_decoding():
     """How the proxy's pairs are decoded."""
     temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0

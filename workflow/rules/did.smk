@@ -78,17 +78,20 @@ rule did_train:
         " --models_out {output.model} --log_out {output.log} 2> {log}"
 
 
-rule did_samples:
-    """Sample the proxy on prompts that it was not trained on."""
+rule did_entropy:
+    """Sample the proxy on prompts that it was not trained on: its entropy and beta'-accuracy."""
     input:
-        models=f"{DID}/model",
+        proxy=f"{DID}/model",
         prompts="results/data/{dataset}/prompts.parquet",
+        models=policy_at,
+        reference="results/sft/{model}/{dataset}/model",
     output:
-        f"{DID}/samples.parquet",
+        samples=f"{DID}/samples.parquet",
+        entropy=f"{DID}/entropy.parquet",
     log:
-        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
+        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
     benchmark:
-        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
+        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
     conda:
         ENGINE_ENV
     resources:
@@ -96,34 +99,10 @@ rule did_samples:
         runtime=720,
         gpu=infer_gpus,
     params:
-        engine=engine_arguments,
-        decoding=f"{entropy_decoding()} --skip {CONFIG.did.prompts}",
-    shell:
-        "python -m diffinfo.sample.complete --models {input.models} --prompts [{input.prompts}] {params.engine}"
-        " {params.decoding} --out {output} 2> {log}"
-
-
-rule did_entropy:
-    """Entropy of the proxy and its beta'-accuracy."""
-    input:
-        samples=f"{DID}/samples.parquet",
-        models=policy_at,
-        reference="results/sft/{model}/{dataset}/model",
-    output:
-        f"{DID}/entropy.parquet",
-    log:
-        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
-    benchmark:
-        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
-    conda:
-        "../../envs/base.yaml"
-    resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
-    params:
         folder=epoch_folder,
-        common=training_common,
+        engine=engine_arguments,
+        settings=proxy_sampling(),
     shell:
-        "python -m diffinfo.entropy.did measure --completions {input.samples} --policy {params.folder}"
-        " --reference {input.reference} {params.common} --out {output} 2> {log}"
+        "python -m diffinfo.entropy.did measure --proxy {input.proxy} --prompts {input.prompts} --policy {params.folder}"
+        " --reference {input.reference} {params.engine} {params.settings}"
+        " --samples {output.samples} --out {output.entropy} 2> {log}"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from diffinfo import artifacts
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import Training
+from diffinfo.config import Engine, Entropy
 from diffinfo.entropy.policy import estimate
 
 
@@ -69,41 +69,58 @@ def beta_accuracy(prompts: pd.Series, proxy: np.ndarray, ratio: np.ndarray) -> f
 
 def measure(
     *,
-    completions: Path,
+    proxy: Path,
+    prompts: Path,
     policy: Path,
     reference: Path,
-    training: Training,
+    settings: Entropy,
+    engine: Engine,
     attention: str,
     dtype: str,
+    max_prompt_tokens: int,
+    skip: int,
+    budget: int,
+    samples: Path,
     out: Path,
 ) -> None:
-    """Entropy of pi~ and its beta'-accuracy.
+    """Sample pi~ on prompts it has not seen; write its entropy and its beta'-accuracy.
 
     Args:
-        completions: pi~'s samples at temperature 1, several a prompt.
+        proxy: model folder of pi~.
+        prompts: prompts table; pi~ was trained on the first ``skip`` of its seeded permutation.
         policy: model folder of pi.
         reference: model folder of pi_ref.
-        training: the ``training`` part of the configuration.
+        settings: the ``entropy`` part of the configuration.
+        engine: the ``engine`` part of the configuration.
         attention: attention kernel.
-        dtype: precision of computation.
+        dtype: precision.
+        max_prompt_tokens: longer prompts are left out.
+        skip: prompts that pi~ has seen.
+        budget: tokens of one forward pass when scoring.
+        samples: completions table to write.
         out: entropy table to write.
     """
+    from diffinfo.sample import complete
     from diffinfo.train.reference import score_completions
 
-    table = artifacts.read(completions, "completions")
+    complete.main(
+        models=proxy, prompts=[prompts], out=samples, engine=engine, attention=attention, dtype=dtype,
+        max_tokens=settings.max_tokens, n=settings.samples, temperature=1.0, seed=settings.seed, skip=skip,
+        limit=settings.prompts, max_prompt_tokens=max_prompt_tokens,
+    )  # fmt: skip
+    table = artifacts.read(samples, "completions")
     target, base = (
         np.array(
             score_completions(
                 folder, table.prompt_token_ids.tolist(), table.token_ids.tolist(),
-                attention=attention, dtype=dtype, budget=training.micro_batch_tokens,
+                attention=attention, dtype=dtype, budget=budget,
             )
         )
         for folder in (policy, reference)
     )  # fmt: skip
     accuracy = beta_accuracy(table.prompt_id, table.logp.to_numpy(), target - base)
     row = pd.DataFrame([{**estimate(table), "beta_accuracy": accuracy}])
-    inputs = {"completions": completions, "policy": policy, "reference": reference}
-    artifacts.write(out, row, "entropy", inputs=inputs)
+    artifacts.write(out, row, "entropy", inputs={"samples": samples, "policy": policy, "reference": reference})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+IGNORED = -100  # selecting rows of logits instead would make their gradient a slow scatter
+
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
     """Indices grouped by similar length so that rows x longest row stays within ``budget`` tokens (one row at least)."""
@@ -40,6 +42,6 @@ def completion_logps(model: PreTrainedModel, sequences: list[list[int]], starts:
     ids, wanted = ids.to(device), wanted[:, first - 1 :].to(device)
     keep = torch.arange(first - 1, longest - 1, device=device)
     logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits
-    logps = -cross_entropy(logits[wanted].float(), ids[:, first:][wanted], reduction="none")
-    rows = wanted.nonzero()[:, 0]
-    return torch.zeros(len(sequences), dtype=torch.float64, device=device).index_add(0, rows, logps.double())
+    targets = ids[:, first:].masked_fill(~wanted, IGNORED)
+    nll = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
+    return -nll.double().view(targets.shape).sum(1)
