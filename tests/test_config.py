@@ -263,7 +263,7 @@ def test_the_shipped_files_are_good(over: Path | None) -> None:
 def test_methods_and_spans_spread() -> None:
     loaded = parse(changed(("epochs", 7), ("grid.0.methods", ["dpo", "dpo-pg", "dpop-b0.3"])))
     assert loaded.methods(loaded.grid[0]) == ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "dpop-b0.3"]
-    assert loaded.spans() == ["1-5", "6-7"]
+    assert loaded.spans() == ["1-3", "4-6", "7-7"]
 
 
 def test_later_files_win_key_by_key() -> None:

@@ -24,11 +24,11 @@ def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
 
 def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    jobs = beyond_report(done.plan(changes={"epochs": 6}))
+    jobs = beyond_report(done.plan(changes={"epochs": 4}))
     assert rules(jobs)["preference"] == 16
     final = {"arena_hard", "wildbench"}  # the best epoch of the run is chosen anew
     for rule, wildcards in jobs:
-        assert rule in final or wildcards.get("span") == "6-6" or wildcards.get("epoch") == "6"
+        assert rule in final or wildcards.get("span") == "4-4" or wildcards.get("epoch") == "4"
 
 
 def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):
@@ -116,7 +116,7 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
 def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
     rules = jobs_tools[1]
     project = project_factory()
-    target = "results/qa/micro-gemma2/ultrafeedback/simpo-b2.5/1-5.parquet"
+    target = "results/qa/micro-gemma2/ultrafeedback/simpo-b2.5/1-3.parquet"
     assert rules(project.plan(target))["preference"] == 1
 
 
