@@ -42,6 +42,7 @@ include: "workflow/rules/questions.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/synthetic.smk"
+include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -1,16 +1,5 @@
-# The laboratory: Figures 1 and 7, the theorems, and tiny language models with exact probabilities.
-# Needs: nothing. Gives: results/synthetic/*.parquet, and its tables and figures in results/{tables,figures}.
-LAB_INPUTS = ["objectives", "population", "theorems", "did_proxy", "rejected_sampling"]
-LAB_TABLES = ["laboratory", "theorems", "did_proxy", "rejected_sampling"]
-LAB_FIGURES = ["laboratory", "did_proxy", "rejected_sampling"]
-LAB_PAGES = expand("results/tables/{name}.html", name=LAB_TABLES)
-LAB_DRAWINGS = expand("results/figures/{name}.svg", name=LAB_FIGURES)
-
-
-rule synthetic:
-    """Everything the laboratory makes."""
-    input:
-        laboratory_targets(),
+# The laboratory: categorical policies, the theorems, and tiny language models with exact probabilities.
+# Needs: nothing. Gives: results/synthetic/*.parquet.
 
 
 rule objectives:
@@ -122,52 +111,3 @@ rule rejected_sampling:
     shell:
         "python -m diffinfo.synthetic.rejected_sampling --out {output} --seeds {params.seeds:q} --pairs {params.pairs:q}"
         " --learning_rate {params.rate} 2> {log}"
-
-
-rule laboratory_curves:
-    """Draw Figures 1 and 7."""
-    input:
-        "results/synthetic/objectives.parquet",
-    output:
-        multiext("results/figures/figure1", ".parquet", ".md", ".png"),
-        multiext("results/figures/figure7", ".parquet", ".md", ".png"),
-        report("results/figures/figure1.svg", caption="../report/figure1.rst", category="Laboratory"),
-        report("results/figures/figure7.svg", caption="../report/figure7.rst", category="Laboratory"),
-    log:
-        "results/logs/synthetic/curves.log",
-    benchmark:
-        "results/benchmarks/synthetic/curves.tsv"
-    conda:
-        "../../envs/base.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    shell:
-        "python -m diffinfo.report.laboratory curves --objectives {input} --out results/figures 2> {log}"
-
-
-rule laboratory:
-    """Write the laboratory's tables and draw its figures."""
-    input:
-        **{name: f"results/synthetic/{name}.parquet" for name in LAB_INPUTS},
-    output:
-        "results/tables/laboratory.parquet",
-        expand("results/tables/{name}.md", name=LAB_TABLES),
-        expand("results/figures/{name}.png", name=LAB_FIGURES),
-        report(LAB_PAGES, caption="../report/laboratory_tables.rst", category="Laboratory"),
-        report(LAB_DRAWINGS, caption="../report/laboratory.rst", category="Laboratory"),
-    log:
-        "results/logs/synthetic/laboratory.log",
-    benchmark:
-        "results/benchmarks/synthetic/laboratory.tsv"
-    conda:
-        "../../envs/base.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        inputs=lab_arguments,
-    shell:
-        "python -m diffinfo.report.laboratory summary {params.inputs} --tables results/tables --figures results/figures 2> {log}"
