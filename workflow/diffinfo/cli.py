@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,8 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     """Call a stage with arguments parsed from the command line; print a UserError as one sentence and exit 1."""
     from jsonargparse import auto_cli
 
+    gc.freeze()
+    gc.enable()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
