@@ -31,6 +31,7 @@ os.environ.update(
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/arguments.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"

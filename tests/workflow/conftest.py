@@ -17,12 +17,17 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("Snakefile", "config.yaml", "workflow", "envs"):
+        for name in ("Snakefile", "config.yaml", "workflow", "envs", "slurm"):
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copyfile(source, folder / name)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of this process, with the tools of its Python first."""
+        return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def snakemake(self, *arguments: str, changes: dict | None = None, check: bool = True) -> str:
         """Run Snakemake with ``changes`` merged over config.yaml; returns what it printed."""
@@ -30,8 +35,9 @@ class Project:
         if changes is not None:
             (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
             command += ["--configfile", "changes.yaml"]
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, env=self.environment, check=False
+        )
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, output[-4000:]
         return output

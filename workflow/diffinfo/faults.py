@@ -171,6 +171,9 @@ def _files(config: Config) -> Iterator[str]:
 def _sizes(config: Config) -> Iterator[str]:
     if config.preference.max_prompt_tokens >= config.preference.max_tokens:
         yield "preference.max_prompt_tokens: must be smaller than preference.max_tokens"
+    if config.preference.processes % config.train_nodes:
+        shared = f"preference.processes = {config.preference.processes}"
+        yield f"train_nodes: {config.train_nodes} machines cannot share {shared} evenly"
     if config.engine.name == "transformers" and config.engine.tensor_parallel > 1:
         yield "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"
 

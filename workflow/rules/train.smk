@@ -17,10 +17,9 @@ rule sft:
     priority: 50
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=train_gpus,
+        **RESOURCES,
     params:
         launch=launcher,
         settings=part("sft"),
@@ -46,10 +45,9 @@ rule reference_logps:
     priority: 50
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         common=training_common,
         limits=f"--max_prompt_tokens {CONFIG.preference.max_prompt_tokens} --max_tokens {CONFIG.preference.max_tokens}",
@@ -74,10 +72,9 @@ rule preference:
     priority: 40
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=1440,
-        gpu=train_gpus,
+        **RESOURCES,
     params:
         launch=launcher,
         common=training_common,
