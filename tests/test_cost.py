@@ -8,7 +8,8 @@ import yaml
 from diffinfo.cli import UserError
 from diffinfo.config import merge, parse, read_yaml
 from diffinfo.cost import ASSUMPTIONS, Costs, read_assumptions
-from diffinfo.plan import Job, paper_check, warnings
+from diffinfo.jobs import Job
+from diffinfo.plan import paper_check, warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 MISTRAL = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "method": "dpo-b0.1", "span": "2-2", "epoch": "2"}

@@ -70,6 +70,7 @@ class Assumptions(_Model):
 
     hardware: dict[str, Hardware]
     eager_share: Share
+    libraries_gb: Positive
     datasets: dict[str, Data]
     benchmarks: Benchmarks
     judges: Judges
@@ -220,7 +221,7 @@ class Costs:
             nodes=nodes,
             cpus=each * hardware.cpus,
             # every process reads the float32 weights and the table; the first gathers the optimiser's state
-            memory_gb=each * (1.5 + 4 * billions + _table_gb(tokens / max(1, epochs))) + 8 * billions,
+            memory_gb=each * (self.assumed.libraries_gb + 4 * billions + _table_gb(tokens / max(1, epochs))) + 8 * billions,
             disk_gb=epochs * width * billions + (8 * billions if state else 0),
             model=model,
             hardware=kind,
@@ -240,7 +241,7 @@ class Costs:
             hours=hours,
             gpus=gpus,
             cpus=max(1, gpus) * hardware.cpus,
-            memory_gb=1.5 + 4.5 * billions + _table_gb(rows),
+            memory_gb=self.assumed.libraries_gb + 4.5 * billions + _table_gb(rows),
             disk_gb=0.001 + 6e-9 * rows,
             model=model,
             hardware=kind,

@@ -11,56 +11,22 @@ import argparse
 import csv
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from diffinfo import disk
 from diffinfo.cli import UserError
 from diffinfo.config import Config, load, read_yaml
 from diffinfo.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
+from diffinfo.jobs import Job, planned
 from diffinfo.report import paper
 
 PROFILE = Path("slurm/config.yaml")
 Key = tuple[str, str, str]  # rule, model, dataset
 _COLUMNS = ("jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of the dry run."""
-
-    rule: str
-    wildcards: dict[str, str]
-    inputs: frozenset[str]
-    outputs: frozenset[str]
-    benchmark: str
-
-
-def planned(configfiles: list[Path]) -> list[Job]:
-    """Every job of a run from nothing, by Snakemake's dry run.
-
-    Raises:
-        UserError: when Snakemake refuses, with what it said.
-    """
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--nocolor"]
-    command += ["--configfile", *map(str, configfiles)] if configfiles else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"Snakemake's dry run failed:\n{(done.stderr + done.stdout).strip()}")
-    jobs = []
-    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + done.stdout + done.stderr)[1:]:
-        rule = re.match(r"(?:local)?rule (\w+):", block)
-        said = dict(re.findall(r"^    (input|output|wildcards|benchmark): (.*)$", block, re.MULTILINE))
-        if rule and "output" in said:  # target rules have none
-            pairs = (pair.split("=", 1) for pair in said.get("wildcards", "").split(", ") if pair)
-            inputs, outputs = (frozenset(said.get(key, "").split(", ")) for key in ("input", "output"))
-            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, said.get("benchmark", "")))
-    return jobs
 
 
 def rows(jobs: Iterable[Job], costs: Costs) -> list[dict[str, str | int | float]]:
@@ -167,12 +133,6 @@ def actual(jobs: list[Job], costs: Costs) -> list[dict[str, str | int | float]]:
     ]
 
 
-def _size_gb(folder: Path) -> float:
-    """Bytes on disk, each once however many links it has."""
-    files = (os.lstat(path) for path in folder.rglob("*") if path.is_file())
-    return sum({file.st_ino: file.st_blocks * 512 for file in files}.values()) / 1e9
-
-
 def _print(table: list[dict[str, str | int | float]]) -> None:
     shown = [{key: v if isinstance(v, str) else f"{v:,.4g}" for key, v in row.items()} for row in table]
     width = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]} if shown else {}
@@ -200,9 +160,10 @@ def _print_actual(jobs: list[Job], costs: Costs) -> None:
         raise UserError("results/benchmarks holds no file of these jobs: nothing has run yet.")
     _print(table)
     done = [job for job in jobs if all(map(os.path.exists, job.outputs))]
-    disk = sum(costs.job(job.rule, job.wildcards).disk_gb for job in done)
+    estimated = sum(costs.job(job.rule, job.wildcards).disk_gb for job in done)
     print("\nHours of one job after the other; a job that was stopped counts its last attempt alone.")
-    print(f"Disk: {disk:.4g} GB estimated for what is there, {_size_gb(Path('results')):.4g} GB found in results/.")
+    found = disk.size(Path("results")) / 1e9
+    print(f"Disk: {estimated:.4g} GB estimated for what is there, {found:.4g} GB found in results/.")
 
 
 def main() -> None:

@@ -21,10 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from diffinfo.artifacts import whole_folder
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, log, progress, run
 from diffinfo.config import World
-from diffinfo.train.checkpoint import copy_tokenizer, save_model, whole_folder
+from diffinfo.train.checkpoint import copy_tokenizer, save_model
 from diffinfo.train.logprobs import micro_batches
 from diffinfo.train.loop import Loop, use_cpu_well
 from diffinfo.train.sft import fit
