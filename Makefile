@@ -1,10 +1,10 @@
-# make results | plan | test | lint: each makes .venv from envs/ where it is missing or older than its lock.
+# make results | plan | test | test-slurm | lint: each makes .venv from envs/ where it is missing or older than its lock.
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results plan test lint schema clean
+.PHONY: results plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
 
 results: $(VENV)/.ready
 	snakemake --cores $(CORES)
@@ -14,8 +14,25 @@ results: $(VENV)/.ready
 plan: $(VENV)/.ready
 	PYTHONPATH=workflow python -m diffinfo.plan $(if $(CONFIG),--configfile $(CONFIG))
 
+# the same against what jobs took, from Snakemake's benchmark files
+plan-actual: $(VENV)/.ready
+	PYTHONPATH=workflow python -m diffinfo.plan --actual $(if $(CONFIG),--configfile $(CONFIG))
+
+disk: $(VENV)/.ready
+	PYTHONPATH=workflow python -m diffinfo.disk
+
+# checkpoints that no remaining job of CONFIG reads; at any time, also while it runs
+drop-checkpoints: $(VENV)/.ready
+	PYTHONPATH=workflow python -m diffinfo.disk --drop $(if $(CONFIG),--configfile $(CONFIG))
+
 test: $(VENV)/.ready
 	pytest
+
+# a cluster of two nodes on this machine, which the tests start and stop; skipped where SLURM cannot be installed
+SLURM := slurmctld slurmd slurm-client munge
+test-slurm: $(VENV)/.ready
+	PATH="$$PATH:/usr/sbin"; command -v $(SLURM:slurm-client=srun) || apt-get install -y --no-install-recommends $(SLURM) || true
+	pytest -m slurm -rs tests/slurm
 
 lint: $(VENV)/.ready
 	ruff check .

@@ -22,7 +22,6 @@ PACKAGE = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, PACKAGE)
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
-    HF_HUB_DISABLE_TELEMETRY="1",
     DIFFINFO_LOCKS="results/.progress/locks",
     TOKENIZERS_PARALLELISM="false",
     TRANSFORMERS_VERBOSITY="error",

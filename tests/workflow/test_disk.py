@@ -1,0 +1,66 @@
+"""What may be dropped from the disk, and that nothing wants it back."""
+
+import subprocess
+import sys
+
+import pytest
+
+from diffinfo import disk
+
+
+def drop(project):
+    command = [sys.executable, "-m", "diffinfo.disk", "--drop"]
+    environment = {**project.environment, "PYTHONPATH": "workflow"}
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("dropped ")]
+
+
+@pytest.fixture(scope="module")
+def done(project_factory):
+    project = project_factory()
+    project.touch_everything()
+    return project
+
+
+def test_only_checkpoints_that_no_remaining_job_reads_are_dropped(done, jobs_tools):
+    for missing in ("qa/micro-mistral/magpie-pro/dpo-b0.1/1-3.parquet", "figures/figure3.md"):
+        (done.folder / "results" / missing).unlink()
+    progress = done.folder / "results/.progress/train/0123"
+    progress.mkdir(parents=True)
+    dropped = drop(done)
+    kept = "results/train/micro-mistral/magpie-pro/dpo-b0.1/1-3/models"
+    assert kept not in dropped
+    assert (done.folder / kept).is_dir()
+    assert len([path for path in dropped if path.startswith("results/train/")]) == 15  # of 16 trainings
+    assert len([path for path in dropped if path.startswith("results/did/")]) == 6  # all proxies
+    assert not progress.exists()  # nothing is left to be trained
+    assert not any((done.folder / path).exists() for path in dropped)
+    rules = jobs_tools[1](done.plan())
+    assert rules["qa"] == 1
+    assert not {"preference", "sft", "did_train", "world_model"} & set(rules)
+
+
+def test_progress_stays_while_something_is_to_be_trained(done):
+    progress = done.folder / "results/.progress/train/4567"
+    progress.mkdir(parents=True)
+    for missing in ("train/micro-mistral/magpie-pro/dpop-b0.1/1-3/train_log.parquet", "figures/figure5.md"):
+        (done.folder / "results" / missing).unlink()
+    drop(done)
+    assert progress.is_dir()
+
+
+def test_a_linked_file_counts_once_and_what_killed_jobs_left_is_deleted(tmp_path):
+    results = tmp_path / "results"
+    first = results / "train/model.safetensors"
+    first.parent.mkdir(parents=True)
+    first.write_bytes(b"x" * 1_000_000)
+    alone = disk.size(results)
+    assert alone >= 1_000_000
+    (results / "train/again").hardlink_to(first)
+    assert disk.size(results) == alone
+    assert disk.report(results).startswith(f"{results}: 0.001 GB (train 0.001 GB), ")
+    (results / ".table.parquet.3f.tmp").touch()
+    (results / "train/.models.3f.tmp").mkdir()
+    disk.clean(results)
+    assert sorted(path.name for path in results.rglob("*")) == ["again", "model.safetensors", "train"]
