@@ -73,6 +73,24 @@ def test_every_rule_states_memory_and_time_and_models_their_gpus(project):
         assert all("gpu" not in job for job in found[rule])
 
 
+def test_the_profiles_gpu_type_and_partitions_count(project_factory):
+    project = project_factory()
+    profile = project.folder / "slurm/config.yaml"
+    text = profile.read_text()
+    assert "  # gpu_type: h100 " in text
+    profile.write_text(text.replace("  # gpu_type: h100 ", "  gpu_type: h200 "))
+    target = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+    output = project.snakemake("-n", target, "--profile", "slurm", "--configfile", PAPER)
+    block = output.split("rule preference:")[1].split("\n\n")[0]
+    assert "gpu_model=h200" in block
+    assert "slurm_partition=gpu," in block
+    assert "slurm_partition=cpu," in output.split("rule ingest_pairs:")[1].split("\n\n")[0]
+    profile.write_text(text.replace("  # gpu_type: h100 ", "  gpu_type: b200 "))
+    output = project.snakemake("-n", target, "--profile", "slurm", "--configfile", PAPER, check=False)
+    assert "hardware has no row 'b200'" in output
+    assert "Traceback" not in output
+
+
 def test_several_machines_by_one_key(project):
     target = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
     preset = yaml.safe_load((project.folder / PAPER).read_text())

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from diffinfo import artifacts
 from diffinfo.chat import Messages
 from diffinfo.cli import progress, run
+from diffinfo.shards import drop, in_shards
 
 
 def score(
@@ -52,7 +55,16 @@ def score(
     return values
 
 
-def main(*, model: Path, completions: Path, out: Path, attention: str, dtype: str, batch_tokens: int) -> None:
+def main(
+    *,
+    model: Path,
+    completions: Path,
+    out: Path,
+    attention: str,
+    dtype: str,
+    batch_tokens: int,
+    progress_dir: Path | None = None,
+) -> None:
     """Score every completion.
 
     Args:
@@ -62,15 +74,23 @@ def main(*, model: Path, completions: Path, out: Path, attention: str, dtype: st
         attention: attention kernel.
         dtype: precision.
         batch_tokens: tokens of one forward pass.
+        progress_dir: where parts of a long table wait; it outlives a killed job.
     """
     table = artifacts.read(completions, "completions")
     conversations = [
         [*messages, {"role": "assistant", "content": text}]
         for messages, text in zip(table.messages, table.completion, strict=True)
     ]
-    table["score"] = score(model, conversations, batch_tokens, attention, dtype)
     table["tokens"] = table.token_ids.map(len)
-    artifacts.write(out, table, "scores", inputs={"model": model, "completions": completions}, dtype=dtype)
+    saved = progress_dir and progress_dir / artifacts.digest(model, completions, attention, dtype, batch_tokens)
+
+    def scored(first: int, end: int) -> pd.DataFrame:
+        values = score(model, conversations[first:end], batch_tokens, attention, dtype)
+        return table.iloc[first:end].assign(score=values)
+
+    scores = in_shards(saved, "scores", len(table), scored)
+    artifacts.write(out, scores, "scores", inputs={"model": model, "completions": completions}, dtype=dtype)
+    drop(saved)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ rule did_completions:
         decoding=did_decoding(),
     shell:
         "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
-        " {params.decoding} --out {output} 2> {log}"
+        f" {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule did_pairs:

@@ -28,7 +28,7 @@ rule sample_responses:
         decoding=DECODING,
     shell:
         "python -m diffinfo.sample.complete --models {input.model} --prompts [{input.prompts}] {params.engine}"
-        " {params.decoding} --out {output} 2> {log}"
+        f" {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule score_responses:
@@ -51,7 +51,7 @@ rule score_responses:
         scorer=scorer_arguments(),
     shell:
         "python -m diffinfo.reward --model {input.model} --completions {input.completions} {params.scorer}"
-        " --out {output} 2> {log}"
+        f" {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule pair_responses:

@@ -1,6 +1,7 @@
 # What each job is given: GPUs, cores, memory and time by the model's and the data's size, from the costs of the plan.
 # Needs: CONFIG, and gpu_type, gpu_partition and max_runtime of the SLURM profile's default-resources where it is used.
 # Gives: cpus (for threads) and RESOURCES (for resources) of every rule.
+from diffinfo.cli import UserError
 from diffinfo.cost import Costs, read_assumptions
 
 
@@ -10,7 +11,10 @@ def profile(key):
     return found.get(key).raw if found is not None and key in found.keys() else None
 
 
-COSTS = Costs(CONFIG, read_assumptions(), profile("gpu_type"))
+try:
+    COSTS = Costs(CONFIG, read_assumptions(), profile("gpu_type"))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 
 
 def need(wildcards, rulename):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from diffinfo.cli import UserError, log, run
 from diffinfo.config import Engine
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.engine import Engine as Generate
+from diffinfo.shards import drop, in_shards
 
 
 def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.DataFrame:
@@ -62,6 +64,7 @@ def main(
     skip: int = 0,
     limit: int | None = None,
     max_prompt_tokens: int = 2048,
+    progress_dir: Path | None = None,
 ) -> None:
     """Complete every prompt.
 
@@ -81,6 +84,7 @@ def main(
         skip: leave out that many of the permuted prompts.
         limit: at most that many prompts.
         max_prompt_tokens: longer prompts are left out, with a count.
+        progress_dir: where parts of a long table wait; it outlives a killed job.
     """
     frames = []
     for path in prompts:
@@ -90,37 +94,55 @@ def main(
     asked = subset(pd.concat(frames, ignore_index=True), skip, limit, seed)
     decoding = Decoding(n, temperature, top_p, max_tokens, seed)
     generate = engine_for(engine, attention, dtype, max_prompt_tokens + max_tokens)
-    rows = []
-    folders = {epoch: models / f"epoch-{epoch}" for epoch in epochs} if epochs else {0: models}
-    for epoch, folder in folders.items():
+    inputs = {"model": models, **{f"prompts {i}": path for i, path in enumerate(prompts)}}
+    facts = {"decoding": vars(decoding), "engine": engine.name, "skip": skip, "limit": limit}
+    saved = progress_dir and progress_dir / artifacts.digest(
+        facts, dtype, attention, max_prompt_tokens, *inputs.values()
+    )
+    tables = []
+    for epoch, folder in ({e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}).items():
         chat = Chat(folder)
         ids = [chat.prompt_ids(messages) for messages in asked.messages]
         fits = [len(prompt) <= max_prompt_tokens for prompt in ids]
         if not all(fits):
             log.warning("%d prompts are longer than %d tokens and left out", fits.count(False), max_prompt_tokens)
-        kept, kept_ids = asked[fits], [prompt for prompt, fit in zip(ids, fits, strict=True) if fit]
-        generated = generate(folder, kept_ids, chat.stop_ids, decoding)
-        for row, prompt, answers in zip(kept.itertuples(), kept_ids, generated, strict=True):
-            rows += [
-                {
-                    "benchmark": row.benchmark,
-                    "epoch": epoch,
-                    "prompt_id": row.prompt_id,
-                    "sample": sample,
-                    "messages": row.messages,
-                    "prompt_token_ids": prompt,
-                    "completion": chat.text(answer.token_ids),
-                    "token_ids": answer.token_ids,
-                    "logp": answer.logp,
-                    "finish_reason": answer.finish_reason,
-                }
-                for sample, answer in enumerate(answers)
-            ]
-    artifacts.write(
-        out, pd.DataFrame(rows), "completions",
-        inputs={"model": models, **{f"prompts {i}": path for i, path in enumerate(prompts)}},
-        decoding=vars(decoding), engine=engine.name, skip=skip, limit=limit,
-    )  # fmt: skip
+        kept = asked[fits].assign(prompt_token_ids=[prompt for prompt, fit in zip(ids, fits, strict=True) if fit])
+        part = partial(_completed, generate, folder, chat, decoding, kept, epoch)
+        tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, n))
+    artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, **facts)
+    drop(saved)
+
+
+def _completed(
+    generate: Generate,
+    folder: Path,
+    chat: Chat,
+    decoding: Decoding,
+    asked: pd.DataFrame,
+    epoch: int,
+    first: int,
+    end: int,
+) -> pd.DataFrame:
+    """Completions of the prompts from number ``first`` up to ``end``, without it."""
+    part = asked.iloc[first:end]
+    generated = generate(folder, part.prompt_token_ids.tolist(), chat.stop_ids, decoding, first)
+    rows = [
+        {
+            "benchmark": row.benchmark,
+            "epoch": epoch,
+            "prompt_id": row.prompt_id,
+            "sample": sample,
+            "messages": row.messages,
+            "prompt_token_ids": row.prompt_token_ids,
+            "completion": chat.text(answer.token_ids),
+            "token_ids": answer.token_ids,
+            "logp": answer.logp,
+            "finish_reason": answer.finish_reason,
+        }
+        for row, answers in zip(part.itertuples(), generated, strict=True)
+        for sample, answer in enumerate(answers)
+    ]
+    return pd.DataFrame(rows, columns=artifacts.SCHEMAS["completions"][1].names)
 
 
 if __name__ == "__main__":

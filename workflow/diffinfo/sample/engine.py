@@ -27,5 +27,6 @@ class Generated:
     finish_reason: str  # "stop" or "length"
 
 
-# (model folder, prompts as token ids, stop ids, decoding) -> n completions a prompt, in order
-Engine = Callable[[Path, Sequence[list[int]], list[int], Decoding], list[list[Generated]]]
+# (model folder, prompts as token ids, stop ids, decoding, number of the first prompt in its table) -> n completions a
+# prompt, in order; they are the same whether a table's prompts are given at once or in parts
+Engine = Callable[[Path, Sequence[list[int]], list[int], Decoding, int], list[list[Generated]]]

@@ -35,7 +35,7 @@ class TransformersEngine:
         self.attention, self.dtype, self.batch_tokens = attention, dtype, batch_tokens
 
     def __call__(
-        self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding
+        self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding, first: int = 0
     ) -> list[list[Generated]]:
         """See ``engine.Engine``."""
         use_cpu_well()

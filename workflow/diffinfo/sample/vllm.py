@@ -23,11 +23,11 @@ class VllmEngine:
         self.dtype, self.tensor_parallel, self.max_model_len = dtype, tensor_parallel, max_model_len
 
     def __call__(
-        self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding
+        self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding, first: int = 0
     ) -> list[list[Generated]]:
         """See ``engine.Engine``. A process of its own frees the GPU's memory for the next epoch's model."""
         arguments = (
-            str(model), list(prompts), stop_ids, decoding, self.dtype, self.tensor_parallel, self.max_model_len,
+            str(model), list(prompts), stop_ids, decoding, first, self.dtype, self.tensor_parallel, self.max_model_len,
         )  # fmt: skip
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_generate, *arguments).result()
@@ -38,6 +38,7 @@ def _generate(
     prompts: list[list[int]],
     stop_ids: list[int],
     decoding: Decoding,
+    first: int,
     dtype: str,
     tensor_parallel: int,
     max_model_len: int,
@@ -60,7 +61,7 @@ def _generate(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             max_tokens=decoding.max_tokens,
-            seed=decoding.seed + index * decoding.n,
+            seed=decoding.seed + (first + index) * decoding.n,
             stop_token_ids=stop_ids,
             logprobs=0,
             detokenize=False,

@@ -1,0 +1,95 @@
+"""Long tables in parts: what a killed job made is not made again, and the bytes are those of one made at once."""
+
+import pandas as pd
+import pytest
+
+from diffinfo import artifacts, reward, shards
+from diffinfo.config import Engine
+from diffinfo.sample import complete
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    rows = [
+        {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": f"add {i} and 1"}], "source": "x"}
+        for i in range(9)
+    ]
+    path = tmp_path / "prompts.parquet"
+    artifacts.write(path, pd.DataFrame(rows), "prompts")
+    return path
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Makes a function die at its n-th call; counts those that came through."""
+
+    def at(module, name, number):
+        real, calls = getattr(module, name), []
+
+        def dying(*arguments, **named):
+            if len(calls) + 1 == number:
+                raise KeyboardInterrupt
+            calls.append(arguments)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(module, name, dying)
+        return calls
+
+    monkeypatch.setattr(shards, "ROWS", 6)
+    return at
+
+
+def test_sampling_goes_on_from_its_whole_parts(tiny_mistral, prompts, tmp_path, killed_at, monkeypatch):
+    def sample(name, progress_dir=None):
+        complete.main(
+            models=tiny_mistral, prompts=[prompts], out=tmp_path / name, engine=Engine(), attention="sdpa", dtype="float32",
+            max_tokens=6, n=2, temperature=0.9, seed=7, progress_dir=progress_dir,
+        )  # fmt: skip
+        return (tmp_path / name).read_bytes()
+
+    calm = sample("calm.parquet")
+    progress = tmp_path / "progress"
+    calls = killed_at(complete, "_completed", 3)
+    with pytest.raises(KeyboardInterrupt):
+        sample("killed.parquet", progress)
+    assert len(list(progress.rglob("*.parquet"))) == 2
+    calls.extend([None] * 9)  # it lives on
+    assert sample("killed.parquet", progress) == calm
+    assert [call[-2:] for call in calls if call] == [(0, 3), (3, 6), (6, 9)]  # each part once
+    assert not list(progress.iterdir())
+
+
+def test_scoring_goes_on_from_its_whole_parts(prompts, tmp_path, killed_at, monkeypatch):
+    rows = [
+        {
+            "benchmark": "", "epoch": 0, "prompt_id": f"p{i}", "sample": 0, "messages": [{"role": "user", "content": "x"}],
+            "prompt_token_ids": [1], "completion": "y", "token_ids": [2] * i, "logp": -1.0, "finish_reason": "stop",
+        }
+        for i in range(1, 15)
+    ]  # fmt: skip
+    artifacts.write(tmp_path / "completions.parquet", pd.DataFrame(rows), "completions")
+    monkeypatch.setattr(reward, "score", lambda folder, talks, *_: [float(len(talks))] * len(talks))
+    calls = killed_at(reward, "score", 2)
+
+    def score(name):
+        reward.main(
+            model=prompts, completions=tmp_path / "completions.parquet", out=tmp_path / name, attention="eager",
+            dtype="float32", batch_tokens=100, progress_dir=tmp_path / "progress",
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        score("scores.parquet")
+    calls.extend([None] * 9)
+    score("scores.parquet")
+    table = artifacts.read(tmp_path / "scores.parquet", "scores")
+    assert table.score.tolist() == [6.0] * 12 + [2.0] * 2  # parts of six
+    assert table.tokens.tolist() == list(range(1, 15))
+    assert len([call for call in calls if call]) == 3
+
+
+def test_a_short_table_is_made_at_once(tmp_path):
+    made = shards.in_shards(
+        tmp_path / "parts", "scores", 20_000, lambda first, end: pd.DataFrame({"x": range(first, end)})
+    )
+    assert len(made) == 20_000
+    assert not (tmp_path / "parts").exists()
