@@ -139,9 +139,13 @@ class Objectives(_Model):
 
 
 class Training(_Model):
-    """How tokens are batched for training and scoring."""
+    """How models are trained and scored, whatever is learnt."""
 
-    micro_batch_tokens: Count = 16_384
+    micro_batch_tokens: Count = 16_384  # of one forward and backward pass; the effective batch does not depend on it
+    master_weights: Literal["float32", "bfloat16"] = "float32"  # bfloat16 halves memory and swallows small updates
+    activation_checkpointing: Literal["none", "layers"] = "none"  # layers: compute them again in the backward pass
+    compile: Literal["none", "layers"] = "none"  # layers: torch.compile each decoder layer
+    save_minutes: Count = 10  # between two states of a run under results/.progress
 
 
 class Row(_Model):

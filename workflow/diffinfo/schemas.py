@@ -100,6 +100,20 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             tokens=_INT,
         ),
     ),
+    # of the machine, not of the run: kept apart, for train_log's bytes must not depend on the clock
+    "train_speed": (
+        1,
+        _schema(
+            step=_INT,
+            seconds=_REAL,
+            tokens_per_second=_REAL,
+            tflops=_REAL,  # model FLOPs, see diffinfo.train.speed.flops
+            mfu=_maybe(_REAL),  # share of the cards' dense bfloat16 peak; null where that is not known
+            data_wait=_REAL,  # share of the step before its data was there
+            padding_share=_REAL,  # tokens that trained nothing
+            peak_memory_mb=_REAL,  # of rank 0, of its GPU where it has one
+        ),
+    ),
     # measurements ---------------------------------------------------------------------------------------------
     "entropy": (
         1,
