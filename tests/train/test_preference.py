@@ -120,7 +120,7 @@ def test_two_sharded_processes_are_one(job, method, dtype):
     path = "model.safetensors" if method == "sft" else "epoch-1/model.safetensors"
     a, b = (load_file(made.folder / "models" / path) for made in (one, two))
     assert a.keys() == b.keys()
-    assert max((a[name].float() - b[name].float()).abs().max().item() for name in a) < 5e-3
+    assert max((a[name].float() - b[name].float()).abs().max().item() for name in a) < (5e-3 if exact else 5e-2)
     if method != "sft":  # each rank holds its rows alone
         ranks = sorted((two.folder / "models/state").glob("rank-*.safetensors"))
         sizes = [file.stat().st_size for file in ranks]
