@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from diffinfo.report import drawing
-from diffinfo.report.intervals import Estimate, mean
+from diffinfo.report.intervals import Z95, Estimate, mean
 from diffinfo.report.page import Page
 
 ESTIMATORS = {
@@ -77,6 +77,14 @@ def _rank(rows: pd.DataFrame) -> Estimate:
     return mean(np.array(each)[np.isfinite(each)]) if np.isfinite(each).any() else Estimate("", 0, -1, 1, 0)
 
 
+def _pooled(rows: pd.DataFrame) -> Estimate:
+    """The same over all rows at once, with Fisher's interval: proxies of one training length are few in each world."""
+    r, n = float(rows.beta_accuracy.rank().corr(rows.miss.rank())), len(rows)
+    half = Z95 / math.sqrt(n - 3) if n > 3 else math.inf
+    centre = math.atanh(min(max(r, -1 + 1e-9), 1 - 1e-9))
+    return Estimate("", r, math.tanh(centre - half), math.tanh(centre + half), n)
+
+
 def _in_order(rows: pd.DataFrame) -> str:
     """In how many worlds the estimates order the policies as the exact values do."""
     wide = rows.pivot_table(index="seed", columns="policy", values=["estimate", "exact"])
@@ -116,15 +124,16 @@ def _accuracy(page: Page, proxies: pd.DataFrame) -> None:
     """Say whether beta'-accuracy predicts the error."""
     kinds = {"all proxies": proxies} | {DECODES[str(how)][0]: rows for how, rows in proxies.groupby("decode")}
     correlations = {name: _rank(rows) for name, rows in kinds.items()}
-    words = ("a higher accuracy goes with a smaller error", "with a larger error", "it does not tell")
+    goes = "a higher accuracy goes with"
+    words = (f"{goes} a smaller error", f"{goes} a larger error", "it does not tell")
     finished = proxies[(proxies.steps == proxies.steps.max()) & ~proxies.repeated]
     page.say(
         "Rank correlation of β′-accuracy with the absolute error, taken within each world:",
         "; ".join(f"{name} {_ends(e, '+.2f')}, {_verdict(e, *words)}" for name, e in correlations.items()) + ".",
-        "After the longest training, accuracy and error are",
+        "That mixes lengths of training. Among the longest trained on fresh pairs alone:",
         "; ".join(
-            f"{_ends(mean(_by_world(rows, 'beta_accuracy')))} and {_ends(mean(_by_world(rows)))} nats on "
-            + DECODES[str(how)][0]
+            f"{DECODES[str(how)][0]} {_ends(_pooled(rows), '+.2f')} (n = {len(rows)}), {_verdict(_pooled(rows), *words)},"
+            f" with accuracy {_ends(mean(_by_world(rows, 'beta_accuracy')))} and error {_ends(mean(_by_world(rows)))} nats"
             for how, rows in finished.groupby("decode")
         )
         + ".",
@@ -174,7 +183,8 @@ def did_proxy_page(table: pd.DataFrame, out: Path, drawn: Path) -> None:
         f"intervals over {worlds} worlds. Cost counts sequences passed forward through a model",
         "(a backward pass as two). 'proxy' is Appendix K's π̃; the weighted estimators are self-normalised importance",
         "sampling from π̃, from π, or from a chain whose next token follows the ratio of both next-token distributions.",
-        "'tied' is the share of training pairs with the same response twice.",
+        "'tied' is the share of training pairs with the same response twice, 'worth' the draws from q that one weighted",
+        "sample is worth.",
     )
     page.say(
         f"Exact entropies: H(π_ref) {table.reference_entropy.mean():.2f}, and at most ln {RESPONSES:,} =",
