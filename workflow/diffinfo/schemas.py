@@ -206,7 +206,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "did_proxy": (
-        1,
+        2,
         _schema(
             estimator=_TEXT,
             decode=_TEXT,
@@ -221,6 +221,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             tied=_maybe(_REAL),  # share of training pairs whose two responses are the same
             policy_entropy=_REAL,  # exact H(pi)
             reference_entropy=_REAL,  # exact H(pi_ref)
+            effective=_maybe(_REAL),  # exact: draws from q that one weighted sample is worth
         ),
     ),
     # pairs = 0: the population optimum, as if there were infinitely many
