@@ -128,7 +128,7 @@ def trl_steps(folder: Path, table: pd.DataFrame, batch: int, count: int, out: Pa
     trainer = Trainer(
         model=MistralForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32),
         args=DPOConfig(**(settings | options)),
-        train_dataset=Dataset.from_pandas(table[["prompt_ids", "chosen_ids", "rejected_ids"]]),
+        train_dataset=Dataset.from_pandas(table[["prompt_ids", "chosen_ids", "rejected_ids"]].head(batch * count)),
         processing_class=tokenizer,
         callbacks=[clock],
     )
@@ -173,9 +173,9 @@ def median(values) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each measurement")
-    parser.add_argument("--curve", type=int, default=50, help="steps of the loss curves")
-    parser.add_argument("--batch", type=int, default=4, help="pairs a step")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of each measurement")
+    parser.add_argument("--curve", type=int, default=50, help="steps of the loss curves, of two pairs each")
+    parser.add_argument("--batch", type=int, default=4, help="pairs a timed step")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
@@ -188,7 +188,7 @@ def report(scratch: Path, options: argparse.Namespace) -> None:
     folder, wide, out = scratch / "model", scratch / "wide", scratch / "out"
     make_model(folder, 32_000, 2 if options.quick else 11)
     make_model(wide, 128_000, 2)
-    count = options.batch * max(options.curve, options.steps + 1)
+    count = max(2 * options.curve, options.batch * (options.steps + 1))
     table = with_reference(make_pairs(count, 32_000), folder)
     model = MistralForCausalLM.from_pretrained(folder)
     size = sum(p.numel() for p in model.parameters()) / 1e6
@@ -199,9 +199,9 @@ def report(scratch: Path, options: argparse.Namespace) -> None:
     )
 
     plain = Training(micro_batch_tokens=2048)
-    ours = Ours(folder, table, "dpo-b0.1", options.batch, plain)
+    ours = Ours(folder, table, "dpo-b0.1", 2, plain)
     losses, _ = ours.steps(options.curve)
-    theirs, _ = trl_steps(folder, table, options.batch, options.curve, out, **BEST)
+    theirs, _ = trl_steps(folder, table, 2, options.curve, out, **BEST)
     difference = max(abs(a - b) for a, b in zip(losses, theirs, strict=True))
     print(
         f"loss over {options.curve} steps: {losses[0]:.6f} -> {losses[-1]:.6f}, largest difference from TRL {difference:.1e}"
@@ -224,15 +224,22 @@ def report(scratch: Path, options: argparse.Namespace) -> None:
             folder, table, "dpo-b0.1", options.batch, changed
         ).steps(n)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(options.rounds):
-        for name, run in contestants.items():
-            times = run(options.steps + 1)[1][1:]  # the first step allocates
+
+    def measure(names: list[str], label: str) -> None:
+        for name in names:
+            times = contestants[name](options.steps + 1)[1][1:]  # the first step allocates
             seconds[name].append(sum(times) / len(times))
-            print(f"round {number + 1}: {name}: {seconds[name][-1]:.2f} s a step", flush=True)
-    best = min((name for name in contestants if "best" in name), key=lambda name: median(seconds[name]))
+            print(f"{label}: {name}: {seconds[name][-1]:.2f} s a step", flush=True)
+
+    measure(list(contestants), "once")  # then, in turn, those that the JSON line compares
+    best = min((name for name in contestants if "best" in name), key=lambda name: seconds[name][0])
+    paired = ["ours", "ours, DPO-PG", "TRL default", best]
+    seconds |= {name: [] for name in paired}
+    for number in range(options.rounds):
+        measure(paired, f"round {number + 1}")
 
     def ratio(a: str, b: str) -> float:
-        return median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
+        return median(x / y for x, y in zip(seconds[a], seconds[b], strict=False))
 
     timed = Pairs(table.iloc[options.batch : options.batch * (options.steps + 1)])
     rate = options.steps * median(seconds["ours"])
