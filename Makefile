@@ -1,14 +1,18 @@
-# make results | make test | make lint: each makes .venv from envs/ where it is missing or older than its lock.
+# make results | plan | test | lint: each makes .venv from envs/ where it is missing or older than its lock.
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results report test lint schema clean
+.PHONY: results plan test lint schema clean
 
 results: $(VENV)/.ready
 	snakemake --cores $(CORES)
 	snakemake --cores $(CORES) --report results/report.html
+
+# make plan CONFIG=workflow/presets/paper.yaml: hours, disk, judge calls and dollars before anything runs
+plan: $(VENV)/.ready
+	PYTHONPATH=workflow python -m diffinfo.plan $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(VENV)/.ready
 	pytest

@@ -8,6 +8,7 @@
 # Stages are plain programs (workflow/diffinfo); rules say what they read, write and need.
 import os
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
@@ -22,6 +23,7 @@ sys.path.insert(0, PACKAGE)
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
     HF_HUB_DISABLE_TELEMETRY="1",
+    DIFFINFO_LOCKS="results/.progress/locks",
     TOKENIZERS_PARALLELISM="false",
     TRANSFORMERS_VERBOSITY="error",
     # Keep freed memory: giving it back to the system and faulting it in again costs a tenth of a training step.
@@ -31,6 +33,7 @@ os.environ.update(
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/arguments.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
@@ -44,6 +47,7 @@ include: "workflow/rules/judge.smk"
 include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/restart.smk"
 
 
 rule all:

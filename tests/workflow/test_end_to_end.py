@@ -1,5 +1,8 @@
 """Real public data through the real workflow, by changing one path each; a world too small to learn anything."""
 
+import subprocess
+import sys
+
 import pytest
 
 from diffinfo import artifacts
@@ -52,3 +55,17 @@ def test_real_arena_hard_questions_are_answered_and_judged(world, public_data, q
     rate = artifacts.read(world.folder / f"{target}/winrates.parquet", "winrates").iloc[0]
     assert 0 <= rate.low <= rate.win_rate <= rate.high <= 100
     assert rate.baseline_mean_tokens > 100
+
+
+def test_the_plan_is_set_against_what_jobs_took(world):
+    world.snakemake("-n", changes=NANO)  # writes changes.yaml
+    done = subprocess.run(
+        [sys.executable, "-m", "diffinfo.plan", "--configfile", "changes.yaml", "--actual"],
+        cwd=world.folder, capture_output=True, text=True, env={**world.environment, "PYTHONPATH": "workflow"}, check=True,
+    )  # fmt: skip
+    rows = {row.split()[0]: row.split()[1:] for row in done.stdout.splitlines() if row.startswith("world_model")}
+    jobs, estimated, actual, ratio = map(float, rows["world_model"])
+    assert jobs == 3  # base, teacher, reward
+    assert float(ratio) == pytest.approx(actual / estimated, rel=1e-2)
+    assert actual > 0
+    assert "GB found in results/" in done.stdout

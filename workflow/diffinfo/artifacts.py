@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +35,7 @@ class ArtifactError(UserError):
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a private temporary path beside ``path``; rename it over ``path`` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _private(path)
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -41,6 +43,25 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a private folder beside ``folder``; put it in place of ``folder`` when the block ends well."""
+    temporary = _private(folder)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _private(path: Path) -> Path:
+    """A name beside ``path`` that no other process has, on this machine or another."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def digest(*values: Any) -> str:

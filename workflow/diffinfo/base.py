@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from diffinfo.artifacts import whole_folder
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import _Model
-from diffinfo.models import whole_folder
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]

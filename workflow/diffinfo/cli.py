@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, TypeVar, cast
@@ -19,8 +22,13 @@ class UserError(Exception):
 
 
 def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], positional: bool = False) -> None:
-    """Call a stage with arguments parsed from the command line; print a UserError as one sentence and exit 1."""
+    """Call a stage with arguments parsed from the command line, unless another process does the same at this moment.
+
+    A UserError, a full disk and a folder that may not be written become one sentence and exit 1.
+    """
     from jsonargparse import auto_cli
+
+    from diffinfo.alone import alone
 
     gc.freeze()
     gc.enable()
@@ -28,9 +36,32 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        auto_cli(cast("Any", components), as_positional=positional)
+        with alone(sys.argv) as needed:
+            if needed:
+                auto_cli(cast("Any", components), as_positional=positional)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except Exception as error:
+        fault = _disk_fault(error)
+        if fault is None:
+            raise
+        sys.exit(f"error: {fault}")
+
+
+def _disk_fault(error: Exception) -> str | None:
+    """What a disk refused, in words; None for any other error. Safetensors tells the system's number only in its text."""
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    remedy = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "make that file system writable",
+        errno.EACCES: "give yourself the right to write there",
+    }.get(number or 0)
+    if remedy is None:
+        return None
+    where = getattr(error, "filename", None) or os.getcwd()
+    return f"{where}: {os.strerror(number or 0)}. Nothing that was finished is lost: {remedy} and run the same again."
 
 
 class _Lines:

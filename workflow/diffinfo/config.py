@@ -70,6 +70,7 @@ class Model(_Model):
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
     billions: Positive  # parameters, for resources and the plan
+    gpu: str = "h100"  # GPU type it runs on, a row of workflow/assumptions.yaml; gpu_type of the SLURM profile wins
 
 
 class Dataset(_Model):
@@ -265,6 +266,7 @@ class Config(_Model):
     betas: list[Positive] = Field(min_length=1)
     epochs: Count = 5
     grid: list[Row] = Field(min_length=1)
+    train_nodes: Count = 1  # machines that train one model together; preference.processes counts those on all of them
     training: Training = Training()
     sft: Sft = Sft()
     preference: Preference = Preference()

@@ -174,6 +174,9 @@ def _sizes(config: Config) -> Iterator[str]:
     whole = sorted({row.model for row in config.grid if row.model in config.models} - _halved(config))
     if config.training.master_weights == "bfloat16" and whole:
         yield f"training.master_weights: bfloat16 has no meaning for {', '.join(whole)}, whose dtype is float32; set float32"
+    if config.preference.processes % config.train_nodes:
+        shared = f"preference.processes = {config.preference.processes}"
+        yield f"train_nodes: {config.train_nodes} machines cannot share {shared} evenly"
     if config.engine.name == "transformers" and config.engine.tensor_parallel > 1:
         yield "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"
 

@@ -160,17 +160,6 @@ def judge_model(name):
     return [f"results/base/{judge.model}"] if judge.kind == "reward-model" else []
 
 
-def judge_resources(name):
-    """What a judging job needs: next to nothing for an endpoint, the reward model's share where that is the judge."""
-    judge = CONFIG.judges[name]
-    local = judge.kind == "reward-model"
-    return {
-        "mem_mb": memory(judge.model) if local else 4000,
-        "runtime": 720,
-        "gpu": infer_gpus(judge.model) if local else 0,
-    }
-
-
 def judge_arguments(name):
     """A judge as arguments; the endpoint's key stays in the environment."""
     judge = CONFIG.judges[name]

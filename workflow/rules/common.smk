@@ -101,21 +101,6 @@ def tokens(key):
     return getattr(CONFIG, key).max_tokens
 
 
-def infer_gpus(model):
-    """GPUs to sample from or score with a model: none for micro models, else what ``engine`` says."""
-    return 0 if spec(model).billions < 0.05 else CONFIG.engine.tensor_parallel
-
-
-def train_gpus(wildcards):
-    """GPUs of a training job."""
-    return 0 if spec(wildcards).billions < 0.05 else CONFIG.preference.processes
-
-
-def memory(model):
-    """Megabytes of host memory: a floor for the libraries, then float32 weights, gradients and optimiser state."""
-    return int(2500 + 20_000 * spec(model).billions)
-
-
 ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.yaml"
 
 
@@ -128,13 +113,21 @@ def engine_arguments(model):
 
 
 def launcher(wildcards):
-    """How a training stage is started: plain Python, or one process a GPU under accelerate."""
-    count = CONFIG.preference.processes
+    """How a training stage is started: plain Python, or processes under accelerate, on one machine or on several."""
+    count, machines = CONFIG.preference.processes, CONFIG.train_nodes
     if count == 1:
         return "python -m"
     # On a CPU --multi_gpu means torchrun over gloo; accelerate's own CPU launcher wants MPI.
-    kind = "--use_fsdp --fsdp_version 2" if spec(wildcards).billions >= 0.05 else "--multi_gpu"
-    return f"accelerate launch --num_processes {count} --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no {kind} -m"
+    group = f"--multi_gpu --num_processes {count} --num_machines {machines} --mixed_precision no --dynamo_backend no"
+    if machines == 1:
+        return f"accelerate launch {group} --main_process_port 0 -m"
+    meeting = (
+        "--machine_rank $SLURM_NODEID --main_process_ip $SLURM_LAUNCH_NODE_IPADDR"
+        " --main_process_port $((20000 + SLURM_JOB_ID % 20000)) --rdzv_backend static"
+    )
+    cpus = COSTS.job("sft", wildcards).cpus
+    step = f"srun --nodes {machines} --ntasks {machines} --ntasks-per-node 1 --cpus-per-task {cpus}"
+    return f"{step} bash -c 'exec accelerate launch {group} {meeting} -m \"$@\"' launcher"
 
 
 def scorer_arguments():

@@ -14,8 +14,7 @@ rule world_dataset:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        **RESOURCES,
     params:
         spec=dataset_spec,
         world=world_part("seed", "pairs", "test_prompts"),
@@ -35,8 +34,7 @@ rule world_benchmarks:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        **RESOURCES,
     params:
         world=world_part("seed", "arena_prompts", "wildbench_tasks", "qa_items"),
     shell:
@@ -62,8 +60,7 @@ rule ingest_pairs:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **RESOURCES,
     params:
         spec=dataset_spec,
         source=dataset_location,
@@ -92,8 +89,7 @@ rule ingest_prompts:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **RESOURCES,
     params:
         spec=dataset_spec,
         source=dataset_location,

@@ -16,10 +16,9 @@ rule did_completions:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
     conda:
         ENGINE_ENV
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         folder=epoch_folder,
         engine=engine_arguments,
@@ -43,8 +42,7 @@ rule did_pairs:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **RESOURCES,
     shell:
         "python -m diffinfo.entropy.did pairs --chosen {input.chosen} --rejected {input.rejected} --out {output} 2> {log}"
 
@@ -64,10 +62,9 @@ rule did_train:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=train_gpus,
+        **RESOURCES,
         save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
@@ -97,10 +94,9 @@ rule did_entropy:
         "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
     conda:
         ENGINE_ENV
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         folder=epoch_folder,
         engine=engine_arguments,

@@ -15,10 +15,9 @@ rule entropy_samples:
         "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
     conda:
         ENGINE_ENV
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         folder=epoch_folder,
         engine=engine_arguments,
@@ -41,7 +40,6 @@ rule entropy:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=1000,
-        runtime=20,
+        **RESOURCES,
     shell:
         "python -m diffinfo.entropy.policy --completions {input} --out {output} 2> {log}"

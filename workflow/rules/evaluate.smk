@@ -15,10 +15,9 @@ rule reward_completions:
         "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.completions.tsv"
     conda:
         ENGINE_ENV
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         epochs=epoch_argument,
         engine=engine_arguments,
@@ -41,10 +40,9 @@ rule reward_scores:
         "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.scores.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory(CONFIG.reward_model),
-        runtime=720,
-        gpu=infer_gpus(CONFIG.reward_model),
+        **RESOURCES,
     params:
         scorer=scorer_arguments(),
     shell:
@@ -65,10 +63,9 @@ rule answers:
         "results/benchmarks/answers/{model}/{dataset}/{method}/{span}.tsv"
     conda:
         ENGINE_ENV
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=1440,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         epochs=epoch_argument,
         engine=engine_arguments,
@@ -92,10 +89,9 @@ rule qa:
         "results/benchmarks/qa/{model}/{dataset}/{method}/{span}.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=1440,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         epochs=epoch_argument,
         tasks=qa_argument,

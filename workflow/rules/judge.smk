@@ -20,8 +20,9 @@ rule arena_hard_select:
         f"results/benchmarks/arena_hard/{RUN}/{{span}}.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        **judge_resources(ARENA.select_judge),
+        **RESOURCES,
     params:
         judge=judge_arguments(ARENA.select_judge),
         settings=f"--bootstrap {ARENA.bootstrap} --seed {ARENA.seed} {CACHE}",
@@ -48,8 +49,9 @@ rule arena_hard:
         f"results/benchmarks/arena_hard/{RUN}/final.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        **judge_resources(ARENA.judge),
+        **RESOURCES,
     params:
         answers=listed_answers,
         select=listed_select,
@@ -76,8 +78,9 @@ rule wildbench:
         f"results/benchmarks/wildbench/{RUN}.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        **judge_resources(CONFIG.wildbench.judge),
+        **RESOURCES,
     params:
         answers=listed_answers,
         select=listed_select,

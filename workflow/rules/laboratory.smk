@@ -28,10 +28,8 @@ rule laboratory_curves:
         "results/benchmarks/synthetic/curves.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **RESOURCES,
     shell:
         "python -m diffinfo.report.laboratory curves --objectives {input} --out results/figures 2> {log}"
 
@@ -52,10 +50,8 @@ rule laboratory:
         "results/benchmarks/synthetic/laboratory.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **RESOURCES,
     params:
         inputs=lab_arguments,
     shell:

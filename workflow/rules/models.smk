@@ -20,8 +20,7 @@ rule world_model:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=2500,
-        runtime=30,
+        **RESOURCES,
     params:
         kind=world_architecture,
         world=world_model_part,
@@ -43,8 +42,7 @@ rule base_model:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=8000,
-        runtime=240,
+        **RESOURCES,
     params:
         spec=base_spec,
     shell:

@@ -20,10 +20,9 @@ rule sample_responses:
         "results/benchmarks/data/{dataset}.sample.tsv"
     conda:
         ENGINE_ENV
+    threads: cpus
     resources:
-        mem_mb=memory(CONFIG.sampling.model),
-        runtime=1440,
-        gpu=infer_gpus(CONFIG.sampling.model),
+        **RESOURCES,
     params:
         engine=engine_arguments(CONFIG.sampling.model),
         decoding=DECODING,
@@ -45,10 +44,9 @@ rule score_responses:
         "results/benchmarks/data/{dataset}.score.tsv"
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory(CONFIG.reward_model),
-        runtime=1440,
-        gpu=infer_gpus(CONFIG.reward_model),
+        **RESOURCES,
     params:
         scorer=scorer_arguments(),
     shell:
@@ -73,8 +71,7 @@ rule pair_responses:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **RESOURCES,
     shell:
         "python -m diffinfo.data.pairs --completions {input.completions} --scores {input.scores}"
         " --preferences {output.preferences} --quarantine {output.quarantine} 2> {log}"

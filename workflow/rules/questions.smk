@@ -17,8 +17,7 @@ rule arena_hard_questions:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=1000,
-        runtime=20,
+        **RESOURCES,
     params:
         questions=located(ARENA.questions, "arena-hard"),
         baseline=located(ARENA.baseline, "arena-hard-baseline"),
@@ -42,8 +41,7 @@ rule wildbench_tasks:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=1000,
-        runtime=20,
+        **RESOURCES,
     params:
         tasks=located(CONFIG.wildbench.tasks, "wildbench"),
         limit=limit(CONFIG.wildbench),

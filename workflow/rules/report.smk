@@ -22,8 +22,7 @@ for TABLE in TABLES:
         conda:
             "../../envs/base.yaml"
         resources:
-            mem_mb=1000,
-            runtime=20,
+            **RESOURCES,
         params:
             name=TABLE,
             inputs=listed,
@@ -52,8 +51,7 @@ for FIGURE in FIGURES:
         conda:
             "../../envs/base.yaml"
         resources:
-            mem_mb=1000,
-            runtime=20,
+            **RESOURCES,
         params:
             name=FIGURE,
             inputs=listed,
@@ -77,8 +75,7 @@ rule claims:
     conda:
         "../../envs/base.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **RESOURCES,
     params:
         inputs=listed,
         settings=f"--correctness {CORRECTNESS} --dagger_below {CONFIG.did.dagger_below}",

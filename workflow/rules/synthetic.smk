@@ -12,10 +12,8 @@ rule objectives:
         "results/benchmarks/synthetic/objectives.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        **RESOURCES,
     params:
         steps=CONFIG.synthetic.steps,
         seeds=as_list(CONFIG.synthetic.seeds),
@@ -36,10 +34,8 @@ rule population:
         "results/benchmarks/synthetic/population.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        **RESOURCES,
     params:
         seeds=as_list(CONFIG.synthetic.seeds),
         taus=as_list(CONFIG.synthetic.taus),
@@ -57,10 +53,8 @@ rule theorems:
         "results/benchmarks/synthetic/theorems.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **RESOURCES,
     params:
         seed=CONFIG.synthetic.theorem_seed,
     shell:
@@ -77,10 +71,8 @@ rule did_proxy:
         "results/benchmarks/synthetic/did_proxy.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        **RESOURCES,
     params:
         seeds=as_list(CONFIG.synthetic.world_seeds),
         steps=as_list(CONFIG.synthetic.proxy_steps),
@@ -100,10 +92,8 @@ rule rejected_sampling:
         "results/benchmarks/synthetic/rejected_sampling.tsv"
     conda:
         "../../envs/base.yaml"
-    threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        **RESOURCES,
     params:
         seeds=as_list(CONFIG.synthetic.world_seeds),
         pairs=as_list(CONFIG.synthetic.rejected_pairs),

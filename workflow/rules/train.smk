@@ -21,10 +21,9 @@ rule sft:
     priority: 50
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=train_gpus,
+        **RESOURCES,
         save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
@@ -53,10 +52,9 @@ rule reference_logps:
     priority: 50
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=720,
-        gpu=infer_gpus,
+        **RESOURCES,
     params:
         attention=attention,
         dtype=dtype,
@@ -85,10 +83,9 @@ rule preference:
     priority: 40
     conda:
         "../../envs/base.yaml"
+    threads: cpus
     resources:
-        mem_mb=memory,
-        runtime=1440,
-        gpu=train_gpus,
+        **RESOURCES,
         save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,

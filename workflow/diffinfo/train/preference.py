@@ -16,7 +16,7 @@ from torch import Tensor
 from diffinfo import artifacts
 from diffinfo.cli import UserError, run
 from diffinfo.config import Objectives, Preference, Training
-from diffinfo.models import save_model, whole_folder
+from diffinfo.models import save_model
 from diffinfo.objectives import Method, PairLogps, dpo, loss
 from diffinfo.train.checkpoint import load_state, save_state
 from diffinfo.train.epochs import Row, Run, train_log
@@ -183,7 +183,7 @@ def main(
     def keep(epoch: int) -> None:
         weights = loop.weights(dtype)
         if loop.leads:
-            with whole_folder(saved / f"epoch-{epoch}") as folder:
+            with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
                 save_model(loop.module, weights, folder, model)
         if epoch == last_epoch and not keep_last_only:
             save_state(loop, saved / "state", {})
@@ -203,7 +203,7 @@ def main(
 def _publish(saved: Path, out: Path, keep_last_only: bool) -> None:
     """Put whole epochs and the trainer's state where the workflow expects them, and end the progress folder."""
     epochs = sorted(saved.glob("epoch-*"), key=lambda path: int(path.name.split("-")[1]))
-    with whole_folder(out) as folder:
+    with artifacts.whole_folder(out) as folder:
         for source in epochs[-1:] if keep_last_only else [*epochs, saved / "state"]:
             target = folder if keep_last_only else folder / source.name
             shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)

@@ -16,7 +16,7 @@ from diffinfo import artifacts
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, run
 from diffinfo.config import Sft, Training
-from diffinfo.models import save_model, whole_folder
+from diffinfo.models import save_model
 from diffinfo.train.epochs import Row, Run, train_log
 from diffinfo.train.loop import Loop
 from diffinfo.train.speed import Speed
@@ -110,7 +110,7 @@ def main(
     ).train()  # fmt: skip
     weights = loop.weights(dtype)
     if loop.leads:
-        with whole_folder(model_out) as folder:
+        with artifacts.whole_folder(model_out) as folder:
             save_model(loop.module, weights, folder, model)
         inputs = {"model": model, "preferences": preferences}
         artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)

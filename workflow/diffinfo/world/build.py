@@ -191,10 +191,11 @@ def benchmarks(*, world: World, out: Path) -> None:
         out: folder to write into.
     """
     questions, answers = arena_hard(world)
-    _write_lines(out / "arena-hard.jsonl", questions)
-    _write_lines(out / "arena-hard-baseline.jsonl", answers)
-    _write_lines(out / "wildbench.jsonl", wildbench(world))
-    write_tasks(out / "qa", qa_items(world))
+    with artifacts.whole_folder(out) as folder:
+        _write_lines(folder / "arena-hard.jsonl", questions)
+        _write_lines(folder / "arena-hard-baseline.jsonl", answers)
+        _write_lines(folder / "wildbench.jsonl", wildbench(world))
+        write_tasks(folder / "qa", qa_items(world))
 
 
 def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:

@@ -22,10 +22,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from diffinfo.artifacts import whole_folder
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, log, progress, run
 from diffinfo.config import Training, World
-from diffinfo.models import copy_tokenizer, save_model, use_cpu_well, whole_folder
+from diffinfo.models import copy_tokenizer, save_model, use_cpu_well
 from diffinfo.reward import micro_batches
 from diffinfo.train.epochs import Run
 from diffinfo.train.loop import Loop

@@ -1,0 +1,80 @@
+"""A private copy of the project in which Snakemake runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Project:
+    """A private copy of the project in which Snakemake runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # The tools of this Python come first.
+        self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        for name in ("Snakefile", "config.yaml", "workflow", "envs", "slurm", "profiles"):
+            source = ROOT / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(source, folder / name)
+
+    def copy(self, folder: Path) -> "Project":
+        """The same with its results and with what Snakemake knows of them."""
+        shutil.copytree(self.folder, folder)
+        twin = Project(folder)
+        twin.environment = self.environment
+        return twin
+
+    def start(self, *arguments: str, changes: dict | None = None, log: str = "snakemake.log") -> subprocess.Popen:
+        """Start Snakemake with ``changes`` merged over config.yaml; what it prints goes to ``log``."""
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        if changes is not None:
+            (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
+            command += ["--configfile", "changes.yaml"]
+        with open(self.folder / log, "w") as out:
+            return subprocess.Popen(
+                command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT, env=self.environment,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def snakemake(self, *arguments: str, changes: dict | None = None, check: bool = True) -> str:
+        """Run Snakemake with ``changes`` merged over config.yaml; returns what it printed."""
+        status = self.start(*arguments, changes=changes).wait()
+        output = (self.folder / "snakemake.log").read_text()
+        assert not check or status == 0, output[-4000:]
+        return output
+
+    def plan(self, *arguments: str, changes: dict | None = None) -> list[tuple[str, dict[str, str]]]:
+        """Jobs of a dry run: rule and wildcards."""
+        output = self.snakemake("-n", *arguments, changes=changes)
+        jobs = []
+        for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", output)[1:]:
+            rule = re.match(r"(?:local)?rule (\w+):", block)[1]
+            found = re.search(r"wildcards: (.*)", block)
+            wildcards = dict(pair.split("=") for pair in found[1].split(", ")) if found else {}
+            if rule != "all":
+                jobs.append((rule, wildcards))
+        return jobs
+
+    def touch_everything(self, changes: dict | None = None) -> None:
+        """Pretend that everything has been made: empty outputs, recorded by Snakemake as done."""
+        summary = self.snakemake("--summary", changes=changes)
+        for line in summary.splitlines():
+            name = line.split("\t")[0]
+            if name.startswith("results/"):
+                path = self.folder / name
+                if path.suffix in (".parquet", ".jsonl", ".md", ".svg", ".png", ".html"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                else:
+                    path.mkdir(parents=True, exist_ok=True)
+        self.snakemake("--touch", "--forceall", "--cores", "1", changes=changes)

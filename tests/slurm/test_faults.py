@@ -1,0 +1,176 @@
+"""Every fault of the README's table on a real cluster: nothing is lost, and the bytes are those of a calm run.
+
+What happens to one job alone happens side by side, in a project each; what happens to the cluster, one after the other.
+"""
+
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from slurm.cluster import wait_until
+from slurm.training import Training, end
+
+
+def cancelled(it: Training) -> None:
+    run = it.start()
+    it.wait_for_progress()
+    it.cluster.run("scancel", it.number())
+    assert run.wait() == 0
+    assert "SLURM status is: 'CANCELLED'" in it.said()
+    it.check()
+
+
+def over_its_time_limit(it: Training) -> None:
+    run = it.start("--set-resources", "preference:runtime=1")
+    it.wait_for_progress()
+    for process in it.processes():
+        process.suspend()  # it hangs, until SLURM ends it
+    assert run.wait() == 0
+    assert "SLURM status is: 'TIMEOUT'" in it.said()
+    it.check()
+
+
+def out_of_memory(it: Training) -> None:
+    assumed = it.project.folder / "workflow/assumptions.yaml"
+    text = assumed.read_text()
+    assert "libraries_gb: 1.5" in text
+    assumed.write_text(text.replace("libraries_gb: 1.5", "libraries_gb: 0.5"))
+    run = it.start()
+    assert run.wait() == 0
+    said = it.said()
+    assert "SLURM status is: 'OUT_OF_MEMORY'" in said
+    asked = [int(line.split("mem_mb=")[1].split(",")[0]) for line in said.splitlines() if " mem_mb=" in line]
+    assert asked[-1] > asked[0]
+    it.check(kept=False)
+
+
+def snakemake_is_interrupted(it: Training) -> None:
+    run = it.start()
+    it.wait_for_progress()
+    assert end(run, signal.SIGINT) != 0
+    wait_until(lambda: not it.queue(), "SLURM has no job of it any more")
+    it.finish()
+    it.check()
+
+
+def snakemake_is_asked_to_end(it: Training) -> None:
+    run = it.start()
+    it.wait_for_progress()
+    end(run, signal.SIGTERM)
+    assert "Will exit after finishing currently running jobs" in it.said()
+    assert "Nothing to be done" in it.finish()
+    it.check()
+
+
+def snakemake_is_killed(it: Training) -> None:
+    run = it.start()
+    it.wait_for_progress()
+    end(run)
+    number = it.number()
+    refused = it.start(log="refused.log")
+    assert refused.wait() != 0
+    assert "--unlock" in it.said("refused.log")
+    said = it.finish()
+    assert f"1 job(s) of a killed run are still at work here: {number} (rule_preference_" in said
+    assert "Took over 1 job(s) that a killed run had finished" in said
+    it.check()
+    assert "Nothing to be done" in it.finish()
+
+
+def snakemake_is_killed_before_its_job_begins(it: Training) -> None:
+    run = it.start("--set-resources", "preference:slurm_extra='--begin=now+1hour'")
+    wait_until(lambda: it.queue("PENDING"), "the job is queued")
+    end(run)
+    (number,) = it.queue("PENDING")
+    assert f"Cancelled 1 job(s) of a killed run that had not begun: {number} (rule_preference_" in it.finish()
+    it.check(kept=False)
+
+
+def the_disk_is_full(it: Training) -> None:
+    with it.disk("size=3m"):
+        run = it.start("--retries", "0")
+        it.wait_for_progress()
+        assert run.wait() != 0
+        told = (it.project.folder / it.log).read_text()
+        assert "No space left on device. Nothing that was finished is lost: free some space" in told
+        subprocess.run(["mount", "-o", "remount,size=60m", it.project.folder / "results"], check=True)
+        it.finish()
+        it.check()
+
+
+def the_results_are_read_only(it: Training) -> None:
+    with it.disk("ro"):
+        run = it.start()
+        assert run.wait() != 0
+        assert f"{it.project.folder}/results may not be written" in it.said()
+        subprocess.run(["mount", "-o", "remount,rw", it.project.folder / "results"], check=True)
+        it.finish()
+        it.check(kept=False)
+
+
+def clocks_differ(it: Training) -> None:
+    """What a job writes bears the time of its node, ten minutes behind that of Snakemake's."""
+    it.after_each_task("find results -newer snakemake.log -exec touch -d '10 minutes ago' {} +")
+    reference = it.project.folder / "results/reference_logps/micro-mistral/magpie-pro.parquet"
+    reference.unlink()
+    it.finish()
+    assert "Nothing to be done" in it.finish()
+    it.check(kept=False)
+
+
+def files_are_seen_late(it: Training) -> None:
+    """What a job has written is seen elsewhere six seconds after it ended."""
+    it.after_each_task(
+        f"mv {it.folder.parent} hidden && setsid sh -c 'sleep 6; mv hidden {it.folder.parent}' &> late &"
+    )
+    assert "Waiting at most 30 seconds for missing files" in it.finish()
+    it.check(kept=False)
+
+
+TO_ONE_JOB = (
+    over_its_time_limit, cancelled, out_of_memory, snakemake_is_interrupted, snakemake_is_asked_to_end,
+    snakemake_is_killed, snakemake_is_killed_before_its_job_begins, the_disk_is_full, the_results_are_read_only,
+    clocks_differ, files_are_seen_late,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outcomes(training):
+    """What comes of each fault, three at a time."""
+    with ThreadPoolExecutor(3) as pool:
+        yield {fault: pool.submit(lambda fault=fault: fault(training(fault.__name__))) for fault in TO_ONE_JOB}
+
+
+@pytest.mark.parametrize("fault", TO_ONE_JOB, ids=lambda fault: fault.__name__)
+def test_nothing_is_lost_when(outcomes, fault):
+    outcomes[fault].result()
+
+
+def test_nothing_is_lost_when_a_node_is_lost(training, cluster):
+    it = training("lost")
+    run = it.start()
+    it.wait_for_progress()
+    node = cluster.run("squeue", "-h", "-j", it.number(), "-o", "%N")
+    cluster.lose(node)
+    try:
+        assert run.wait() == 0
+    finally:
+        cluster.start_node(node)
+    assert "failed due to a node failure, SLURM status is: 'NODE_FAIL'" in it.said()
+    it.check()
+
+
+def test_nothing_is_lost_when_the_controller_is_restarted(training, cluster):
+    it = training("controller")
+    run = it.start()
+    it.wait_for_progress()
+    cluster.kill("slurmctld")
+    try:
+        wait_until(lambda: not it.processes(), "the training has ended, which nobody can be told")
+    finally:
+        cluster.start_controller()
+    assert run.wait() == 0
+    assert "Error in rule" not in it.said()
+    it.check()

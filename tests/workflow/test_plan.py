@@ -1,0 +1,94 @@
+"""The plan beside Snakemake's own dry run, and the resources that rules state."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import yaml
+
+KEYS = ["rule", "model", "dataset", "jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars"]
+PAPER = "workflow/presets/paper.yaml"
+
+
+def plan(project, *arguments):
+    command = [sys.executable, "-m", "diffinfo.plan", *arguments]
+    environment = {**project.environment, "PYTHONPATH": str(project.folder / "workflow")}
+    return subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def project(project_factory):
+    return project_factory()
+
+
+@pytest.mark.parametrize("preset", [[], ["--configfile", PAPER]])
+def test_the_plan_counts_the_jobs_that_snakemake_would_run(project, preset):
+    rows = json.loads(plan(project, *preset, "--json").stdout)
+    assert all(list(row) == KEYS for row in rows)
+    changes = yaml.safe_load((project.folder / PAPER).read_text()) if preset else None
+    jobs = Counter((rule, w.get("model"), w.get("dataset", "")) for rule, w in project.plan(changes=changes))
+    named = {(rule, dataset) for rule, model, dataset in jobs if model is None}  # the plan names the model at work
+    found = Counter()
+    for row in rows:
+        model = None if (row["rule"], row["dataset"]) in named else row["model"]
+        found[row["rule"], model, row["dataset"]] += row["jobs"]
+    assert found == jobs
+
+
+def test_the_papers_plan_in_words(project):
+    said = plan(project, "--configfile", PAPER).stdout
+    assert said.startswith("ESTIMATE")
+    epochs = re.findall(r"A DPO epoch of (\S+) on 8 (A100|H100): ([\d.]+) h here, ([\d.]+) h in the paper", said)
+    assert [(model, gpu, printed) for model, gpu, _, printed in epochs] == [
+        ("mistral-7b-v0.3", "A100", "3.00"), ("gemma-2-9b", "H100", "2.72"),
+    ]  # fmt: skip
+    assert all(1 / 1.5 < float(planned) / float(printed) < 1.5 for *_, planned, printed in epochs)
+
+
+def test_a_bad_configuration_and_nothing_run_are_sentences(project):
+    (project.folder / "bad.yaml").write_text("epoch: 3\n")
+    refused = plan(project, "--configfile", "bad.yaml")
+    assert refused.returncode == 1
+    assert "epoch: unknown key; did you mean 'epochs'?" in refused.stderr
+    early = plan(project, "--actual")
+    assert early.stderr == "error: results/benchmarks holds no file of these jobs: nothing has run yet.\n"
+
+
+def test_every_rule_states_memory_and_time_and_models_their_gpus(project):
+    output = project.snakemake("-n", "--configfile", PAPER)
+    found = {}
+    for rule, resources in re.findall(r"\nrule (\w+):\n(?:    .*\n)*?    resources: (.*)\n", output):
+        found.setdefault(rule, []).append(dict(pair.split("=") for pair in resources.split(", ")))
+    assert all({"mem_mb", "runtime"} <= set(job) for rule, jobs in found.items() for job in jobs if rule != "all")
+    for job in found["preference"]:
+        assert (job["gpu"], job["nodes"]) == ("8", "1")
+        assert job["gpu_model"] in ("a100", "h100")
+        assert int(job["mem_mb"]) > 100_000
+    for rule in ("sft", "answers", "qa", "sample_responses", "score_responses", "did_entropy", "reward_scores"):
+        assert all(int(job["gpu"]) > 0 for job in found[rule])
+    for rule in ("ingest_pairs", "arena_hard", "table1", "claims"):
+        assert all("gpu" not in job for job in found[rule])
+
+
+def test_several_machines_by_one_key(project):
+    target = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+    preset = yaml.safe_load((project.folder / PAPER).read_text())
+    output = project.snakemake("-n", "-p", target, changes={**preset, "train_nodes": 2})
+    block = output.split("rule preference:")[1].split("\n\n")[0]
+    stated = {
+        "nodes": "2", "tasks": "2", "tasks_per_gpu": "0", "mpi": "srun", "gres": "gpu:a100:4",
+        "slurm_extra": "--ntasks-per-node=1",
+    }  # fmt: skip
+    for key, value in stated.items():
+        assert re.search(rf"\b{key}={re.escape(value)}(,|\n|$)", block), (key, block)
+    assert " gpu=" not in block
+    assert "srun --nodes 2 --ntasks 2 --ntasks-per-node 1" in block
+    assert "--num_processes 8 --num_machines 2" in block
+
+
+def test_machines_that_cannot_share_the_processes_are_refused(project):
+    output = project.snakemake("-n", changes={"train_nodes": 3, "preference": {"processes": 4}}, check=False)
+    assert "train_nodes: 3 machines cannot share preference.processes = 4 evenly" in output

@@ -1,0 +1,90 @@
+"""One process per output at a time, wherever it runs.
+
+A Snakemake that is killed leaves its jobs running, and the next one may start the same jobs again; a lost node may come
+back to life. The kernel's lock goes with its process, over NFS too, so nothing has to be cleaned up after a kill.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from diffinfo.cli import log
+
+
+@contextmanager
+def alone(command: list[str]) -> Iterator[bool]:
+    """Hold the lock of this job's outputs while the block runs; wait for it where another process does.
+
+    A job is known by its log file, which no other job shares, and each of its ranks has a lock of its own. Without the
+    variable DIFFINFO_LOCKS, which the workflow sets to a folder, or without a log file there is nothing to lock.
+
+    Args:
+        command: what the process was told to do.
+
+    Yields:
+        False when another process has ended well with the same command while this one waited: nothing is left to do.
+    """
+    folder, output = os.environ.get("DIFFINFO_LOCKS"), os.readlink("/proc/self/fd/2")
+    if not folder or not os.path.isfile(output):
+        yield True
+        return
+    file = Path(folder) / _digest(output, os.environ.get("RANK", "0"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done = f"done {_digest(*command)}"
+    while True:
+        with open(file, "a+", encoding="utf-8") as handle:
+            waited = _lock(handle, output)
+            if waited and _read(handle) == done:
+                log.info("it has ended well, and its command was the same: nothing is left to do")
+                yield False
+                return
+            if _is(handle, file):
+                _write(handle, f"{socket.gethostname()}, process {os.getpid()}, since {time.strftime('%F %T')}")
+                yield True
+                _write(handle, done)
+                file.unlink(missing_ok=True)
+                return
+
+
+def _lock(handle: TextIO, output: str) -> bool:
+    """Take the lock; returns whether another process had to be waited for."""
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        log.info("%s: another process is at work on the same output (%s); waiting for it", output, _read(handle))
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        return True
+    except OSError as error:  # outputs still appear whole or not at all
+        log.warning("%s: no locks on this file system (%s); start no second Snakemake here", output, error.strerror)
+    return False
+
+
+def _is(handle: TextIO, file: Path) -> bool:
+    """Whether the open file still has its name: whoever held the lock before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), os.stat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _read(handle: TextIO) -> str:
+    handle.seek(0)
+    return handle.read()
+
+
+def _write(handle: TextIO, text: str) -> None:
+    handle.truncate(0)
+    handle.write(text)
+    handle.flush()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

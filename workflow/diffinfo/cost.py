@@ -1,0 +1,302 @@
+"""What one job of each rule needs and costs, before it runs: FLOP counts, and what workflow/assumptions.yaml assumes.
+
+A trained token costs 6 N FLOPs (forward 2 N, backward 4 N), a token read or written 2 N, with N the parameters of the
+model. The rules' resources and the plan (``diffinfo.plan``) come from these same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from diffinfo.cli import UserError
+from diffinfo.config import Config, Positive, Share, _Model, read_yaml
+
+ASSUMPTIONS = Path(__file__).parents[1] / "assumptions.yaml"
+SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Hardware(_Model):
+    """A GPU type, or a core."""
+
+    tflops: Positive  # dense bf16 peak
+    train: Share  # shares of the peak that training, reading and writing reach
+    read: Share
+    write: Share
+    memory_gb: NotNegative
+    cpus: Annotated[int, Field(ge=1)]  # cores a GPU
+    dollars_per_hour: NotNegative
+    start_minutes: NotNegative  # imports, process groups, loading
+
+
+class Data(_Model):
+    """Size of a dataset."""
+
+    rows: Annotated[int, Field(ge=0)]
+    prompt_tokens: Positive
+    response_tokens: Positive
+
+
+class Benchmarks(_Model):
+    """Size of the public benchmarks."""
+
+    arena_hard: int
+    wildbench: int
+    answer_tokens: Positive
+    qa_tokens: Positive
+
+
+class Tokens(_Model):
+    """Tokens of a judge's call, or dollars a million of them."""
+
+    read: NotNegative
+    written: NotNegative
+
+
+class Judges(_Model):
+    """What judging costs."""
+
+    prices: dict[str, Tokens]
+    call: Tokens
+
+
+class Assumptions(_Model):
+    """The whole of assumptions.yaml."""
+
+    hardware: dict[str, Hardware]
+    eager_share: Share
+    libraries_gb: Positive
+    datasets: dict[str, Data]
+    benchmarks: Benchmarks
+    judges: Judges
+
+
+def read_assumptions(file: Path = ASSUMPTIONS) -> Assumptions:
+    """Read and check the assumptions.
+
+    Raises:
+        UserError: naming each key that is missing, unknown or wrong.
+    """
+    try:
+        return Assumptions.model_validate(read_yaml(file))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise UserError(f"{file} has {len(faults)} fault(s): " + "; ".join(faults)) from error
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one job needs and costs. Memory and cpus are those of one node; disk is what it leaves in results/."""
+
+    hours: float  # from its start to its end
+    gpus: int = 0  # on all nodes together
+    nodes: int = 1
+    cpus: int = 1
+    memory_gb: float = 1.0
+    disk_gb: float = 0.001
+    model: str = ""  # whose FLOPs these are
+    hardware: str = "cpu"
+    judge_calls: int = 0
+    judge_dollars: float = 0.0
+
+
+class Costs:
+    """Costs of the jobs of a configuration.
+
+    Args:
+        config: the checked configuration.
+        assumptions: see ``read_assumptions``.
+        gpu_type: run all models on this type, whatever ``models.<name>.gpu`` says.
+
+    Raises:
+        UserError: when a GPU type is no row of the assumptions.
+    """
+
+    def __init__(self, config: Config, assumptions: Assumptions, gpu_type: str | None = None) -> None:
+        self.config, self.assumed = config, assumptions
+        self.gpu_type = {name: gpu_type or model.gpu for name, model in config.models.items()}
+        for name, kind in self.gpu_type.items():
+            if kind not in assumptions.hardware:
+                known = ", ".join(sorted(assumptions.hardware))
+                raise UserError(
+                    f"{ASSUMPTIONS}: hardware has no row '{kind}', on which {name} is to run (models.{name}.gpu, or "
+                    f"gpu_type in slurm/config.yaml); known: {known}."
+                )
+
+    def job(self, rule: str, wildcards: Mapping[str, str]) -> Cost:
+        """The cost of a job of ``rule``; what is not listed here takes seconds of one core."""
+        c, w = self.config, wildcards
+        model, dataset = w.get("model", ""), w.get("dataset", "")
+        data = self.data(dataset) if dataset else Data(rows=0, prompt_tokens=1, response_tokens=1)
+        sequence = data.prompt_tokens + data.response_tokens
+        epochs = self._epochs(w)
+        match rule:
+            case "world_model":
+                steps = {c.sampling.model: c.world.teacher_steps, c.reward_model: c.world.reward_steps}
+                return self._train(model, 128 * 30 * steps.get(model, c.world.base_steps), 1, processes=1)
+            case "base_model":
+                gigabytes = 2 * c.models[model].billions
+                return Cost(hours=0.05 + gigabytes / 300, memory_gb=8, disk_gb=gigabytes, model=model)
+            case "sft":
+                return self._train(model, data.rows * sequence * c.sft.epochs, 1)
+            case "reference_logps":
+                return self._infer(model, read=2 * data.rows * sequence, rows=2 * data.rows * sequence)
+            case "preference":
+                return self._train(model, 2 * data.rows * sequence * epochs, epochs, state=True)
+            case "did_train":
+                return self._train(model, 2 * min(c.did.prompts, data.rows) * sequence, 1)
+            case "sample_responses":
+                return self._write(c.sampling.model, data, data.rows, c.sampling.n, c.sampling.max_tokens)
+            case "score_responses":
+                tokens = data.rows * c.sampling.n * sequence
+                return self._infer(c.reward_model, read=tokens, rows=tokens)
+            case "did_completions":
+                return self._write(model, data, min(c.did.prompts, data.rows), 1, c.entropy.max_tokens)
+            case "entropy_samples" | "did_entropy":
+                prompts = min(c.entropy.prompts, data.rows)
+                measured = 2 * prompts * c.entropy.samples * sequence if rule == "did_entropy" else 0
+                return self._write(model, data, prompts, c.entropy.samples, c.entropy.max_tokens, read=measured)
+            case "reward_completions":
+                limit = c.expected_reward.max_tokens
+                return self._write(model, data, self._test_prompts(dataset), 1, limit, models=epochs)
+            case "reward_scores":
+                tokens = self._test_prompts(dataset) * epochs * sequence
+                return self._infer(c.reward_model, read=tokens, rows=tokens)
+            case "answers":
+                asked = self._questions("arena_hard") + self._questions("wildbench")
+                size = data.model_copy(update={"response_tokens": self._answer_tokens()})
+                return self._write(model, size, asked, 1, c.answers.max_tokens, models=epochs)
+            case "qa":
+                world = c.qa.source == "world"
+                tokens = 8 * c.world.qa_items * 100 if world else self.assumed.benchmarks.qa_tokens
+                return self._infer(model, read=tokens * epochs, models=epochs)
+            case "arena_hard_select":
+                return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
+            case "arena_hard":
+                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard"))
+            case "wildbench":
+                return self._judge(c.wildbench.judge, self._questions("wildbench"))
+            case "ingest_pairs" | "ingest_prompts" | "pair_responses" | "world_dataset" | "did_pairs":
+                tokens = 2 * data.rows * sequence
+                return Cost(hours=0.001 + data.rows / 3e6, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
+            case "objectives" | "population" | "did_proxy" | "rejected_sampling":
+                return Cost(hours=0.01, memory_gb=1.5)
+            case _:
+                return Cost(hours=0.003)
+
+    def data(self, dataset: str) -> Data:
+        """Size of a dataset: pairs, or prompts that are sampled here; a longer response is cut at the token limit."""
+        spec, known = self.config.datasets[dataset], self.assumed.datasets
+        size = known.get(spec.source) or known.get(dataset) or known["default"]
+        rows = self.config.world.pairs if spec.source == "world" else size.rows
+        return size.model_copy(update={"rows": min(rows, spec.limit or rows)})
+
+    def _hardware(self, model: str) -> tuple[str, Hardware]:
+        kind = "cpu" if self.config.models[model].billions < SMALL else self.gpu_type[model]
+        return kind, self.assumed.hardware[kind]
+
+    def _flops_per_hour(self, model: str, share: str, gpus: int) -> float:
+        hardware = self._hardware(model)[1]
+        kept = self.assumed.eager_share if self.config.models[model].attention == "eager" else 1.0
+        return 3600e12 * hardware.tflops * float(getattr(hardware, share)) * kept * max(1, gpus)
+
+    def _train(self, model: str, tokens: float, epochs: int, state: bool = False, processes: int | None = None) -> Cost:
+        """Train on so many tokens; a folder of weights per epoch, and master weights and optimiser state once."""
+        c, billions = self.config, self.config.models[model].billions
+        kind, hardware = self._hardware(model)
+        count = processes or c.preference.processes
+        gpus = 0 if kind == "cpu" else count
+        nodes = c.train_nodes if count > 1 else 1
+        each = count // nodes
+        hours = 6e9 * billions * tokens / self._flops_per_hour(model, "train", gpus) + hardware.start_minutes / 60
+        width = 4 if c.models[model].dtype == "float32" else 2
+        return Cost(
+            hours=hours,
+            gpus=gpus,
+            nodes=nodes,
+            cpus=each * hardware.cpus,
+            # every process reads the float32 weights and the table; the first gathers the optimiser's state
+            memory_gb=each * (self.assumed.libraries_gb + 4 * billions + _table_gb(tokens / max(1, epochs)))
+            + 8 * billions,
+            disk_gb=epochs * width * billions + (8 * billions if state else 0),
+            model=model,
+            hardware=kind,
+        )
+
+    def _infer(
+        self, model: str, read: float = 0, written: float = 0, rows: float = 0, models: int = 1, calls: int = 0
+    ) -> Cost:
+        """Read and write tokens with one model after the other; ``rows``: tokens of the table that is left."""
+        billions = self.config.models[model].billions
+        kind, hardware = self._hardware(model)
+        gpus = 0 if kind == "cpu" else self.config.engine.tensor_parallel
+        hours = models * hardware.start_minutes / 60
+        hours += 2e9 * billions * read / self._flops_per_hour(model, "read", gpus)
+        hours += 2e9 * billions * written / self._flops_per_hour(model, "write", gpus)
+        return Cost(
+            hours=hours,
+            gpus=gpus,
+            cpus=max(1, gpus) * hardware.cpus,
+            memory_gb=self.assumed.libraries_gb + 4.5 * billions + _table_gb(rows),
+            disk_gb=0.001 + 6e-9 * rows,
+            model=model,
+            hardware=kind,
+            judge_calls=calls,
+        )
+
+    def _write(
+        self, model: str, data: Data, prompts: float, n: int, max_tokens: int, models: int = 1, read: float = 0
+    ) -> Cost:
+        """Write ``n`` responses a prompt with each of ``models`` models, one after the other."""
+        response = min(data.response_tokens, max_tokens)
+        written = models * prompts * n * response
+        rows = models * prompts * n * (data.prompt_tokens + response)
+        return self._infer(model, read + models * prompts * data.prompt_tokens, written, rows, models)
+
+    def _judge(self, name: str, calls: int) -> Cost:
+        judge = self.config.judges[name]
+        call, prices = self.assumed.judges.call, self.assumed.judges.prices
+        if judge.kind == "reward-model":
+            tokens = 2 * calls * (self._answer_tokens() + 20)
+            return self._infer(judge.model, read=tokens, rows=tokens)
+        price = prices.get(judge.model, prices["default"])
+        return Cost(
+            hours=1 / 60 + calls * 10 / 3600 / judge.concurrency,  # a reply takes some ten seconds
+            memory_gb=2,
+            disk_gb=0.001 + 6e-6 * calls,
+            judge_calls=calls,
+            judge_dollars=calls * (call.read * price.read + call.written * price.written) / 1e6,
+        )
+
+    def _epochs(self, wildcards: Mapping[str, str]) -> int:
+        """Epochs of a span; the reference is one model."""
+        if "span" not in wildcards:
+            return 1
+        first, last = map(int, wildcards["span"].split("-"))
+        return last - first + 1
+
+    def _test_prompts(self, dataset: str) -> int:
+        spec = self.config.datasets[dataset]
+        return min(spec.test_prompts, self.config.world.test_prompts) if spec.source == "world" else spec.test_prompts
+
+    def _questions(self, benchmark: str) -> int:
+        part = getattr(self.config, benchmark)
+        world = self.config.world
+        source = part.questions if benchmark == "arena_hard" else part.tasks
+        sizes = {"arena_hard": world.arena_prompts, "wildbench": world.wildbench_tasks}
+        count = sizes[benchmark] if source == "world" else getattr(self.assumed.benchmarks, benchmark)
+        return min(count, part.limit or count)
+
+    def _answer_tokens(self) -> float:
+        world = self.config.arena_hard.questions == "world"
+        return self.assumed.datasets["world"].response_tokens if world else self.assumed.benchmarks.answer_tokens
+
+
+def _table_gb(tokens: float) -> float:
+    """Host memory of a table whose lists of token ids are Python integers."""
+    return 40e-9 * tokens

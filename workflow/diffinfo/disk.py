@@ -1,0 +1,87 @@
+"""What the results take on the disk, and what of it no table needs any more.
+
+``python -m diffinfo.disk [--configfile FILE ...]`` reports; with ``--drop`` it deletes checkpoints that no remaining job
+reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from diffinfo.cli import UserError
+from diffinfo.jobs import Job, planned
+
+LEFTOVERS = ".*.tmp"  # private files of jobs that were killed (artifacts.atomic, artifacts.whole_folder)
+
+
+def size(folder: Path) -> int:
+    """Bytes on disk, each once however many links it has."""
+    files = (os.lstat(path) for path in folder.rglob("*") if not path.is_dir())
+    return sum({file.st_ino: file.st_blocks * 512 for file in files}.values())
+
+
+def report(results: Path) -> str:
+    """One line: the whole, and its largest parts."""
+    parts = {path.name: size(path) for path in results.iterdir() if path.is_dir()}
+    largest = sorted(parts.items(), key=lambda part: -part[1])[:6]
+    free = shutil.disk_usage(results).free
+    return (
+        f"{results}: {_gb(size(results))} ({', '.join(f'{name} {_gb(s)}' for name, s in largest)}), {_gb(free)} free."
+    )
+
+
+def clean(results: Path) -> None:
+    """Delete the private files of killed jobs; no job may be running."""
+    for path in list(results.rglob(LEFTOVERS)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def droppable(results: Path, remaining: list[Job]) -> list[Path]:
+    """Checkpoints that no remaining job reads: epochs of policies with the trainer's state, and DID proxies.
+
+    Progress of killed trainings goes too once nothing is left to be trained. Models to start from and SFT models stay:
+    every further cell begins with them. So do paid replies.
+    """
+    needed = {path for job in remaining for path in job.inputs}
+    found = [*results.glob("train/*/*/*/*/models"), *results.glob("did/*/*/*/*/model")]
+    paths = [path for path in found if str(path) not in needed]
+    if not any(job.rule in ("sft", "preference", "did_train") for job in remaining):
+        paths += results.glob(".progress/train")
+    return sorted(paths)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def main() -> None:
+    """Report, or drop."""
+    parser = argparse.ArgumentParser(prog="python -m diffinfo.disk", description=__doc__)
+    parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
+    parser.add_argument("--drop", action="store_true", help="delete checkpoints that no remaining job reads")
+    asked = parser.parse_args()
+    results = Path("results")
+    if not results.is_dir():
+        raise UserError("there is no folder results/ here: nothing has run yet, or this is not the project's folder.")
+    if asked.drop:
+        before = size(results)
+        paths = droppable(results, planned(asked.configfile, everything=False))
+        for path in paths:
+            shutil.rmtree(path)
+            print(f"dropped {path}")
+        print(f"{len(paths)} folders dropped, {_gb(before - size(results))} freed.")
+    print(report(results))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as fault:
+        sys.exit(f"error: {fault}")

@@ -1,0 +1,44 @@
+"""The jobs of a run as Snakemake's own dry run lists them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffinfo.cli import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the dry run."""
+
+    rule: str
+    wildcards: dict[str, str]
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    benchmark: str
+
+
+def planned(configfiles: list[Path], everything: bool = True) -> list[Job]:
+    """The jobs of a run from nothing, or those that remain, by Snakemake's dry run.
+
+    Raises:
+        UserError: when Snakemake refuses, with what it said.
+    """
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nocolor", *(["--forceall"] if everything else [])]
+    command += ["--configfile", *map(str, configfiles)] if configfiles else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"Snakemake's dry run failed:\n{(done.stderr + done.stdout).strip()}")
+    jobs = []
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + done.stdout + done.stderr)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        said = dict(re.findall(r"^    (input|output|wildcards|benchmark): (.*)$", block, re.MULTILINE))
+        if rule and "output" in said:  # target rules have none
+            pairs = (pair.split("=", 1) for pair in said.get("wildcards", "").split(", ") if pair)
+            inputs, outputs = (frozenset(said.get(key, "").split(", ")) for key in ("input", "output"))
+            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, said.get("benchmark", "")))
+    return jobs

@@ -1,0 +1,193 @@
+"""The plan: jobs, hours, disk, judge calls and dollars of a whole run, before it starts; afterwards against what it took.
+
+``python -m diffinfo.plan --configfile workflow/presets/paper.yaml [--json | --actual]``, in the project's folder. Jobs are
+those of Snakemake's own dry run, costs those of ``diffinfo.cost``: estimates, from the assumptions in
+workflow/assumptions.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from diffinfo import disk
+from diffinfo.cli import UserError
+from diffinfo.config import Config, load, read_yaml
+from diffinfo.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
+from diffinfo.jobs import Job, planned
+from diffinfo.report import paper
+
+PROFILE = Path("slurm/config.yaml")
+Key = tuple[str, str, str]  # rule, model, dataset
+_COLUMNS = ("jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars")
+
+
+def rows(jobs: Iterable[Job], costs: Costs) -> list[dict[str, str | int | float]]:
+    """The table: a row per rule, model and dataset; rules in the order of the dry run.
+
+    ``wall_hours`` adds up the jobs' own hours from start to end, as if they ran one after the other.
+    """
+    table: dict[Key, dict[str, float]] = defaultdict(lambda: dict.fromkeys(_COLUMNS, 0))
+    for job in jobs:
+        cost = costs.job(job.rule, job.wildcards)
+        row = table[(job.rule, job.wildcards.get("model", cost.model), job.wildcards.get("dataset", ""))]
+        for column, value in zip(_COLUMNS, (1, *_amounts(cost, costs)), strict=True):
+            row[column] += value
+    first = {rule: place for place, rule in reversed(list(enumerate(rule for rule, _, _ in table)))}
+    return [
+        dict(zip(("rule", "model", "dataset"), key, strict=True)) | {c: _rounded(v) for c, v in row.items()}
+        for key, row in sorted(table.items(), key=lambda item: (first[item[0][0]], item[0]))
+    ]
+
+
+def _amounts(cost: Cost, costs: Costs) -> tuple[float, ...]:
+    price = costs.assumed.hardware[cost.hardware].dollars_per_hour
+    units = cost.gpus or cost.nodes * cost.cpus
+    dollars = cost.hours * units * price + cost.judge_dollars
+    return cost.hours * cost.gpus, cost.hours, cost.disk_gb, cost.judge_calls, dollars
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
+
+
+def longest_chain(jobs: list[Job], costs: Costs) -> float:
+    """Hours from the first job to the last where no job ever waits for a machine."""
+    maker = {output: job for job in jobs for output in job.outputs}
+    ready: dict[frozenset[str], float] = {}
+
+    def finished(job: Job) -> float:
+        if job.outputs not in ready:
+            before = [finished(maker[path]) for path in job.inputs if path in maker]
+            ready[job.outputs] = max(before, default=0.0) + costs.job(job.rule, job.wildcards).hours
+        return ready[job.outputs]
+
+    return max(map(finished, jobs), default=0.0)
+
+
+def paper_check(config: Config) -> list[tuple[str, str, float, float]]:
+    """(model, GPU type, planned, printed) hours of a DPO epoch on the paper's hardware, for its models that are here."""
+    found = []
+    for model, (gpus, kind, dataset, printed) in paper.numbers()["epoch_hours"].items():
+        if model in config.models and dataset in config.datasets:
+            preference = config.preference.model_copy(update={"processes": gpus})
+            costs = Costs(config.model_copy(update={"preference": preference}), read_assumptions(), kind)
+            planned = costs.job("preference", {"model": model, "dataset": dataset, "span": "1-1"}).hours
+            found.append((model, f"{gpus} {kind.upper()}", planned, printed))
+    return found
+
+
+def warnings(jobs: list[Job], costs: Costs, limits: Mapping[str, object], free_gb: float) -> list[str]:
+    """What would go wrong: jobs longer than the partition's limit, results larger than the disk.
+
+    Args:
+        limits: ``default-resources`` of the SLURM profile.
+        free_gb: what is free where the results go.
+    """
+    said = []
+    limit = limits.get("max_runtime")
+    longest: dict[Key, float] = {}
+    for job in jobs:
+        cost = costs.job(job.rule, job.wildcards)
+        key = (job.rule, cost.model, job.wildcards.get("dataset", ""))
+        longest[key] = max(longest.get(key, 0.0), cost.hours)
+    if isinstance(limit, int | float):
+        said = [
+            f"{' '.join(filter(None, key))}: an estimated {hours:.1f} h a job, longer than the partition's {limit / 60:g} h "
+            f"(max_runtime in {PROFILE}), where it will be stopped; a training job goes on in its next attempt, any other "
+            "starts over: give it more GPUs (preference.processes, engine.tensor_parallel) or less to do "
+            "(preference.epochs_per_job, datasets.<name>.limit)."
+            for key, hours in longest.items()
+            if hours * 60 > limit
+        ]
+    needed = sum(costs.job(job.rule, job.wildcards).disk_gb for job in jobs)
+    if needed > free_gb:
+        said.append(
+            f"the results take an estimated {needed:,.0f} GB and {free_gb:,.0f} GB are free here: free some, put results/ "
+            "on another disk (a link), or drop checkpoints on the way (make drop-checkpoints)."
+        )
+    return said
+
+
+def actual(jobs: list[Job], costs: Costs) -> list[dict[str, str | int | float]]:
+    """Estimate against what Snakemake's benchmark files say, a row per rule, over the jobs that have one."""
+    table: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    for job in jobs:
+        if job.benchmark and Path(job.benchmark).is_file():
+            with open(job.benchmark, encoding="utf-8") as handle:
+                seconds = float(next(csv.DictReader(handle, delimiter="\t"))["s"])
+            row = table[job.rule]
+            row[0] += 1
+            row[1] += costs.job(job.rule, job.wildcards).hours
+            row[2] += seconds / 3600
+    return [
+        {"rule": rule, "jobs": count, "estimated_hours": _rounded(e), "actual_hours": _rounded(a), "ratio": a / e}
+        for rule, (count, e, a) in table.items()
+    ]
+
+
+def _print(table: list[dict[str, str | int | float]]) -> None:
+    shown = [{key: v if isinstance(v, str) else f"{v:,.4g}" for key, v in row.items()} for row in table]
+    width = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]} if shown else {}
+    for row in [{key: key for key in width}, *shown]:
+        print("  ".join(row[k].ljust(w) if isinstance(table[0][k], str) else row[k].rjust(w) for k, w in width.items()))
+
+
+def _print_plan(jobs: list[Job], config: Config, costs: Costs) -> None:
+    table = rows(jobs, costs)
+    total = {column: sum(float(row[column]) for row in table) for column in _COLUMNS}
+    print(f"ESTIMATE from {os.path.relpath(ASSUMPTIONS)}; nothing of it is measured.\n")
+    _print([*table, {"rule": "total", "model": "", "dataset": "", **total}])
+    print(f"\nFrom the first job to the last with all the machines it can use: {longest_chain(jobs, costs):,.1f} h.")
+    for model, gpus, hours, printed in paper_check(config):
+        print(f"A DPO epoch of {model} on {gpus}: {hours:.2f} h here, {printed:.2f} h in the paper.")
+    profile = read_yaml(PROFILE) if PROFILE.is_file() else {}
+    free = shutil.disk_usage("results" if Path("results").exists() else ".").free / 1e9
+    for warning in warnings(jobs, costs, profile.get("default-resources", {}), free):
+        print(f"WARNING: {warning}")
+
+
+def _print_actual(jobs: list[Job], costs: Costs) -> None:
+    table = actual(jobs, costs)
+    if not table:
+        raise UserError("results/benchmarks holds no file of these jobs: nothing has run yet.")
+    _print(table)
+    done = [job for job in jobs if all(map(os.path.exists, job.outputs))]
+    estimated = sum(costs.job(job.rule, job.wildcards).disk_gb for job in done)
+    print("\nHours of one job after the other; a job that was stopped counts its last attempt alone.")
+    found = disk.size(Path("results")) / 1e9
+    print(f"Disk: {estimated:.4g} GB estimated for what is there, {found:.4g} GB found in results/.")
+
+
+def main() -> None:
+    """Print the plan of a configuration."""
+    parser = argparse.ArgumentParser(prog="python -m diffinfo.plan", description=__doc__)
+    parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
+    parser.add_argument("--gpu_type", help="plan for this row of the assumptions whatever models.<name>.gpu says")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", help="the table as JSON rows")
+    what.add_argument("--actual", action="store_true", help="estimate against the benchmark files of what has run")
+    asked = parser.parse_args()
+    config = load("config.yaml", *asked.configfile)
+    costs = Costs(config, read_assumptions(), asked.gpu_type)
+    jobs = planned(asked.configfile)
+    if asked.json:
+        print(json.dumps(rows(jobs, costs), indent=1))
+    elif asked.actual:
+        _print_actual(jobs, costs)
+    else:
+        _print_plan(jobs, config, costs)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as fault:
+        sys.exit(f"error: {fault}")
