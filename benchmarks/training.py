@@ -154,8 +154,8 @@ table = pd.DataFrame([row] * 2, columns=["prompt_ids", "chosen_ids", "rejected_i
 table = table.assign(chosen_logp=-1.0, rejected_logp=-1.0)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
-if {who!r} == "ours":
-    t.Ours(Path({str(folder)!r}), table, "dpo-b0.1", 1, t.Training(micro_batch_tokens=2048)).steps(2)
+if {who!r} in ("dpo-b0.1", "dpo-pg"):
+    t.Ours(Path({str(folder)!r}), table, {who!r}, 1, t.Training(micro_batch_tokens=2048)).steps(2)
 else:
     t.trl_steps(Path({str(folder)!r}), table, 1, 2, Path({str(out)!r}), **{BEST if who == "best" else {}})
 print(peak() - before)
@@ -252,16 +252,16 @@ def report(scratch: Path, options: argparse.Namespace) -> None:
         f"ours: {timed.tokens() / rate:.0f} tokens/s, {gflops:.0f} model GFLOP/s; a matrix product alone: {product:.0f}"
     )
 
-    peaks = {
-        who: [memory(who, wide, out) for _ in range(1 if options.quick else 3)] for who in ("ours", "default", "best")
-    }
-    for who, values in peaks.items():
-        print(f"peak of a step with 128,000 words and 2 x 2,048 tokens: {who}: {median(values):.0f} MiB")
+    tries = range(1 if options.quick else 3)
+    peaks = {who: median([memory(who, wide, out) for _ in tries]) for who in ("dpo-b0.1", "dpo-pg", "default", "best")}
+    weights = (wide / "model.safetensors").stat().st_size / 2**20
+    print(f"peak of a step with 128,000 words and 2 x 2,048 tokens, weights of {weights:.0f} MiB:", end=" ")
+    print(", ".join(f"{'TRL ' * (who in ('default', 'best'))}{who} {peak:.0f} MiB" for who, peak in peaks.items()))
     ours.steps(1)
     print(json.dumps({
         "throughput_vs_trl_default": round(ratio("TRL default", "ours"), 3),
         "throughput_vs_trl_best": round(ratio(best, "ours"), 3),
-        "memory_vs_trl": round(median(peaks["ours"]) / median(peaks["default"]), 3),
+        "memory_vs_trl": round(peaks["dpo-b0.1"] / peaks["default"], 3),
         "dpo_pg_vs_dpo": round(ratio("ours, DPO-PG", "ours"), 3),
         "padding_share": max(row["padding_share"] for row in ours.speed.rows),
         "loss_max_abs_diff": difference,
