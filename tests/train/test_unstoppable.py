@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-import traceback
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,79 +13,66 @@ import torch
 from diffinfo.train import checkpoint
 
 
-def forked(run) -> int:
-    """Process number of a child that runs ``run``; a fork has torch loaded already."""
-    child = os.fork()
-    if child == 0:
-        try:
-            run()
-            os._exit(0)
-        except SystemExit as stop:
-            os._exit(stop.code)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    return child
-
-
-def ended(child: int) -> int:
-    """Exit code of a child, negative for a signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def ended(child) -> int:
+    """Exit code of a process, negative for a signal."""
+    child.join(120)
+    assert child.exitcode is not None, "the job hangs"
+    return child.exitcode
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo-b0.1", "dpo-pg"])
 def test_ten_random_kills_change_no_byte(job, method):
     calm = job("calm", method, epochs=4)
-    start = time.monotonic()
-    assert ended(forked(calm.here)) == 0
-    whole = time.monotonic() - start
+    calm.here()
     wild = job("wild", method, epochs=4, save_minutes=1e-9)  # a state at every step
+    started = time.monotonic()
+    assert ended(wild.start()) == 0
+    whole = time.monotonic() - started
     rng = random.Random(method)
     kills = 0
     while kills < 10:
-        child = forked(wild.here)
-        time.sleep(rng.uniform(0, 0.6 * whole))
-        if os.waitpid(child, os.WNOHANG)[0]:
+        child = wild.start()
+        child.join(rng.uniform(0, 0.9 * whole))
+        if child.exitcode is not None:
             assert wild.bytes() == calm.bytes()  # it went through: start anew
             continue
-        os.kill(child, signal.SIGKILL)
+        child.kill()
         kills += ended(child) == -signal.SIGKILL
         assert len(wild.states()) <= checkpoint.KEPT + 1  # one more while the oldest is being removed
-    assert ended(forked(wild.here)) == 0
+    assert ended(wild.start()) == 0
     assert wild.bytes() == calm.bytes()
     assert not list((wild.folder / "progress").iterdir())
 
 
-@pytest.mark.parametrize("write", range(1, 5))
-def test_a_kill_between_the_files_of_a_state_changes_no_byte(job, write):
+def test_a_kill_between_the_files_of_a_state_changes_no_byte(job):
     calm, wild = job("calm", "dpo-b0.1"), job("wild", "dpo-b0.1", save_minutes=1e-9)
     calm.here()
-    real_save, real_rename, count = checkpoint.save_file, os.rename, iter(range(1, 100))
 
-    def save(*arguments):
-        real_save(*arguments)
-        if next(count) == write:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def half() -> list[Path]:
+        """States that have a file, and not all."""
+        parts = (wild.folder / "progress").glob("*/.step-*.tmp/rank-0.safetensors")
+        return [part for part in parts if not (part.parent / "state.json").exists()]
 
-    def doomed():
-        checkpoint.save_file = save
-        wild.here()
-
-    assert ended(forked(doomed)) == -signal.SIGKILL
-    assert len(wild.states()) == min(write - 1, checkpoint.KEPT)
+    caught = 0
+    while caught < 3:
+        child = wild.start()
+        while child.exitcode is None and not half():
+            time.sleep(0.0005)
+        child.kill()
+        ended(child)
+        caught += bool(half())
     wild.here()
     assert wild.bytes() == calm.bytes()
-    assert os.rename is real_rename
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_job_that_is_told_to_stop_saves_and_goes_on_later(job, number):
     calm, told = job("calm", "dpo-pg", epochs=6), job("told", "dpo-pg", epochs=6)
     calm.here()
-    child = forked(told.here)
+    child = told.start()
     while not told.states():  # the first epoch's end
         time.sleep(0.01)
-    os.kill(child, number)
+    os.kill(child.pid, number)
     assert ended(child) == 128 + number
     last = int(told.states()[-1].name.removeprefix("step-"))
     assert 3 <= last < 18
@@ -97,10 +84,10 @@ def test_a_job_that_is_told_to_stop_saves_and_goes_on_later(job, number):
 def test_a_damaged_state_falls_back_to_the_one_before(job, damage, caplog):
     calm, hurt = job("calm", "dpo-b0.1", epochs=3), job("hurt", "dpo-b0.1", epochs=3)
     calm.here()
-    child = forked(hurt.here)
+    child = hurt.start()
     while len(hurt.states()) < 2:
         time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
+    child.kill()
     ended(child)
     before, last = hurt.states()[-2:]
     file = last / "rank-0.safetensors"
@@ -126,10 +113,10 @@ def test_a_damaged_state_falls_back_to_the_one_before(job, damage, caplog):
 def test_a_run_whose_states_are_all_damaged_starts_anew(job):
     calm, hurt = job("calm", "dpo-b0.1"), job("hurt", "dpo-b0.1", save_minutes=1e-9)
     calm.here()
-    child = forked(hurt.here)
+    child = hurt.start()
     while not hurt.states():
         time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
+    child.kill()
     ended(child)
     for state in hurt.states():
         (state / "rank-0.safetensors").write_bytes(b"nothing")
