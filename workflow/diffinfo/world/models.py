@@ -40,7 +40,7 @@ SHARPNESS = (
     3.0  # rewards are log-odds of a preference, as a Bradley-Terry model's are: a unit of the language's is decisive
 )
 # Small initial weights keep such small models from ever attending to the topic of a prompt.
-_SHAPE: dict[str, Any] = {"initializer_range": 0.05, "max_position_embeddings": 8192, "tie_word_embeddings": False}
+_SHAPE: dict[str, Any] = {"initializer_range": 0.05, "max_position_embeddings": 8192}
 
 
 def configuration(style: str, tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> Any:
@@ -48,6 +48,7 @@ def configuration(style: str, tokenizer: PreTrainedTokenizerFast, hidden: int, l
     common = {
         **_SHAPE,
         "vocab_size": len(tokenizer),
+        "tie_word_embeddings": style == "gemma2",  # as the real ones do; vLLM knows no Gemma-2 with a head of its own
         "hidden_size": hidden,
         "intermediate_size": 11 * hidden // 4,
         "num_hidden_layers": layers,
