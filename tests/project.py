@@ -1,5 +1,6 @@
 """A private copy of the project in which Snakemake runs."""
 
+import copy
 import os
 import re
 import shutil
@@ -17,21 +18,21 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         # The tools of this Python come first.
         self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         for name in ("Snakefile", "config.yaml", "workflow", "envs", "slurm", "profiles"):
             source = ROOT / name
             if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copyfile(source, folder / name)
 
     def copy(self, folder: Path) -> "Project":
         """The same with its results and with what Snakemake knows of them."""
         shutil.copytree(self.folder, folder)
-        twin = Project(folder)
-        twin.environment = self.environment
+        twin = copy.copy(self)
+        twin.folder = folder
         return twin
 
     def start(self, *arguments: str, changes: dict | None = None, log: str = "snakemake.log") -> subprocess.Popen:
@@ -48,7 +49,7 @@ class Project:
 
     def snakemake(self, *arguments: str, changes: dict | None = None, check: bool = True) -> str:
         """Run Snakemake with ``changes`` merged over config.yaml; returns what it printed."""
-        status = self.start(*arguments, changes=changes).wait()
+        status = self.start(*arguments, changes=changes).wait(timeout=900)
         output = (self.folder / "snakemake.log").read_text()
         assert not check or status == 0, output[-4000:]
         return output

@@ -58,8 +58,8 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=16000 Gres=gpu:h100:2
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=16000 Gres=gpu:h100:2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=32 RealMemory=16000 Gres=gpu:h100:2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=32 RealMemory=16000 Gres=gpu:h100:2
 PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime={minutes}
 PartitionName=gpu Nodes=n1,n2 MaxTime={minutes}
 """

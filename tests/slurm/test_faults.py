@@ -5,6 +5,7 @@ What happens to one job alone happens side by side, in a project each; what happ
 
 import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -39,10 +40,9 @@ def out_of_memory(it: Training) -> None:
     assumed.write_text(text.replace("libraries_gb: 1.5", "libraries_gb: 0.5"))
     run = it.start()
     assert run.wait() == 0
-    said = it.said()
-    assert "SLURM status is: 'OUT_OF_MEMORY'" in said
-    asked = [int(line.split("mem_mb=")[1].split(",")[0]) for line in said.splitlines() if " mem_mb=" in line]
-    assert asked[-1] > asked[0]
+    assert "Exceeded job memory limit" in it.jobs_said()
+    asked = [int(line.split("mem_mb=")[1].split(",")[0]) for line in it.said().splitlines() if " mem_mb=" in line]
+    assert asked[0] < asked[1]
     it.check(kept=False)
 
 
@@ -67,14 +67,21 @@ def snakemake_is_asked_to_end(it: Training) -> None:
 def snakemake_is_killed(it: Training) -> None:
     run = it.start()
     it.wait_for_progress()
+    job = it.processes()
+    for process in job:
+        process.suspend()
     end(run)
-    number = it.number()
-    refused = it.start(log="refused.log")
-    assert refused.wait() != 0
+    assert it.start(log="refused.log").wait() != 0
     assert "--unlock" in it.said("refused.log")
-    said = it.finish()
-    assert f"1 job(s) of a killed run are still at work here: {number} (rule_preference_" in said
-    assert "Took over 1 job(s) that a killed run had finished" in said
+    it.unlock()
+    number = it.number()
+    run = it.start()
+    found = f"1 job(s) of a killed run are still at work here: {number} (rule_preference_"
+    wait_until(lambda: found in it.said(), "the next Snakemake waits for the job")
+    for process in job:
+        process.resume()
+    assert run.wait() == 0
+    assert "Took over 1 job(s) that a killed run had finished" in it.said()
     it.check()
     assert "Nothing to be done" in it.finish()
 
@@ -83,6 +90,7 @@ def snakemake_is_killed_before_its_job_begins(it: Training) -> None:
     run = it.start("--set-resources", "preference:slurm_extra='--begin=now+1hour'")
     wait_until(lambda: it.queue("PENDING"), "the job is queued")
     end(run)
+    it.unlock()
     (number,) = it.queue("PENDING")
     assert f"Cancelled 1 job(s) of a killed run that had not begun: {number} (rule_preference_" in it.finish()
     it.check(kept=False)
@@ -122,10 +130,15 @@ def clocks_differ(it: Training) -> None:
 
 def files_are_seen_late(it: Training) -> None:
     """What a job has written is seen elsewhere six seconds after it ended."""
-    it.after_each_task(
-        f"mv {it.folder.parent} hidden && setsid sh -c 'sleep 6; mv hidden {it.folder.parent}' &> late &"
-    )
-    assert "Waiting at most 30 seconds for missing files" in it.finish()
+    hidden = it.project.folder / "hidden"
+    it.after_each_task(f"[ -e once ] || {{ touch once; mv {it.folder} {hidden}; }}")
+    run = it.start()
+    wait_until(hidden.exists, "the job has ended", 120)
+    time.sleep(6)
+    hidden.rename(it.folder)
+    assert run.wait() == 0
+    assert "Waiting at most 30 seconds for missing files" in it.said() + it.jobs_said()
+    assert "Trying to restart" not in it.said()
     it.check(kept=False)
 
 

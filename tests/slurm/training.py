@@ -20,7 +20,7 @@ NANO = {
         "pairs": 400, "test_prompts": 10,
     },
     "epochs": 6,
-    "sft": {"batch_size": 8},
+    "sft": {"batch_size": 64},
     "preference": {"epochs_per_job": 6, "batch_size": 8},
     "entropy": {"prompts": 8, "max_tokens": 8},
 }  # fmt: skip
@@ -49,10 +49,16 @@ class Training:
         """What Snakemake printed."""
         return (self.project.folder / log).read_text()
 
+    def jobs_said(self) -> str:
+        """What SLURM kept of its jobs."""
+        return "".join(log.read_text() for log in self.project.folder.glob("results/logs/slurm/**/*.log"))
+
+    def unlock(self) -> None:
+        """What Snakemake asks for after it was killed."""
+        assert self.project.start("--unlock", changes=NANO, log="unlock.log").wait() == 0, self.said("unlock.log")
+
     def finish(self) -> str:
-        """Run the same command to its end, unlocked as Snakemake asks for; returns what it printed."""
-        unlock = self.project.start("--unlock", changes=NANO, log="unlock.log")
-        assert unlock.wait() == 0, self.said("unlock.log")
+        """Run the same command to its end; returns what it printed."""
         status = self.start().wait()
         assert status == 0, self.said()[-4000:]
         return self.said()
