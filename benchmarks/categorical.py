@@ -75,26 +75,27 @@ def compare(steps: int = 200, loop_steps: int = 20, seed: int = 42) -> None:
     _, batched = timed(train(world, batches(world, [seed], recipe, steps), GRID, recipe))
 
     counts = list(batches(world, [seed], recipe, loop_steps))
-    together, _ = timed(train(world, iter(counts), GRID, recipe))
     pairs = unpacked(counts, recipe)
     one_run(*runs[0], world.reference[0], pairs[0], recipe)
-    start = time.process_time()
-    alone = torch.stack(
-        [torch.stack([one_run(*one, world.reference[t], pairs[t], recipe) for one in runs]) for t in range(len(taus))]
-    )
-    loop = time.process_time() - start
-    gap = (together - alone).abs().amax(-1)
-    steep = torch.tensor([name == "cal-dpo" and setting["beta"] < 0.01 for name, setting in runs])
-    far = js(together.log_softmax(-1), alone.log_softmax(-1)).max()
+    each: dict[torch.dtype, tuple[Tensor, Tensor, float]] = {}
+    for precise in (torch.float32, torch.float64):
+        start_at = policies([seed], taus, recipe.classes, precise)
+        together, _ = timed(train(start_at, iter([step.to(precise) for step in counts]), GRID, recipe))
+        start = time.process_time()
+        alone = torch.stack([torch.stack([one_run(*one, reference, each_step, recipe) for one in runs])
+                             for reference, each_step in zip(start_at.reference, pairs, strict=True)])  # fmt: skip
+        each[precise] = together, alone, time.process_time() - start
+    loop = each[torch.float32][2]
     each_loop, each_batched = 1e3 * loop / loop_steps, 1e3 * batched / steps
     print(f"configurations: {len(runs)} x {len(taus)} taus, K = {recipe.classes}, batch {recipe.batch}")
     print(f"loop:    {each_loop:8.2f} ms of CPU per step of all configurations")
     print(f"batched: {each_batched:8.2f} ms, sampling included ({each_loop / each_batched:.0f} times as fast)")
-    print(
-        f"after {loop_steps} steps: largest |theta difference| {gap[:, ~steep].max():.1e}, but {gap[:, steep].max():.1e}"
-    )
-    print("under Cal-DPO at beta < 0.01, whose gradients are small differences of large terms in float32;")
-    print(f"largest JS between the policies of both programs {far:.1e} nats")
+    steep = torch.tensor([name == "cal-dpo" and setting["beta"] < 0.01 for name, setting in runs])
+    for precise, (together, alone, _) in each.items():
+        gap = (together - alone).abs().amax(-1)
+        far = js(together.double().log_softmax(-1), alone.double().log_softmax(-1)).max()
+        print(f"{precise} after {loop_steps} steps: largest |theta difference| {gap[:, ~steep].max():.1e},")
+        print(f"    Cal-DPO at beta < 0.01 {gap[:, steep].max():.1e}; largest JS of both policies {far:.1e} nats")
 
 
 if __name__ == "__main__":

@@ -137,6 +137,10 @@ BAD = {
     ),
     "idle-gpus": ("engine.tensor_parallel", 4,
                   "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"),
+    "half-masters-of-whole-models": (
+        "training.master_weights", "bfloat16",
+        "training.master_weights: bfloat16 has no meaning for micro-mistral, whose dtype is float32; set float32",
+    ),
     "prompt-too-long": ("preference.max_prompt_tokens", 10**6,
                         "preference.max_prompt_tokens: must be smaller than preference.max_tokens"),
 }  # fmt: skip

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,29 @@ X = (-4.0, -9.0, -5.0, -8.0, 3, 5)
 )
 def test_formula(method, expected):
     assert loss(Method.parse(method), SETTINGS, pair(*X)).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.1, 2.0])
+def test_orpo_and_simpo_agree_with_trl(beta):
+    """TRL's own loss methods on the same numbers; its ORPO counts log pi(y_w) as a token mean, so that term is ours."""
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
+
+    values = ([-4.0, -30.0], [-9.0, -12.0], [-5.0, -5.0], [-8.0, -8.0], [3, 9], [5, 4])
+    x = PairLogps(*map(torch.tensor, values))
+    mean_w, mean_l = x.w / x.tokens_w, x.l / x.tokens_l
+    trainer = SimpleNamespace(
+        beta=beta,
+        alpha=0.0,
+        loss_type="simpo",
+        simpo_gamma=1.0,
+        label_smoothing=0.0,
+        accelerator=SimpleNamespace(device="cpu"),
+    )
+    ratio = ORPOTrainer.odds_ratio_loss(trainer, mean_w, mean_l)[0]
+    assert torch.allclose(loss(Method.parse(f"orpo-b{beta:g}"), SETTINGS, x), -x.w - ratio, atol=1e-6)
+    theirs = CPOTrainer.cpo_loss(trainer, mean_w, mean_l)[0]
+    assert torch.allclose(loss(Method.parse(f"simpo-b{beta:g}"), SETTINGS, x), theirs, atol=1e-6)
 
 
 def test_dpop_penalises_a_fall_below_the_reference_inside_sigma():

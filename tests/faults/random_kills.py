@@ -78,7 +78,8 @@ def trial(folder: Path, arguments: list[str], changes: dict | None, kills: int, 
     """A calm run and a stormy one; returns the files that differ, and what was hit."""
     calm, stormy = (Project(folder / name) for name in ("calm", "stormy"))
     before = time.monotonic()
-    calm.snakemake(*arguments, changes=changes)
+    if calm.start(*arguments, changes=changes).wait():
+        raise SystemExit((calm.folder / "snakemake.log").read_text()[-4000:])
     seconds = time.monotonic() - before
     print(f"calm run: {seconds:.0f} s", flush=True)
     before = time.monotonic()

@@ -6,11 +6,11 @@ from diffinfo import artifacts
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError
 from diffinfo.config import Engine
+from diffinfo.models import load_model
 from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
-from diffinfo.train.checkpoint import load_model
-from diffinfo.train.logprobs import completion_logps
+from diffinfo.train.loop import load_scorer
 
 QUESTIONS = [
     "add 1 and 2",
@@ -45,11 +45,11 @@ def test_greedy_equals_stock_generate(setting):
 def test_logp_is_of_the_untruncated_model_at_temperature_one(setting, decoding):
     folder, attention, chat, prompts = setting
     generated = TransformersEngine(attention, "float32", 4096)(folder, prompts, chat.stop_ids, decoding)
-    network = load_model(folder, attention).eval()
+    scorer = load_scorer(folder, attention).eval()
     with torch.no_grad():
         for prompt, samples in zip(prompts, generated, strict=True):
             for sample in samples:
-                direct = completion_logps(network, [prompt + sample.token_ids], [len(prompt)]).item()
+                direct = scorer([prompt + sample.token_ids], [len(prompt)]).item()
                 assert sample.logp == pytest.approx(direct, abs=1e-3)
 
 

@@ -75,6 +75,11 @@ def test_dpo_alone_reaches_the_target_and_logpi_the_did():
     assert start.js_target.nunique() == 1  # all start at pi_ref
 
 
+def test_distances_are_measured_in_float64():
+    start = experiment([42], [0.5], 1, 1, {"logpi": GRID["logpi"]}).query("step == 0")
+    assert start.js_did.item() < 1e-12  # at tau = 0.5 the DID is pi_ref
+
+
 def test_the_table_holds_every_run_at_every_recorded_step(tmp_path):
     main(tmp_path / "objectives.parquet", steps=7, seeds=[1, 2], taus=[0.5, 2.0], record_every=3)
     table = artifacts.read(tmp_path / "objectives.parquet", "objectives")

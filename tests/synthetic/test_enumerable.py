@@ -57,6 +57,16 @@ def test_importance_sampling_is_exact_from_q_itself_and_consistent_from_elsewher
     assert abs(did_proxy.weighted_entropy(ratio[ids], q[ids]).item() - entropy(q).item()) > 0.1  # the wrong proposal
 
 
+def test_the_worth_of_a_sample_is_that_of_its_weights():
+    generator = torch.Generator().manual_seed(0)
+    q, other = torch.randn(2, 50, generator=generator, dtype=torch.float64).log_softmax(-1)
+    assert did_proxy.effective_share(q, q).item() == pytest.approx(1.0)
+    ids = torch.multinomial(other.exp(), 200_000, replacement=True, generator=generator)
+    weights = (q - other)[ids].exp()
+    counted = (weights.sum().square() / weights.square().sum() / len(ids)).item()
+    assert did_proxy.effective_share(q, other).item() == pytest.approx(counted, rel=0.05)
+
+
 def test_beta_accuracy_is_the_share_of_slopes_that_are_not_negative():
     x = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).repeat(4, 1)
     y = torch.stack([x[0], 2 * x[0] + 1, -x[0], torch.tensor([0.0, 1.0, 1.5, 1.2])])
@@ -85,28 +95,31 @@ def test_worst_of_n_is_what_sampling_gives():
 
 def test_did_proxy_table(tmp_path, monkeypatch):
     monkeypatch.setattr(did_proxy, "build", lambda seeds: build(seeds, 4, 16, 40, 20))
-    did_proxy.main(tmp_path / "did_proxy.parquet", seeds=[3], steps=[4, 12])
+    did_proxy.main(tmp_path / "did_proxy.parquet", seeds=[3], steps=[8, 24])
     table = artifacts.read(tmp_path / "did_proxy.parquet", "did_proxy")
     assert set(table.estimator) == {"proxy", "proxy-snis", "policy-is", "token-ratio-is"}
     proxies = table[table.estimator == "proxy"]
-    assert len(proxies) == 2 * 2 * 2 * 2  # policies, decodings, fresh or repeated pairs, marks
-    assert set(proxies.pairs) == {4 * 32, 12 * 32}
+    assert len(proxies) == 2 * 2 * 3  # policies, decodings; fresh pairs at both marks, repeated ones where any repeat
+    assert set(zip(proxies.steps, proxies.pairs, strict=True)) == {(8, 8 * 32), (24, 24 * 32), (24, 16 * 32)}
+    assert not proxies.duplicated("estimate").any()  # nothing counted twice: intervals would be too narrow
     assert proxies.beta_accuracy.between(0, 1).all()
-    assert table[table.estimator == "token-ratio-is"].tied.isna().all()
-    last = table[table.cost > 3000]
+    chain = table[table.estimator == "token-ratio-is"]
+    assert chain.tied.isna().all()
+    assert chain.effective.between(0, 1).all()
+    last = table[table.cost > 6000]
     errors = (last.estimate - last.exact).abs().groupby(last.estimator).mean()
     assert errors["token-ratio-is"] < 0.2 < errors["proxy"]
 
 
 def test_rejected_sampling_table(tmp_path, monkeypatch):
     monkeypatch.setattr(rejected_sampling, "build", lambda seeds, test_prompts: build(seeds, test_prompts, 16, 40, 20))
-    rejected_sampling.main(tmp_path / "rejected_sampling.parquet", seeds=[3], pairs=[64])
+    rejected_sampling.main(tmp_path / "rejected_sampling.parquet", seeds=[3], pairs=[256])
     table = artifacts.read(tmp_path / "rejected_sampling.parquet", "rejected_sampling")
     optimum = table[table.pairs == 0].set_index("rejected").js_target
     assert optimum["ideal (Eq. 1)"] < 1e-12
     assert optimum.drop("ideal (Eq. 1)").min() > 1e-4
     assert "best and worst of 4" not in optimum.index  # certain labels have no optimum
-    assert len(table[table.pairs == 64]) == 5
+    assert len(table[table.pairs == 256]) == 5
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import torch
 
 from diffinfo import artifacts
 from diffinfo.synthetic import claim, margins, theorems
-from diffinfo.synthetic.checks import Check, experiment
-from diffinfo.synthetic.distributions import did, entropy
+from diffinfo.synthetic.checks import Check, experiment, optimal_policy, random_policies
+from diffinfo.synthetic.distributions import did, entropy, fitted, js, kl
 
 STATED = [*theorems.CHECKS, *margins.CHECKS]
 HOLDING = [check for check in STATED if check.broken]
@@ -18,7 +18,7 @@ def measured(check: Check, broken: bool, seed: int = 5) -> float:
 @pytest.mark.parametrize("check", HOLDING, ids=lambda c: f"{c.statement}: {c.quantity}")
 def test_a_theorem_holds_and_its_check_fails_when_the_condition_is_broken(check):
     assert all(measured(check, broken=False, seed=seed) <= check.tolerance for seed in (5, 6, 7))
-    assert measured(check, broken=True) > max(10 * check.tolerance, 1e-3) or measured(check, True) > 1.4
+    assert measured(check, broken=True) > check.tolerance + 1e-3
 
 
 @pytest.mark.parametrize("check", READ_LITERALLY, ids=lambda c: c.statement)
@@ -26,9 +26,28 @@ def test_a_statement_read_literally_has_counter_examples(check):
     assert measured(check, broken=False) > check.tolerance
 
 
-@pytest.mark.parametrize("check", [c for c in claim.CLAIMS if c.broken], ids=lambda c: c.quantity)
-def test_a_claim_fails_for_the_opposite_change(check):
-    assert measured(check, broken=True) > 0.5
+@pytest.mark.parametrize("check", claim.CLAIMS, ids=lambda c: f"{c.statement}: {c.quantity}")
+def test_a_claim_fails_when_its_condition_is_broken(check):
+    assert check.broken
+    assert measured(check, broken=True) > 0.4
+
+
+def test_counter_examples_to_the_claim_keep_its_assumptions_where_their_rows_do_not_say_otherwise():
+    reference = claim.normal_reference(torch.Generator().manual_seed(0))
+    for change in (claim.temper(0.8), claim.boost_modes(2), claim.temper(4.0), claim.mix_uniform(0.9)):
+        assert claim.rare_mass(reference, change(reference)) < 0.03
+        assert kl(reference, change(reference)).mean() < 0.4
+    tail = claim.long_tailed_reference(torch.Generator().manual_seed(0))
+    assert claim.rare_mass(tail, claim.temper(2.0)(tail)) > 0.5
+
+
+def test_the_closed_form_is_dpos_optimum_whatever_the_rejected_distribution():
+    world, beta = random_policies(torch.Generator().manual_seed(1), 20, 6)
+    world = world._replace(rejected=world.rejected.flip(-1))
+    best = optimal_policy(lambda logp: beta * (logp - world.reference), world.pairs(), world.reference)
+    closed = fitted(world.reference, world.rejected, world.reference, beta)
+    assert js(best, closed).max() < 1e-12
+    assert js(best, world.target).min() > 1e-4
 
 
 def test_every_statement_of_the_paper_has_a_row():

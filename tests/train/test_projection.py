@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from diffinfo.chat import Chat
-from diffinfo.train.checkpoint import load_model
-from diffinfo.train.logprobs import completion_logps
+from diffinfo.train.loop import load_scorer
 from diffinfo.train.projection import project
 
 
@@ -34,14 +33,14 @@ def test_vanishing_rejected_gradient_leaves_the_chosen_one():
 
 
 def test_small_steps_raise_chosen_keep_rejected_and_lower_the_dpo_loss(tiny_mistral):
-    model = load_model(tiny_mistral, "sdpa").double()
+    model = load_scorer(tiny_mistral, "sdpa").double()
     chat = Chat(tiny_mistral)
     user = [{"role": "user", "content": "describe the owl please"}]
     prompt, chosen = chat.pair_ids(user, "the owl is old .")
     _, rejected = chat.pair_ids(user, "the owl is a saw .")
 
     def nll(completion):
-        return -completion_logps(model, [prompt + completion], [len(prompt)]).double().sum()
+        return -model([prompt + completion], [len(prompt)]).sum()
 
     gradients = []
     before = {}

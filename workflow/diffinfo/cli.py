@@ -79,8 +79,15 @@ class _Lines:
         self.stream.flush()
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar and an ETA: redrawn on a terminal, a line every 20 s in a log file."""
+def progress(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:
+    """Iterate with a bar and an ETA: redrawn on a terminal, a line every 20 s in a log file.
+
+    Args:
+        items: what is left to do.
+        what: name of the bar.
+        total: how many there are in all.
+        done: how many of them an earlier job did.
+    """
     terminal = sys.stderr.isatty()
     return cast(
         "Iterator[T]",
@@ -88,6 +95,7 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
             items,
             desc=what,
             total=total,
+            initial=done,
             file=sys.stderr if terminal else cast("TextIO", _Lines(sys.stderr)),
             mininterval=0.2 if terminal else 20.0,
             dynamic_ncols=terminal,

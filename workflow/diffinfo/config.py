@@ -140,9 +140,13 @@ class Objectives(_Model):
 
 
 class Training(_Model):
-    """How tokens are batched for training and scoring."""
+    """How models are trained and scored, whatever is learnt."""
 
-    micro_batch_tokens: Count = 16_384
+    micro_batch_tokens: Count = 16_384  # of one forward and backward pass; the effective batch does not depend on it
+    master_weights: Literal["float32", "bfloat16"] = "float32"  # bfloat16 halves memory and swallows small updates
+    activation_checkpointing: Literal["none", "layers"] = "none"  # layers: compute them again in the backward pass
+    compile: Literal["none", "layers"] = "none"  # layers: torch.compile each decoder layer
+    save_minutes: Count = 10  # between two states of a run under results/.progress
 
 
 class Row(_Model):
@@ -239,15 +243,15 @@ class Synthetic(_Model):
     """The laboratory: categorical policies (Figures 1 and 7, J.1), theorems, and enumerable language models."""
 
     steps: Count = 16_000  # batches of 512 pairs; below some 3,000 DPO does not lead yet at tau = 0.25
-    seeds: list[int] = Field(default=[42, 43, 44], min_length=1)
+    seeds: list[int] = Field(default=[42, 43, 44, 45, 46], min_length=1)
     taus: list[Positive] = Field(default=[0.25, 0.5, 2.0, 4.0], min_length=1)
     record_every: Count = 40
     theorem_seed: int = 42
-    world_seeds: list[int] = Field(default=[42, 43, 44], min_length=1)  # one enumerable world each
+    world_seeds: list[int] = Field(default=[42, 43, 44, 45, 46], min_length=1)  # one enumerable world each
     proxy_steps: list[Count] = Field(default=[16, 64, 256], min_length=1)
     proxy_learning_rate: Positive = 1e-3
-    rejected_pairs: list[Count] = Field(default=[800, 3200, 12_800, 25_600], min_length=1)
-    rejected_learning_rate: Positive = 2e-3
+    rejected_pairs: list[Count] = Field(default=[1280, 12_800, 51_200], min_length=1)  # multiples of 128
+    rejected_learning_rate: Positive = 1.5e-3
 
 
 class Config(_Model):

@@ -171,11 +171,19 @@ def _files(config: Config) -> Iterator[str]:
 def _sizes(config: Config) -> Iterator[str]:
     if config.preference.max_prompt_tokens >= config.preference.max_tokens:
         yield "preference.max_prompt_tokens: must be smaller than preference.max_tokens"
+    whole = sorted({row.model for row in config.grid if row.model in config.models} - _halved(config))
+    if config.training.master_weights == "bfloat16" and whole:
+        yield f"training.master_weights: bfloat16 has no meaning for {', '.join(whole)}, whose dtype is float32; set float32"
     if config.preference.processes % config.train_nodes:
         shared = f"preference.processes = {config.preference.processes}"
         yield f"train_nodes: {config.train_nodes} machines cannot share {shared} evenly"
     if config.engine.name == "transformers" and config.engine.tensor_parallel > 1:
         yield "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"
+
+
+def _halved(config: Config) -> set[str]:
+    """Models that compute in bfloat16."""
+    return {name for name, model in config.models.items() if model.dtype == "bfloat16"}
 
 
 def _lines(fault: ErrorDetails) -> list[str]:

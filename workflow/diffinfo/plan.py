@@ -102,8 +102,8 @@ def warnings(jobs: list[Job], costs: Costs, limits: Mapping[str, object], free_g
         said = [
             f"{' '.join(filter(None, key))}: an estimated {hours:.1f} h a job, longer than the partition's {limit / 60:g} h "
             f"(max_runtime in {PROFILE}), where it will be stopped; training, sampling and scoring go on in the next "
-            "attempt, any other job starts over: give it more GPUs (preference.processes, engine.tensor_parallel) or less to do "
-            "(preference.epochs_per_job, datasets.<name>.limit)."
+            "attempt, any other job starts over: give it more GPUs (preference.processes, engine.tensor_parallel) or less "
+            "to do (preference.epochs_per_job, datasets.<name>.limit)."
             for key, hours in longest.items()
             if hours * 60 > limit
         ]

@@ -15,6 +15,17 @@ from diffinfo.cli import progress, run
 from diffinfo.shards import drop, in_shards
 
 
+def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
+    """Indices grouped by similar length so that rows x longest row stays within ``budget`` tokens (one row at least)."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
 def score(
     folder: Path,
     conversations: list[Messages],
@@ -31,8 +42,7 @@ def score(
     from transformers import AutoModelForSequenceClassification
 
     from diffinfo.chat import Chat
-    from diffinfo.train.logprobs import micro_batches
-    from diffinfo.train.loop import use_cpu_well
+    from diffinfo.models import use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"

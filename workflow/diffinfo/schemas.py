@@ -100,6 +100,20 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             tokens=_INT,
         ),
     ),
+    # of the machine, not of the run: kept apart, for train_log's bytes must not depend on the clock
+    "train_speed": (
+        1,
+        _schema(
+            step=_INT,
+            seconds=_REAL,
+            tokens_per_second=_REAL,
+            tflops=_REAL,  # model FLOPs, see diffinfo.train.speed.flops
+            mfu=_maybe(_REAL),  # share of the cards' dense bfloat16 peak; null where that is not known
+            data_wait=_REAL,  # share of the step before its data was there
+            padding_share=_REAL,  # tokens that trained nothing
+            peak_memory_mb=_REAL,  # of rank 0, of its GPU where it has one
+        ),
+    ),
     # measurements ---------------------------------------------------------------------------------------------
     "entropy": (
         1,
@@ -192,7 +206,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "did_proxy": (
-        1,
+        2,
         _schema(
             estimator=_TEXT,
             decode=_TEXT,
@@ -207,6 +221,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             tied=_maybe(_REAL),  # share of training pairs whose two responses are the same
             policy_entropy=_REAL,  # exact H(pi)
             reference_entropy=_REAL,  # exact H(pi_ref)
+            effective=_maybe(_REAL),  # exact: draws from q that one weighted sample is worth
         ),
     ),
     # pairs = 0: the population optimum, as if there were infinitely many

@@ -138,6 +138,7 @@ def scorer_arguments():
 
 
 def training_common(wildcards):
-    """What every training and log-probability job is told about the model at hand."""
+    """What every training job is told about the model at hand."""
     model = spec(wildcards)
-    return f"--training '{part('training')}' --attention {model.attention} --dtype {model.dtype}"
+    settings = CONFIG.training.model_dump_json(exclude={"save_minutes"})
+    return f"--training '{settings}' --attention {model.attention} --dtype {model.dtype}"

@@ -55,6 +55,7 @@ rule did_train:
     output:
         model=directory(f"{DID}/model"),
         log=f"{DID}/train_log.parquet",
+        speed=f"{DID}/train_speed.parquet",
     log:
         "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
     benchmark:
@@ -64,15 +65,17 @@ rule did_train:
     threads: cpus
     resources:
         **RESOURCES,
+        save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
         common=training_common,
         settings=proxy_settings(),
+        watch=f"{WATCH}/did/{{model}}/{{dataset}}/{{method}}",
     shell:
         "{params.launch} diffinfo.train.preference --model {input.model} --reference {input.pairs} --method logpi-b1"
         " --settings {params.settings:q} --objectives '{{}}' {params.common} --first_epoch 1 --last_epoch 1"
-        " --keep_last_only true --progress_dir results/.progress/train"
-        " --models_out {output.model} --log_out {output.log} 2> {log}"
+        f" --keep_last_only true {{params.watch}} {SAVE}"
+        " --models_out {output.model} --log_out {output.log} --speed_out {output.speed} 2> {log}"
 
 
 rule did_entropy:

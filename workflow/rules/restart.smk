@@ -56,7 +56,9 @@ onstart:
     if not os.access("results" if os.path.exists("results") else ".", os.W_OK):
         raise WorkflowError(f"{os.path.abspath('results')} may not be written: make it writable and start again.")
     names = ["_".join(["wildcards", *job.wildcards]) if job.wildcards else "" for job in workflow.dag.jobs]
-    comments = {"_".join(filter(None, ["rule", job.rule.name, name])) for job, name in zip(workflow.dag.jobs, names)}
+    comments = {
+        "_".join(filter(None, ["rule", job.rule.name, name])) for job, name in zip(workflow.dag.jobs, names)
+    }
     if settle(comments, logger.info):  # what is left to do has changed: look again
         workflow.persistence.unlock()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,5 +1,8 @@
 # SFT, reference log-probabilities and preference optimisation.
 # Needs: results/base, results/data. Gives: results/sft, results/reference_logps, results/train.
+# How often states are saved is a resource, for a change of it need not rerun what was trained.
+WATCH = "--progress_dir results/.progress/train --events results/tensorboard"
+SAVE = "--save_minutes {resources.save_minutes}"
 
 
 rule sft:
@@ -10,6 +13,7 @@ rule sft:
     output:
         model=directory("results/sft/{model}/{dataset}/model"),
         log="results/sft/{model}/{dataset}/train_log.parquet",
+        speed="results/sft/{model}/{dataset}/train_speed.parquet",
     log:
         "results/logs/sft/{model}/{dataset}.log",
     benchmark:
@@ -20,15 +24,18 @@ rule sft:
     threads: cpus
     resources:
         **RESOURCES,
+        save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
         settings=part("sft"),
         common=training_common,
         limits=f"--max_tokens {CONFIG.preference.max_tokens} --processes {CONFIG.preference.processes}",
+        watch=f"{WATCH}/sft/{{model}}/{{dataset}}",
     shell:
         "{params.launch} diffinfo.train.sft --model {input.model} --preferences {input.preferences}"
-        " --settings {params.settings:q} {params.common} {params.limits}"
-        " --model_out {output.model} --log_out {output.log} 2> {log}"
+        " --settings {params.settings:q} {params.common} {params.limits} {params.watch}"
+        f" {SAVE}"
+        " --model_out {output.model} --log_out {output.log} --speed_out {output.speed} 2> {log}"
 
 
 rule reference_logps:
@@ -49,15 +56,18 @@ rule reference_logps:
     resources:
         **RESOURCES,
     params:
-        common=training_common,
+        attention=attention,
+        dtype=dtype,
         limits=f"--max_prompt_tokens {CONFIG.preference.max_prompt_tokens} --max_tokens {CONFIG.preference.max_tokens}",
+        budget=CONFIG.training.micro_batch_tokens,
     shell:
-        "python -m diffinfo.train.reference --model {input.model} --preferences {input.preferences} {params.common}"
-        " {params.limits} --out {output} 2> {log}"
+        "python -m diffinfo.train.reference --model {input.model} --preferences {input.preferences}"
+        " --attention {params.attention} --dtype {params.dtype} {params.limits} --budget {params.budget}"
+        " --out {output} 2> {log}"
 
 
 rule preference:
-    """Train one method from pi_ref for the epochs of a span; a killed job goes on from its last whole epoch."""
+    """Train one method from pi_ref for the epochs of a span; a killed job goes on from its last savepoint."""
     input:
         model="results/sft/{model}/{dataset}/model",
         reference="results/reference_logps/{model}/{dataset}.parquet",
@@ -65,6 +75,7 @@ rule preference:
     output:
         models=directory("results/train/{model}/{dataset}/{method}/{span}/models"),
         log="results/train/{model}/{dataset}/{method}/{span}/train_log.parquet",
+        speed="results/train/{model}/{dataset}/{method}/{span}/train_speed.parquet",
     log:
         "results/logs/train/{model}/{dataset}/{method}/{span}.log",
     benchmark:
@@ -75,14 +86,17 @@ rule preference:
     threads: cpus
     resources:
         **RESOURCES,
+        save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
         common=training_common,
         settings=preference_settings(),
         objectives=objective_settings,
         epochs=training_arguments,
+        watch=f"{WATCH}/train/{{model}}/{{dataset}}/{{method}}",
     shell:
         "{params.launch} diffinfo.train.preference --model {input.model} --reference {input.reference}"
         " --method {wildcards.method} --settings {params.settings:q} --objectives {params.objectives:q} {params.common}"
-        " {params.epochs} --progress_dir results/.progress/train"
-        " --models_out {output.models} --log_out {output.log} 2> {log}"
+        " {params.epochs} {params.watch}"
+        f" {SAVE}"
+        " --models_out {output.models} --log_out {output.log} --speed_out {output.speed} 2> {log}"

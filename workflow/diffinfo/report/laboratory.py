@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -26,8 +27,11 @@ RUN = ["objective", "hyperparameters", "tau", "seed"]
 
 
 def best_settings(objectives: pd.DataFrame) -> pd.DataFrame:
-    """Objective, tau and best hyper-parameters: the least mean over seeds of the minimum over training (J.1)."""
-    minima = objectives.groupby(RUN, sort=False).js_target.min()
+    """Objective, tau and best hyper-parameters: the least mean over seeds of the minimum over training (J.1).
+
+    Step 0 does not count: all settings start at pi_ref, and one that only moves away would be chosen by its place.
+    """
+    minima = objectives[objectives.step > 0].groupby(RUN, sort=False).js_target.min()
     scores = minima.groupby(RUN[:3], sort=False).mean().reset_index()
     return scores.loc[scores.groupby(["objective", "tau"]).js_target.idxmin(), RUN[:3]].reset_index(drop=True)
 
@@ -52,10 +56,17 @@ def _compare(axis: Axes, objectives: pd.DataFrame, best: pd.DataFrame, tau: floa
     return pd.concat(drawn)
 
 
-def _settings_note(best: pd.DataFrame, taus: list[float]) -> pd.DataFrame:
-    chosen = best[best.objective.isin(PAPER_ORDER) & best.tau.isin(taus)]
-    order = chosen.objective.map(PAPER_ORDER.index)
-    return chosen.assign(order=order).sort_values(["tau", "order"])
+def _settings(note: Page, drawn: pd.DataFrame) -> None:
+    """Tabulate the chosen hyper-parameters of the curves drawn, with their minima and ends."""
+    ends = drawn[drawn.step > 0].groupby(RUN, sort=False).js_target.agg(["min", "last"]).reset_index()
+    groups = ends.groupby(RUN[:3], sort=False)
+
+    def line(r: Any) -> dict[str, str]:
+        rows = groups.get_group((r.objective, r.hyperparameters, r.tau))
+        named = {"τ": f"{r.tau:g}", "objective": TITLES[r.objective], "best": r.hyperparameters}
+        return named | {"minimum": spread(rows["min"]), "final": spread(rows["last"])}
+
+    note.table(groups.head(1), line)
 
 
 def _write_figure(
@@ -81,22 +92,26 @@ def curves(*, objectives: Path, out: Path) -> None:
     figure, (left, right) = drawing.canvas(2, width=5.0, height=3.8)
     fitted = table[table.objective == "logpi"]
     for tau, colour in zip(taus, TAU_COLOURS, strict=False):
-        _curve(left, fitted[fitted.tau == tau], "js_did", f"τ = {tau:g}", color=colour)
-    _log_axis(left, "r = log π fits the DID", r"$\mathrm{JS}[q_{\pi^*/\pi_\mathrm{ref}}\,\Vert\,\pi]$")
+        label = f"τ = {tau:g}" + (r" ($q = \pi_\mathrm{ref}$)" if tau == 0.5 else "")
+        _curve(left, fitted[fitted.tau == tau], "js_did", label, color=colour)
+    _log_axis(left, "distance from the DID under r = log π", r"$\mathrm{JS}[q_{\pi^*/\pi_\mathrm{ref}}\,\Vert\,\pi]$")
     shown = 4.0 if 4.0 in taus else taus[-1]
-    drawn = pd.concat([fitted, _compare(right, table, best, shown)])
-    left.set_ylim(bottom=1e-6)  # the start at tau = 0.5 is zero but for rounding
+    compared = _compare(right, table, best, shown)
+    left.set_ylim(bottom=EDGE)  # at tau = 0.5 training starts at 0
     for axis in (left, right):
         axis.legend(loc="best", ncols=2)
     figure.supxlabel(sure, fontsize=8, color="#555555")
-    heading = "Figure 1. Preferences encode the DID, and DPO recovers the target"
+    heading = "Figure 1. Distance from the DID under r = log π, and from the target under each objective"
     note = Page(heading)
+    last = fitted[fitted.step == fitted.step.max()].groupby("tau").js_did
     note.say(
-        "Left: JS divergence between the DID and a policy trained with r = log π; the paper sees it converge to 0."
+        "Left: JS divergence between the DID and a policy trained with r = log π; the paper sees it converge to 0.",
+        f"Here it ends at {'; '.join(f'{spread(rows)} nats for τ = {tau:g}' for tau, rows in last)}.",
     )
     note.say("At τ = 0.5 the DID is π_ref itself, where training starts: that curve shows the noise of training alone.")
     note.say(f"Right: JS divergence from the target at τ = {shown:g}; the paper finds DPO (purple) lowest.", sure)
-    note.table(_settings_note(best, [shown]), lambda r: {"objective": TITLES[r.objective], "best": r.hyperparameters})
+    _settings(note, compared)
+    drawn = pd.concat([fitted, compared])
     _write_figure(figure, heading, drawn, "objectives", note, out / "figure1", objectives=objectives)
 
     figure, axes = drawing.canvas(2, math.ceil(len(taus) / 2), width=5.0, height=3.3)
@@ -108,16 +123,13 @@ def curves(*, objectives: Path, out: Path) -> None:
     note = Page(heading)
     note.say("JS divergence between the target and the policy, with the best hyper-parameters of each objective (J.1).")
     note.say("The paper finds DPO lowest at every τ.", sure)
-    note.table(
-        _settings_note(best, taus),
-        lambda r: {"τ": f"{r.tau:g}", "objective": TITLES[r.objective], "best": r.hyperparameters},
-    )
+    _settings(note, drawn)
     _write_figure(figure, heading, drawn, "objectives", note, out / "figure7", objectives=objectives)
 
 
 def training_against_optimum(objectives: pd.DataFrame, population: pd.DataFrame) -> pd.DataFrame:
-    """Per objective, tau and seed with the best hyper-parameters: minimum and final JS of training, optimum's JS."""
-    rows = objectives.merge(best_settings(objectives), on=RUN[:3])
+    """Per run of the whole grid: minimum and final JS of training, and the JS of the optimum of the expected loss."""
+    rows = objectives[objectives.step > 0]
     least = rows.loc[rows.groupby(RUN).js_target.idxmin()].set_index(RUN)
     last = rows.loc[rows.groupby(RUN).step.idxmax()].set_index(RUN)
     found = pd.DataFrame({"js_minimum": least.js_target, "minimum_step": least.step, "js_final": last.js_target})
@@ -127,28 +139,43 @@ def training_against_optimum(objectives: pd.DataFrame, population: pd.DataFrame)
     return both.assign(order=both.objective.map(list(TITLES).index)).sort_values(["tau", "order", "seed"])
 
 
-def _optima(population: pd.DataFrame, objective: str, tau: float) -> str:
-    rows = population[(population.objective == objective) & (population.tau == tau)]
-    means = rows.groupby("hyperparameters").js_target.mean()
-    chosen = means.idxmin()
-    return f"{spread(rows[rows.hyperparameters == chosen].js_target)} ({chosen})"
+def leads_from(objectives: pd.DataFrame, chosen: pd.DataFrame, name: str = "dpo") -> int | None:
+    """First recorded step from which an objective's mean JS over seeds is the lowest to the end; None if it never is."""
+    means = objectives.merge(chosen, on=RUN[:3]).pivot_table(index="step", columns="objective", values="js_target")
+    behind = means[name] > means.drop(columns=name).min(axis=1)
+    if behind.iloc[-1]:
+        return None
+    return int(means.index[0] if not behind.any() else means.index[np.flatnonzero(behind)[-1] + 1])
 
 
-def laboratory_table(both: pd.DataFrame, population: pd.DataFrame, out: Path, figures: Path) -> None:
+def _nearest(runs: pd.DataFrame, column: str) -> str:
+    """The least mean over seeds among all hyper-parameters, with its interval and the hyper-parameters."""
+    chosen = runs.groupby("hyperparameters")[column].mean().idxmin()
+    return f"{spread(runs[runs.hyperparameters == chosen][column])} ({chosen})"
+
+
+def laboratory_table(runs: pd.DataFrame, objectives: pd.DataFrame, out: Path, figures: Path) -> None:
     """The table and figure that separate an objective's bias from the noise of training it."""
+    best = best_settings(objectives)
+    both = runs.merge(best, on=RUN[:3])
     page = Page("The laboratory: how far each objective ends from the target")
     page.say(
-        "JS[π* ‖ π] in nats, means with 95 % intervals over seeds, with the hyper-parameters that reach the lowest",
-        "minimum over training (J.1). The minimum flatters objectives that pass near π* and leave it; the last column",
-        "is the nearest of all the grid's optima of the expected loss: what no amount of training removes.",
+        f"JS[π* ‖ π] in nats, means with 95 % intervals over {objectives.seed.nunique()} seeds,",
+        f"{objectives.step.max():,} steps recorded every {objectives.step[objectives.step > 0].min()}. Hyper-parameters",
+        "are those that reach the lowest minimum over training (J.1). The minimum flatters objectives that pass near π*",
+        "and leave it. An optimum is that of the expected loss over all pairs of classes: what no amount of training",
+        "removes. The last two columns take the best of the whole grid for each.",
     )
-    groups = both.groupby(["tau", "order"], sort=True)
-    for tau, part in both.groupby("tau"):
-        last = part.groupby("objective").js_final.mean()
-        exact = part.groupby("objective").js_target.mean()
+    groups, whole = (table.groupby(["tau", "order"], sort=True) for table in (both, runs))
+    for tau, grid in runs.groupby("tau"):
+        last, exact = (
+            grid.groupby(["objective", "hyperparameters"])[column].mean().idxmin()[0]
+            for column in ("js_final", "js_target")
+        )
+        since = leads_from(objectives, best[best.tau == tau])
         page.say(
-            f"τ = {tau:g}: lowest at the end of training {TITLES[last.idxmin()]},",
-            f"at the optimum {TITLES[exact.idxmin()]}.",
+            f"τ = {tau:g}: lowest of the whole grid at the end of training {TITLES[last]}, at the optimum {TITLES[exact]}.",
+            "DPO is not the lowest at the end." if since is None else f"DPO is the lowest from step {since:,} on.",
         )
 
     def line(r: Any) -> dict[str, str]:
@@ -161,7 +188,8 @@ def laboratory_table(both: pd.DataFrame, population: pd.DataFrame, out: Path, fi
             "at step": f"{rows.minimum_step.mean():.0f}",
             "final": spread(rows.js_final),
             "optimum": spread(rows.js_target),
-            "best optimum of the grid": _optima(population, r.objective, r.tau),
+            "lowest final of the grid": _nearest(whole.get_group((r.tau, r.order)), "js_final"),
+            "nearest optimum of the grid": _nearest(whole.get_group((r.tau, r.order)), "js_target"),
         }
 
     page.table(groups.head(1), line)
@@ -170,25 +198,28 @@ def laboratory_table(both: pd.DataFrame, population: pd.DataFrame, out: Path, fi
     taus = sorted(both.tau.unique())
     figure, axes = drawing.canvas(len(taus), width=3.2, height=3.4)
     marks = {
-        "js_minimum": ("o", "none", 5, "minimum over training"),
-        "js_final": ("s", None, 5, "end of training"),
-        "js_target": ("|", None, 11, "optimum"),
+        "js_minimum": ("o", "none", 0.2, "minimum over training"),
+        "js_final": ("s", None, 0.0, "end of training"),
+        "js_target": ("d", None, -0.2, "optimum"),
     }
     for axis, tau in zip(axes, taus, strict=True):
         for place, name in enumerate(reversed(TITLES)):
             rows = both[(both.tau == tau) & (both.objective == name)]
             colour = drawing.style(f"{name}-b0.2")["color"]
-            for column, (mark, inside, size, label) in marks.items():
+            for column, (mark, inside, lift, _) in marks.items():
                 x = rows[column][rows[column] > EDGE]
-                look = {"color": colour, "markerfacecolor": inside or colour, "markersize": size, "label": label}
-                axis.plot(x, [place] * len(x), mark, **look)
+                look = {"color": colour, "markerfacecolor": inside or colour, "markersize": 4}
+                axis.plot(x, [place + lift] * len(x), mark, **look)
             if (rows.js_target <= EDGE).all():
-                axis.annotate("optimum: 0", (EDGE, place), (2.5 * EDGE, place + 0.28), fontsize=8, color=colour)
-                axis.plot([1.3 * EDGE], [place], "<", color=colour)
+                axis.annotate("optimum: 0", (EDGE, place), (2 * EDGE, place - 0.28), fontsize=8, color=colour)
+                axis.plot([1.3 * EDGE], [place - 0.2], "<", color=colour, markersize=4)
         axis.set(
             title=f"τ = {tau:g}", xscale="log", xlim=(EDGE, 0.7), xlabel=r"$\mathrm{JS}[\pi^*\,\Vert\,\pi]$ [nats]"
         )
         axis.set_yticks(range(len(TITLES)), list(reversed(TITLES.values())))
+    for mark, inside, _, label in marks.values():
+        grey: dict[str, Any] = {"color": "#666666", "markerfacecolor": inside or "#666666", "markersize": 4}
+        axes[0].plot([], [], mark, label=label, **grey)
     drawing.legend(figure, axes, "one mark a seed; the optimum is that of the expected loss, in float64")
     drawing.save(
         figure, "Noise and bias: where training ends and where the objective's optimum lies", figures / "laboratory"
@@ -202,6 +233,13 @@ def theorems_table(theorems: pd.DataFrame, out: Path) -> None:
         "Each row is a quantity that is at most its tolerance where the statement holds, the worst over many random",
         "policies. The last columns break the statement's condition on purpose: the check must fail there. Rows marked",
         "'as printed' or 'read for' take a statement more literally than its proof allows.",
+    )
+    rows, tested = theorems.groupby("statement", sort=False).holds, theorems.broken.notna()
+    caught = (theorems.broken_value > theorems.tolerance)[tested]
+    page.say(
+        f"{theorems.holds.sum()} of {len(theorems)} rows hold; {caught.sum()} of {tested.sum()} checks whose condition can",
+        "be broken fail then. With counter-examples (rows that do not hold, of all rows of the statement):",
+        "; ".join(f"{name} ({(~held).sum()} of {len(held)})" for name, held in rows if not held.all()) + ".",
     )
 
     def line(r: Any) -> dict[str, str]:
@@ -241,11 +279,11 @@ def summary(
         tables: folder for laboratory (with its .parquet), theorems, did_proxy and rejected_sampling, as .md and .html.
         figures: folder for laboratory, did_proxy and rejected_sampling, each as .svg and .png.
     """
-    optima = artifacts.read(population, "population")
-    both = training_against_optimum(artifacts.read(objectives, "objectives"), optima)
+    trained = artifacts.read(objectives, "objectives")
+    runs = training_against_optimum(trained, artifacts.read(population, "population"))
     sources = {"objectives": objectives, "population": population}
-    artifacts.write(tables / "laboratory.parquet", both, "population", inputs=sources)
-    laboratory_table(both, optima, tables / "laboratory", figures)
+    artifacts.write(tables / "laboratory.parquet", runs, "population", inputs=sources)
+    laboratory_table(runs, trained, tables / "laboratory", figures)
     theorems_table(artifacts.read(theorems, "theorems"), tables / "theorems")
     did_proxy_page(artifacts.read(did_proxy, "did_proxy"), tables / "did_proxy", figures / "did_proxy")
     pairs = artifacts.read(rejected_sampling, "rejected_sampling")

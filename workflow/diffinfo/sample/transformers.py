@@ -17,9 +17,8 @@ from transformers import PreTrainedModel, TopPLogitsWarper
 from transformers.cache_utils import DynamicCache
 
 from diffinfo.cli import progress
+from diffinfo.models import load_model, use_cpu_well
 from diffinfo.sample.engine import Decoding, Generated
-from diffinfo.train.checkpoint import load_model
-from diffinfo.train.loop import use_cpu_well
 
 
 class TransformersEngine:

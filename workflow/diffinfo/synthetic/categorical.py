@@ -108,7 +108,7 @@ def train(
     recipe: Recipe,
 ) -> Iterator[Tensor]:
     """Train all configurations from pi_ref; yield theta (G, C, K), the same tensor, at step 0 and after every batch."""
-    hypers = [hyper_tensors(settings) for settings in grid.values()]
+    hypers = [hyper_tensors(settings, world.reference.dtype) for settings in grid.values()]
     theta = world.reference.unsqueeze(1).repeat(1, sum(map(len, grid.values())), 1)
     square = torch.zeros_like(theta)
     yield theta
@@ -132,12 +132,13 @@ def experiment(
     """The rows of objectives.parquet: divergences (nats) of every run at step 0 and every ``record_every`` steps."""
     grid, recipe = grid or GRID, recipe or Recipe()
     world = policies(seeds, taus, recipe.classes)
-    did, target = world.did.unsqueeze(1), world.target.unsqueeze(1)
+    # in float64: float32's rounding is as large as the distances that DPO reaches
+    did, target = (part.double().log_softmax(-1).unsqueeze(1) for part in (world.did, world.target))
     recorded, curves = [], []
     thetas = train(world, batches(world, seeds, recipe, steps), grid, recipe)
     for step, theta in enumerate(progress(thetas, "categorical", total=steps + 1)):
         if step % record_every == 0 or step == steps:
-            logp = theta.log_softmax(-1)
+            logp = theta.double().log_softmax(-1)
             recorded.append(step)
             curves.append(torch.stack([js(target, logp), js(did, logp)], -1))
     runs = [
@@ -146,7 +147,7 @@ def experiment(
         for name, settings in grid.items()
         for setting in settings
     ]
-    values = torch.stack(curves, 2).double().reshape(len(runs) * len(recorded), 2).numpy()  # run-major, then step
+    values = torch.stack(curves, 2).reshape(len(runs) * len(recorded), 2).numpy()  # run-major, then step
     frame = pd.DataFrame(runs, columns=["objective", "hyperparameters", "tau", "seed"])
     frame = frame.loc[frame.index.repeat(len(recorded))].reset_index(drop=True)
     return frame.assign(step=np.tile(recorded, len(runs)), js_target=values[:, 0], js_did=values[:, 1])

@@ -4,7 +4,8 @@ The proxy is a policy trained from pi_ref with r = log pi~ on y_w ~ pi and y_l ~
 Three rivals weigh samples by w = (pi / pi_ref) / proposal and normalise the weights by their sum:
 H(q) = log Z - E_q[log pi / pi_ref], Z = E[w]. Their proposals are the proxy, the policy pi (which the paper tried and
 found too noisy), and a chain whose next token follows the ratio of the two next-token distributions, which needs no
-training: both models' logits are known while sampling.
+training: both models' logits are known while sampling. Its weights spread with the length of responses, and so does
+their loss: ``effective`` says how many draws from q a sample is worth.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ def weighted_entropy(log_ratio: Tensor, log_proposal: Tensor) -> Tensor:
     log_weights = log_ratio - log_proposal
     log_z = log_weights.logsumexp(-1) - torch.tensor(float(log_weights.shape[-1])).log()
     return log_z - (log_weights.softmax(-1) * log_ratio).sum(-1)
+
+
+def effective_share(q: Tensor, proposal: Tensor) -> Tensor:
+    """Draws from q that one weighted sample is worth: 1 / E_q[q / proposal], log-probabilities (..., K) -> (...)."""
+    return 1 / (2 * q - proposal).exp().sum(-1)
 
 
 def beta_accuracy(log_proxy: Tensor, log_ratio: Tensor) -> Tensor:
@@ -119,6 +125,8 @@ def experiment(seeds: list[int], marks: list[int], learning_rate: float) -> pd.D
         log_proxy = log_probability(proxies, asked, samples).detach().double().view(-1, m, EXTRA)
         ids = row_of(samples).view(-1, m, EXTRA)
         for i, member in enumerate(everyone):
+            if member.repeated and step <= REPEATED:  # nothing repeated yet: the proxy on fresh pairs once more
+                continue
             seen = min(step, REPEATED if member.repeated else step) * BATCH
             cost = 6 * BATCH * step + 2 * seen + SAMPLES * m
             ratio = (exact[member.policy] - exact_reference)[member.world].gather(-1, ids[i])
@@ -132,6 +140,7 @@ def experiment(seeds: list[int], marks: list[int], learning_rate: float) -> pd.D
                 "beta_accuracy": float(beta_accuracy(few, few_ratio)),
                 "policy": member.policy,
                 "tied": float(same[i, :seen].mean()),
+                "effective": None,
             }
             weighted = float(weighted_entropy(ratio, log_proxy[i]).mean())
             rows += [
@@ -163,7 +172,9 @@ def _without_training(
     m = len(worlds.test_prompts)
     for name, weights in worlds.policies.items():
         ratio = exact[name] - exact_reference
+        q = did(exact[name], exact_reference)
         for estimator, proposal in (("policy-is", exact[name]), ("token-ratio-is", worlds.token_ratio(weights))):
+            effective = effective_share(q, proposal).mean(-1)
             for mark in marks:
                 cost = 8 * BATCH * mark + SAMPLES * m
                 n = max(SAMPLES, cost // (2 * m))  # per prompt: each sample passes through pi and pi_ref
@@ -183,6 +194,7 @@ def _without_training(
                         "policy": name,
                         "cost": 2 * n * m,
                         "tied": None,
+                        "effective": float(effective[world]),
                     }
                     for world, seed in enumerate(seeds)
                 ]
@@ -196,7 +208,7 @@ def main(
 
     Args:
         out: the did_proxy table to write.
-        seeds: one world (teacher, pi_ref and policies) each; 42, 43 and 44 when not given.
+        seeds: one world (teacher, pi_ref and policies) each; 42 to 46 when not given.
         steps: numbers of training steps of 32 pairs after which the proxy is measured; 16, 64 and 256 when not given.
         learning_rate: of RMSprop, after a warm-up of 20 steps.
     """
@@ -205,7 +217,7 @@ def main(
         raise UserError(f"--steps {steps}: each number must be at least 1.")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    frame = experiment(seeds or [42, 43, 44], steps, learning_rate)
+    frame = experiment(seeds or [42, 43, 44, 45, 46], steps, learning_rate)
     artifacts.write(out, frame, "did_proxy", learning_rate=learning_rate)
 
 

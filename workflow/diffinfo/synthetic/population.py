@@ -28,8 +28,9 @@ SMOOTHING = (0.1, 1e-2, 1e-3, 1e-4)
 
 def hessian(gradient: Field, theta: Tensor, slope: Tensor, width: float = 1e-7) -> Tensor:
     """Symmetric Hessian from differences of a batched gradient (``slope`` at theta), (..., K) -> (..., K, K)."""
-    steps = torch.eye(theta.shape[-1]).to(theta) * width
-    columns = torch.stack([gradient(theta + step) - slope for step in steps], -1) / width
+    k = theta.shape[-1]
+    steps = width * torch.eye(k).to(theta).view(k, *[1] * (theta.dim() - 1), k)
+    columns = ((gradient(theta + steps) - slope) / width).movedim(0, -1)
     return (columns + columns.transpose(-1, -2)) / 2
 
 
@@ -77,9 +78,8 @@ def optimum(name: str, reference: Tensor, pairs: Tensor, hyper: dict[str, Tensor
     Newton's method starts at pi_ref, as training does: for objectives that are not convex this is the optimum training
     can hope for. SLiC's loss has kinks, so its hinge is smoothed ever less; its gradient is the one at the last width.
     """
-    shape = torch.broadcast_shapes(reference.shape, hyper["beta"].shape)
-    theta = reference.expand(shape).contiguous()
-    slope = torch.full(shape[:-1], torch.inf).to(theta)
+    theta = reference + torch.zeros_like(hyper["beta"])  # one start per setting
+    slope = torch.full(theta.shape[:-1], torch.inf).to(theta)
     for width in SMOOTHING if name == "slic" else (0.0,):
         smooth = hyper | {"smoothing": torch.full_like(hyper["beta"], width)} if width else hyper
         loss = partial(LOSSES[name], reference=reference, pairs=pairs, hyper=smooth)

@@ -21,7 +21,7 @@ from diffinfo.synthetic.enumerable import Worlds, build, dpo_loss
 
 BETA = 1.0
 CANDIDATES = 4
-PROMPTS, PER_PROMPT = 16, 2  # a step takes two pairs of each of sixteen prompts
+PROMPTS, PER_PROMPT = 16, 8  # a step takes eight pairs of each of sixteen prompts: less noise for the same pairs
 BATCH = PROMPTS * PER_PROMPT
 DECAY = 25  # the learning rate falls as (1 + step / DECAY)^(-1/2): at a constant one, noise hides the optimum
 
@@ -122,22 +122,22 @@ def experiment(seeds: list[int], pairs: list[int], learning_rate: float) -> pd.D
 
 
 def main(
-    out: Path, seeds: list[int] | None = None, pairs: list[int] | None = None, learning_rate: float = 2e-3
+    out: Path, seeds: list[int] | None = None, pairs: list[int] | None = None, learning_rate: float = 1.5e-3
 ) -> None:
     """Train DPO on pairs whose rejected responses come from Equation 1 or from common practice; write distances to pi*.
 
     Args:
         out: the rejected_sampling table to write.
-        seeds: one world each; 42, 43 and 44 when not given.
-        pairs: numbers of training pairs after which to measure, multiples of 32; 800 to 25600 when not given.
+        seeds: one world each; 42 to 46 when not given.
+        pairs: numbers of training pairs after which to measure, multiples of 128; 1280 to 51200 when not given.
         learning_rate: of RMSprop at the first step.
     """
-    pairs = sorted(pairs or [800, 3200, 12_800, 25_600])
+    pairs = sorted(pairs or [1280, 12_800, 51_200])
     if any(count < BATCH or count % BATCH for count in pairs):
         raise UserError(f"--pairs {pairs}: a step takes {BATCH} pairs, so each number must be a multiple of {BATCH}.")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    frame = experiment(seeds or [42, 43, 44], pairs, learning_rate)
+    frame = experiment(seeds or [42, 43, 44, 45, 46], pairs, learning_rate)
     artifacts.write(out, frame, "rejected_sampling", beta=BETA, learning_rate=learning_rate)
 
 

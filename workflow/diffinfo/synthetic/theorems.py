@@ -19,6 +19,7 @@ from diffinfo import artifacts
 from diffinfo.cli import run
 from diffinfo.synthetic import margins
 from diffinfo.synthetic.checks import (
+    CASES,
     CLASSES,
     EXACT,
     Check,
@@ -108,22 +109,22 @@ def misspecified(generator: Generator, broken: bool) -> float:
 # Theorem 3.2 and Lemma D.1 ------------------------------------------------------------------------------------------
 
 
-def _event(generator: Generator, scale: float = 0.5) -> tuple[Policies, Tensor, Tensor]:
-    """Lemma D.1: P(X | Y = y) = P(X | pi_ref) pi(y) / pi_ref(y) with P(X | pi_ref) = scale / max ratio."""
+def _event(generator: Generator, scale: float = 1.0) -> tuple[Policies, Tensor]:
+    """Lemma D.1: P(X | Y = y) = P(X | pi_ref) pi(y) / pi_ref(y), P(X | pi_ref) random below scale / max ratio."""
     world, _ = random_policies(generator)
     ratio = (world.target - world.reference).exp()
-    base = scale / ratio.amax(-1, keepdim=True)
-    return world, base, base * ratio
+    base = scale * uniform(generator, 0.0, 1.0, CASES, 1) / ratio.amax(-1, keepdim=True)
+    return world, base * ratio
 
 
 def event_is_probability(generator: Generator, broken: bool) -> float:
     """Largest P(X | Y = y)."""
-    return worst(_event(generator, 1.5 if broken else 0.5)[2])
+    return worst(_event(generator, 1.5 if broken else 1.0)[1])
 
 
 def bayes_update(generator: Generator, broken: bool) -> float:
     """Error of the posterior P(Y | pi_ref, X) against pi."""
-    world, _, likelihood = _event(generator)
+    world, likelihood = _event(generator)
     if broken:  # X depends on the model that wrote y, beyond y itself
         likelihood = likelihood * uniform(generator, 0.5, 1.0, *likelihood.shape)
     joint = likelihood * world.reference.exp()
@@ -132,7 +133,7 @@ def bayes_update(generator: Generator, broken: bool) -> float:
 
 def ratio_representation(generator: Generator, broken: bool) -> float:
     """Error of P(Y = y | X), by Bayes' rule from a uniform prior, against q_{pi/pi_ref}."""
-    world, _, likelihood = _event(generator)
+    world, likelihood = _event(generator)
     prior = torch.full_like(likelihood, 1 / CLASSES)
     if broken:
         prior = normal(generator, *likelihood.shape).softmax(-1)
@@ -182,12 +183,13 @@ def other_forms(generator: Generator, broken: bool) -> float:
     """Share of other reward forms (all with beta) whose preference optimum is pi* all the same."""
     world, beta = random_policies(generator, 20)
     pairs = labelled(beta * world.did, generator)
-    reference = world.reference
+    reference, another = world.reference, perturbed(world.reference, generator)
     forms: list[Callable[[Tensor], Tensor]] = [
         lambda logp: beta * logp,
         lambda logp: beta * (logp - reference).exp(),
         lambda logp: -beta * (reference - logp).exp(),
         lambda logp: 2 * beta * (logp - reference),
+        lambda logp: beta * (logp - another),
     ]
     if broken:
         forms.append(lambda logp: beta * (logp - reference))

@@ -1,4 +1,10 @@
-"""Model folders and optimiser state on disk: safetensors only, every folder appears whole or not at all."""
+"""Trainer states on disk: master weights, optimiser state and where the run stands, to go on from bit by bit.
+
+Each rank writes the rows it holds into one safetensors file, and beside it where those rows lie and the file's digest; the
+folder then appears under its name at once. A state can be read by another number of ranks. What does not fit its digest
+is damaged, and the state before it is used. No dropout is in these models and the order of batches follows from seed and
+epoch, so there is no random state to keep.
+"""
 
 from __future__ import annotations
 
@@ -6,88 +12,131 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from diffinfo.cli import UserError
+from diffinfo.artifacts import digest
+from diffinfo.cli import UserError, log
+from diffinfo.train.loop import Loop
 
-disable_progress_bar()  # "loading weights" of micro models would drown a stage's own bar
+KEPT = 2  # states of one run on disk: the last, and the one before it in case the last is damaged
 
 
-def load_model(folder: Path, attention: str, dtype: str = "float32") -> Any:
-    """A causal language model from a local folder: no remote code, safetensors only.
+def save_state(loop: Loop, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the state of a run (collective). ``facts`` are JSON-able; rank 0's count."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    if loop.leads:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    _wait(loop)
+    tensors, rows = {}, {}
+    for name, tensor in _tensors(loop):
+        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        if local.numel() and (isinstance(tensor, DTensor) or loop.leads):
+            tensors[name], rows[name] = local.detach().cpu().contiguous(), _first_row(tensor)
+    file = temporary / f"rank-{loop.rank}.safetensors"
+    save_file(tensors, file)
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())
+    (temporary / f"rank-{loop.rank}.json").write_text(json.dumps({"rows": rows, "digest": digest(file)}))
+    _wait(loop)
+    if loop.leads:
+        (temporary / "state.json").write_text(json.dumps({"step": loop.step, "ranks": loop.ranks, **facts}))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(temporary, folder)
+    _wait(loop)
+
+
+def load_state(loop: Loop, folder: Path) -> dict[str, Any]:
+    """Restore what ``save_state`` wrote, by any number of ranks; returns its facts.
 
     Raises:
-        UserError: for Gemma-2 under sdpa, which silently drops the soft-capping of attention scores.
+        UserError: when the state is damaged or incomplete, on every rank; the model is then as it was.
     """
-    if attention == "sdpa" and AutoConfig.from_pretrained(folder).model_type == "gemma2":
-        raise UserError(f"{folder}: Gemma-2 loses its soft-capping under sdpa; set models.<name>.attention to eager.")
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        attn_implementation=attention,
-        dtype=getattr(torch, dtype),
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a private folder beside ``folder``; put it in place of ``folder`` when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    facts: dict[str, Any] = {}
     try:
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        facts = json.loads((folder / "state.json").read_text())
+        places = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(facts["ranks"])]
+        files = [folder / f"rank-{rank}.safetensors" for rank in range(facts["ranks"])]
+        mine = list(zip(files, places, strict=True))[loop.rank :: loop.ranks]
+        bad = [str(file) for file, place in mine if digest(file) != place["digest"]]
+    except (OSError, ValueError, KeyError) as error:
+        bad = [f"{folder} ({error})"]
+    if loop.total(torch.tensor([float(len(bad))]))[0]:
+        raise UserError(f"{', '.join(bad) or folder} is damaged or incomplete.")
+    kinds = {name.split("/", 1)[0] for place in places for name in place["rows"]} - {"weight"}
+    for parameter in loop.parameters:  # the optimiser would make this at its first step
+        blank = {kind: torch.zeros(()) if kind == "step" else torch.empty_like(parameter) for kind in kinds}
+        loop.optimizer.state[parameter] = blank
+    try:
+        opened = [(safe_open(file, "pt"), place["rows"]) for file, place in zip(files, places, strict=True)]
+        with torch.no_grad():
+            for name, tensor in _tensors(loop):
+                _fill(name, tensor, opened)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder} cannot be read: {error}") from error
+    loop.step = facts["step"]
+    return facts
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Tokenizer, chat template and generation config travel with the weights, byte for byte."""
-    for file in source.iterdir():
-        if file.name.startswith(("tokenizer", "special_tokens", "chat_template", "generation_config", "added_tokens")):
-            shutil.copyfile(file, target / file.name)
+def newest_state(loop: Loop, folder: Path) -> dict[str, Any] | None:
+    """Restore the newest whole state in ``folder``; None where there is none."""
+    for state in reversed(states(folder)):
+        try:
+            facts = load_state(loop, state)
+        except UserError as error:
+            log.warning("%s Going back to the state before it.", error)
+            continue
+        log.info("going on after step %d from %s", loop.step, state)
+        return facts
+    return None
 
 
-def save_model(model: PreTrainedModel, folder: Path, source: Path, dtype: str) -> None:
-    """Write ``model`` as a Hugging Face folder with the tokenizer of ``source``."""
-    weights = {name: value.detach().to(getattr(torch, dtype)) for name, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
-    copy_tokenizer(source, folder)
+def states(folder: Path) -> list[Path]:
+    """The states of a run, oldest first."""
+    return sorted(folder.glob("step-*"))
 
 
-def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
-    """Master weights and optimiser state, for a later span or a killed job to go on from."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    tensors = {f"weight/{name}": parameter.detach() for parameter, name in names.items()}
-    for parameter, values in optimizer.state.items():
-        name = names[cast("nn.Parameter", parameter)]
-        tensors |= {f"{key}/{name}": torch.as_tensor(value) for key, value in values.items()}
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps({"step": step}))
+def _wait(loop: Loop) -> None:
+    if loop.ranks > 1:
+        dist.barrier()
 
 
-def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
-    """Restore what ``save_state`` wrote; returns the step."""
-    tensors = load_file(folder / "state.safetensors")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors.pop(f"weight/{name}"))
-            found = [key for key in tensors if key.split("/", 1)[1] == name]
-            if found:
-                optimizer.state[parameter] = {key.split("/", 1)[0]: tensors.pop(key) for key in found}
-    step: int = json.loads((folder / "state.json").read_text())["step"]
-    return step
+def _tensors(loop: Loop) -> Iterator[tuple[str, Tensor]]:
+    """Weights and optimiser state by name, in a fixed order."""
+    for name, parameter in loop.module.named_parameters():
+        yield f"weight/{name}", parameter
+        for key, value in sorted(loop.optimizer.state.get(parameter, {}).items()):
+            yield f"{key}/{name}", value
+
+
+def _first_row(tensor: Tensor) -> int:
+    """Where this rank's rows of a tensor begin."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1]
+    return offset[0] if offset else 0
+
+
+def _fill(name: str, tensor: Tensor, opened: list[tuple[Any, dict[str, int]]]) -> None:
+    """Copy this rank's rows of one tensor from the files that hold them."""
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    start = _first_row(tensor)
+    for file, rows in opened:
+        if name not in rows:
+            continue
+        if not local.dim():
+            local.copy_(file.get_tensor(name))
+            continue
+        part = file.get_slice(name)
+        low, high = max(start, rows[name]), min(start + len(local), rows[name] + part.get_shape()[0])
+        if low < high:
+            local[low - start : high - start] = part[low - rows[name] : high - rows[name]]

@@ -1,47 +1,140 @@
-"""Log-probabilities of completions, in nats."""
+"""Log-probabilities of completions, in nats: sequences packed without padding, the vocabulary never whole."""
 
 from __future__ import annotations
 
+import heapq
+from typing import Any
+
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-IGNORED = -100  # selecting rows of logits instead would make their gradient a slow scatter
-
-
-def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Indices grouped by similar length so that rows x longest row stays within ``budget`` tokens (one row at least)."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
+# Logits that exist at once, and logits kept for the backward pass (those of further positions are computed again). A
+# CPU likes chunks that its cache holds; a GPU reads the whole head for each.
+ROOM = {"cpu": (2**23, 2**26), "cuda": (2**27, 2**28)}
 
 
-def completion_logps(model: PreTrainedModel, sequences: list[list[int]], starts: list[int]) -> Tensor:
-    """Sum of log pi(token | what precedes) over the tokens from ``starts[i]`` on.
+def packs(lengths: list[int], budget: int, multiple: int = 1) -> list[list[int]]:
+    """Indices spread over packs of about equal length, none over ``budget`` tokens unless it holds a single one.
 
-    Rows are padded on the right, where causal attention never looks, so no mask is needed. Only positions that predict
-    a completion token pass through the head.
+    Longest first, each into the shortest pack. The number of packs is a multiple of ``multiple`` (packs may be empty).
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    count = -(-max(1, sum(lengths)) // (budget * multiple)) * multiple
+    while True:
+        heap: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
+        for index in order:
+            tokens, number, pack = heap[0]
+            pack.append(index)
+            heapq.heapreplace(heap, (tokens + lengths[index], number, pack))
+        if all(tokens <= budget or len(pack) == 1 for tokens, _, pack in heap):
+            return [sorted(pack) for _, _, pack in sorted(heap, key=lambda item: item[1])]
+        count += multiple
+
+
+class Scorer(nn.Module):
+    """A causal language model as a function from sequences to log-probabilities; a module, so that it can be sharded.
+
+    Args:
+        model: a causal language model loaded with packed attention (``train.attention``).
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sequences: list[list[int]], starts: list[int]) -> Tensor:
+        """Sum of log pi(token | what precedes) over each sequence's tokens from ``starts[i]`` >= 1 on.
+
+        Only positions that predict a completion token pass through the head.
+
+        Returns:
+            [sequences] float64, differentiable: float32 sums over thousands of tokens would blur the first loss of ln 2.
+        """
+        device = self.model.lm_head.weight.device
+        lengths = [len(sequence) for sequence in sequences]
+        ids = torch.tensor([token for sequence in sequences for token in sequence], device=device)
+        places = torch.cat([torch.arange(length) for length in lengths]).to(device)
+        owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)
+        wanted = (places >= torch.tensor(starts, device=device)[owners]).nonzero()[:, 0]
+        hidden = self.model.model(
+            input_ids=ids[None], position_ids=places[None], use_cache=False, **_boundaries(self.model, lengths)
+        ).last_hidden_state[0]
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        logps = head_logps(hidden[wanted - 1], self.model.lm_head.weight, ids[wanted], softcap)
+        sums = torch.zeros(len(lengths), dtype=torch.float64, device=device)
+        return sums.index_add(0, owners[wanted], logps.double())
+
+
+def _boundaries(model: Any, lengths: list[int]) -> dict[str, Any]:
+    """Where sequences end, in the words of the attention kernel."""
+    if not model.config._attn_implementation.startswith("flash"):
+        return {"lengths": torch.tensor(lengths)}
+    ends = torch.tensor([0, *lengths], dtype=torch.int32, device=model.device).cumsum(0, dtype=torch.int32)
+    longest = max(lengths)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def head_logps(
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, room: tuple[int, int] | None = None
+) -> Tensor:
+    """log softmax(hidden weight^T)[target], optionally with capped logits (Gemma-2): exact, and never all logits at once.
+
+    Args:
+        hidden: [positions, width].
+        weight: [vocabulary, width].
+        targets: [positions] token ids.
+        softcap: c of c tanh(logits / c).
+        room: logits that exist at once, and logits kept for the backward pass; the device's of ``ROOM`` if not given.
 
     Returns:
-        [sequences] float64, differentiable: float32 sums over thousands of tokens would blur the first loss of ln 2.
+        [positions], float32 (float64 for float64 inputs), differentiable.
     """
-    device = model.device
-    longest = max(map(len, sequences))
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    positions = torch.arange(1, longest)
-    wanted = (positions >= torch.tensor(starts)[:, None]) & (positions < lengths[:, None])  # [rows, longest - 1]
-    first = min(starts)
-    ids, wanted = ids.to(device), wanted[:, first - 1 :].to(device)
-    keep = torch.arange(first - 1, longest - 1, device=device)
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits
-    targets = ids[:, first:].masked_fill(~wanted, IGNORED)
-    nll = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
-    return -nll.double().view(targets.shape).sum(1)
+    chunk, kept = room or ROOM[hidden.device.type]
+    logps: Tensor = _HeadLogps.apply(hidden, weight, targets, softcap, chunk, kept)  # type: ignore[no-untyped-call]
+    return logps
+
+
+class _HeadLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, chunk: int, kept: int
+    ) -> Tensor:
+        rows = max(1, chunk // len(weight))
+        norms, chosen, saved = [], [], []
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            logits = _logits(hidden[part], weight, softcap)
+            norms.append(logits.logsumexp(-1))
+            chosen.append(logits.gather(1, targets[part, None])[:, 0])
+            if any(ctx.needs_input_grad) and len(hidden[: part.stop]) * len(weight) <= kept:
+                saved.append(logits)
+        norm = torch.cat(norms) if norms else hidden.new_zeros(0)
+        ctx.save_for_backward(hidden, weight, targets, norm, *saved)
+        ctx.softcap, ctx.rows = softcap, rows
+        return torch.cat(chosen) - norm if chosen else norm.clone()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        hidden, weight, targets, norm, *saved = ctx.saved_tensors
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=norm.dtype)
+        for index, start in enumerate(range(0, len(hidden), ctx.rows)):
+            part = slice(start, start + ctx.rows)
+            logits = saved[index] if index < len(saved) else _logits(hidden[part], weight, ctx.softcap)
+            slope = (logits - norm[part, None]).exp_().mul_(-gradient[part, None])
+            slope.scatter_add_(1, targets[part, None], gradient[part, None])
+            if ctx.softcap is not None:
+                slope.mul_(1 - (logits / ctx.softcap).square_())
+            slope = slope.to(weight.dtype)
+            torch.mm(slope, weight, out=to_hidden[part])
+            if to_weight.dtype == weight.dtype:
+                to_weight.addmm_(slope.T, hidden[part])
+            else:  # bfloat16: sums over chunks stay float32
+                to_weight += slope.T @ hidden[part]
+        return to_hidden, to_weight.to(weight.dtype), None, None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
+    logits = (hidden @ weight.T).to(torch.promote_types(weight.dtype, torch.float32))
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)

@@ -1,27 +1,27 @@
-"""What supervised fine-tuning and preference optimisation share: batches over ranks, warm-up, clipping, the step."""
+"""One model, its optimiser and the ranks that train it: sharding, gradients over a whole batch, warm-up, clipping, the step.
+
+A single float32 process is plain PyTorch. Anything else is FSDP2: float32 master weights and optimiser state are sharded
+by rows, and with bfloat16 the forward and backward passes see bfloat16 copies, also where there is but one process, so
+that a policy's numerics do not depend on how many train it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from diffinfo.cli import UserError
-from diffinfo.train.checkpoint import load_model
-from diffinfo.train.logprobs import micro_batches
-
-
-def use_cpu_well() -> None:
-    """As many threads as the job was given; denormals slow small models down badly."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    torch.set_flush_denormal(True)
+from diffinfo.config import Training
+from diffinfo.models import load_model, use_cpu_well
+from diffinfo.train.attention import PACKED
+from diffinfo.train.logprobs import Scorer, packs
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -30,10 +30,25 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(rows, generator=generator).tolist()
 
 
-class Loop:
-    """A model, its optimiser and the ranks that train it.
+def load_scorer(folder: Path, attention: str, dtype: str = "float32") -> Scorer:
+    """A model folder as a function from packed sequences to log-probabilities."""
+    return Scorer(load_model(folder, attention if attention.startswith("flash") else PACKED, dtype))
 
-    Master weights are float32; with ``dtype`` bfloat16 the forward pass runs under autocast.
+
+class Loop:
+    """A model in training.
+
+    Args:
+        folder: Hugging Face folder to start from.
+        attention: attention kernel: "flash_attention_2", or any other for torch's own.
+        dtype: precision of computation.
+        optimizer: its class.
+        learning_rate: after warm-up.
+        warmup_steps: of the linear warm-up from 0.
+        max_grad_norm: larger gradients are clipped to it.
+        training: the ``training`` part of the configuration.
+        processes: how many processes train; checked against the launcher's.
+        decay_until: step at which the learning rate has fallen to 0, linearly; None: constant.
 
     Raises:
         UserError: when the launcher's number of processes is not ``processes``.
@@ -49,89 +64,120 @@ class Loop:
         learning_rate: float,
         warmup_steps: int,
         max_grad_norm: float,
-        micro_batch_tokens: int,
+        training: Training,
         processes: int = 1,
         decay_until: int | None = None,
     ) -> None:
         use_cpu_well()
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), mixed_precision="bf16" if dtype == "bfloat16" else "no"
-        )
-        if self.accelerator.num_processes != processes:
-            raise UserError(
-                f"{self.accelerator.num_processes} process(es) are training where preference.processes says {processes}: "
-                "the launcher did not start the group it was asked for."
-            )
-        self.sharded = self.accelerator.distributed_type == DistributedType.FSDP
-        model = load_model(folder, attention)
-        model.train()
-        self.module: PreTrainedModel = model
-        self.model: PreTrainedModel = self.accelerator.prepare(model) if self.sharded else model.to(self.device)
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.rank, self.ranks, self.device = _join(processes, always=dtype == "bfloat16")
+        master = dtype if training.master_weights == "bfloat16" else "float32"
+        self.scorer = load_scorer(folder, attention, master).to(self.device).train()
+        self.module = self.scorer.model
+        if training.activation_checkpointing == "layers":
+            self.module.gradient_checkpointing_enable({"use_reentrant": False})
+        if training.compile == "layers":
+            for layer in self.module.model.layers:
+                layer.compile(dynamic=True)
+        if dist.is_initialized():
+            _shard(self.scorer, self.device, getattr(torch, dtype))
+        self.parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
         self.optimizer = optimizer(self.parameters, lr=learning_rate)  # type: ignore[call-arg]
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.max_grad_norm, self.micro_batch_tokens = max_grad_norm, micro_batch_tokens
+        self.max_grad_norm, self.budget = max_grad_norm, training.micro_batch_tokens
         self.decay_until = decay_until
         self.step = 0
+        self.tokens, self.idle_tokens = 0, 0  # passed through this rank's model, and those of them that trained nothing
 
     @property
-    def device(self) -> torch.device:
-        """Where this rank computes."""
-        device: torch.device = self.accelerator.device
-        return device
+    def leads(self) -> bool:
+        """Whether this rank writes what all ranks share."""
+        return self.rank == 0
 
     def share(self, lengths: list[int]) -> Iterator[tuple[list[int], float]]:
-        """This rank's micro-batches of a batch, with the weight that makes gradients sum to the whole batch's.
+        """This rank's packs of a batch, each with weight 1.
 
-        Every rank gets the same number, since sharded backward passes are collective; a rank without work of its own
-        repeats a micro-batch with weight zero.
+        Every rank gets the same number, since sharded passes are collective; a rank without work of its own passes the
+        batch's shortest item with weight 0.
         """
-        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        groups = [(group, 1.0) for group in micro_batches(lengths, self.micro_batch_tokens)]
-        while len(groups) % ranks:
-            groups.append((groups[-1][0], 0.0))
-        scale = float(ranks) if self.sharded else 1.0  # FSDP averages over ranks where a sum is wanted
-        for group, weight in groups[rank::ranks]:
-            yield group, weight * scale
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of ``loss`` to this rank's."""
-        self.accelerator.backward(loss)
-
-    def autocast(self) -> torch.autocast:
-        """The precision of forward passes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.accelerator.mixed_precision == "bf16")
+        shortest = lengths.index(min(lengths))
+        for pack in packs(lengths, self.budget, self.ranks)[self.rank :: self.ranks]:
+            tokens = sum(lengths[i] for i in pack) or lengths[shortest]
+            self.tokens += tokens
+            self.idle_tokens += 0 if pack else tokens
+            yield (pack, 1.0) if pack else ([shortest], 0.0)
 
     def take_gradients(self) -> list[Tensor]:
-        """Gradients summed over the ranks, one a parameter; the parameters' own are cleared."""
+        """Gradients of the whole batch (this rank's shards of them), one a parameter; the parameters' own are cleared."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        if self.accelerator.num_processes > 1 and not self.sharded:
-            for gradient in gradients:
-                dist.all_reduce(gradient)
         self.optimizer.zero_grad(set_to_none=True)
         return gradients
 
     def update(self, gradients: list[Tensor]) -> float:
-        """Clip, step with linear warm-up to a constant rate; returns the norm before clipping."""
+        """Clip and step; returns the norm before clipping."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # type: ignore[operator]
         self.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def rate(self) -> float:
         """Learning rate of the current step: linear warm-up, then constant, or falling to zero at ``decay_until``."""
         rate = self.learning_rate * min(1.0, self.step / max(1, self.warmup_steps))
         return rate * max(0.0, 1 - self.step / self.decay_until) if self.decay_until else rate
 
-    def total(self, *values: float | Tensor) -> list[float]:
-        """Sums over the ranks."""
-        sums = torch.stack([torch.as_tensor(value, dtype=torch.float64).cpu() for value in values]).to(self.device)
-        if self.accelerator.num_processes > 1:
-            dist.all_reduce(sums)
-        return [float(value) for value in sums]
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over the ranks, float64 on the CPU."""
+        values = values.to(self.device, torch.float64)
+        if self.ranks > 1:
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def weights(self, dtype: str) -> dict[str, Tensor]:
+        """Whole weights on the CPU by name, on every rank (collective); a tied head is its embedding and left out."""
+        tied = self.module.config.tie_word_embeddings
+        return {
+            name: (value.full_tensor() if isinstance(value, DTensor) else value)
+            .detach()
+            .to("cpu", getattr(torch, dtype))
+            for name, value in self.module.state_dict().items()
+            if not (tied and name == "lm_head.weight")
+        }
+
+
+def _join(processes: int, always: bool) -> tuple[int, int, torch.device]:
+    """Enter the launcher's group of processes: rank, number of ranks, device. ``always``: also a group of one."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks != processes:
+        raise UserError(
+            f"{ranks} process(es) are training where preference.processes says {processes}: "
+            "the launcher did not start the group it was asked for."
+        )
+    cuda = torch.cuda.is_available()
+    if ranks > 1:
+        from accelerate import PartialState
+
+        state = PartialState(cpu=not cuda)
+        return state.process_index, state.num_processes, state.device
+    if always and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", rank=0, world_size=1, store=dist.HashStore())  # type: ignore[attr-defined]
+    return 0, 1, torch.device("cuda" if cuda else "cpu")
+
+
+def _shard(scorer: Scorer, device: torch.device, dtype: torch.dtype) -> None:
+    """FSDP2, layer by layer; gradients are float32 sums over the ranks, not means."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    units: list[nn.Module] = [*scorer.model.model.layers, scorer]
+    for unit in units:
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+        whole: Any = unit
+        assert isinstance(whole, FSDPModule)
+        whole.set_gradient_divide_factor(1.0)
+        whole.set_force_sum_reduction_for_comms(True)

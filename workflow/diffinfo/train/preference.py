@@ -1,12 +1,10 @@
 """Preference optimisation (J.2): DPO and its relatives, and DPO-PG (Definition H.1).
 
-``python -m diffinfo.train.preference`` trains the epochs of one span. A killed job goes on from its last whole epoch.
+``python -m diffinfo.train.preference`` trains the epochs of one span.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -16,14 +14,15 @@ import torch
 from torch import Tensor
 
 from diffinfo import artifacts
-from diffinfo.cli import UserError, log, progress, run
+from diffinfo.cli import UserError, run
 from diffinfo.config import Objectives, Preference, Training
+from diffinfo.models import save_model
 from diffinfo.objectives import Method, PairLogps, dpo, loss
-from diffinfo.train.checkpoint import load_state, save_model, save_state, whole_folder
-from diffinfo.train.logprobs import completion_logps
-from diffinfo.train.loop import Loop, epoch_order
+from diffinfo.train.checkpoint import load_state, save_state
+from diffinfo.train.epochs import Row, Run, train_log
+from diffinfo.train.loop import Loop
 from diffinfo.train.projection import project
-from diffinfo.train.sft import train_log
+from diffinfo.train.speed import Speed
 
 WATCHED_BETA = 0.1  # Figure 9 shows the DPO loss at this beta whatever the method
 
@@ -43,12 +42,12 @@ class Pairs:
         return len(self.starts)
 
     def lengths(self) -> list[int]:
-        """Longest sequence of each pair."""
-        return [max(len(w), len(r)) for w, r in zip(self.chosen, self.rejected, strict=True)]
+        """Tokens of each pair."""
+        return [len(w) + len(r) for w, r in zip(self.chosen, self.rejected, strict=True)]
 
     def tokens(self) -> int:
         """Tokens of all sequences."""
-        return sum(map(len, self.chosen)) + sum(map(len, self.rejected))
+        return sum(self.lengths())
 
     def logps(self, group: list[int], w: Tensor, r: Tensor) -> PairLogps:
         """The pairs of ``group`` with log-probabilities ``w`` of chosen and ``r`` of rejected responses."""
@@ -62,68 +61,43 @@ class Pairs:
         )
 
 
-def train_step(loop: Loop, method: Method, objectives: Objectives, pairs: Pairs) -> dict[str, float]:
+def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives, pairs: Pairs) -> Row:
     """One optimiser step on an effective batch; returns what SPEC wants logged (means over the batch, nats)."""
-    size = len(pairs)
-    watched = [torch.zeros((), dtype=torch.float64) for _ in range(4)]  # loss, dpo loss, log pi(y_w), log pi(y_l)
-
-    def watch(x: PairLogps, values: Tensor, weight: float) -> None:
-        with torch.no_grad():
-            parts = (values, dpo(x, WATCHED_BETA), x.w, x.l)  # the DPO loss is NaN where no reference is known
-            for total, part in zip(watched, parts, strict=True):
-                total += part.detach().double().sum().cpu() * (weight > 0)
-
-    extra: dict[str, float] = {}
+    speed.ready_with([len(sequence) for sequence in pairs.chosen + pairs.rejected])
+    logps = torch.zeros(2, len(pairs), dtype=torch.float64)
+    extra: Row = {}
     if method.family == "dpo-pg":
-        gradients, sides = [], []
-        for sequences in (pairs.chosen, pairs.rejected):  # two forwards of half: one joint forward costs two backwards
-            values = torch.zeros(size, dtype=torch.float64)
-            for group, weight in loop.share([len(sequence) for sequence in sequences]):
-                with loop.autocast():
-                    logps = completion_logps(
-                        loop.model, [sequences[i] for i in group], [pairs.starts[i] for i in group]
-                    )
-                loop.backward(-weight * logps.sum() / size)
-                if weight > 0:
-                    values[group] = logps.detach().cpu()
+        gradients = []
+        for side, sequences in enumerate((pairs.chosen, pairs.rejected)):  # one joint forward would cost two backwards
+            for pack, weight in loop.share([len(sequence) for sequence in sequences]):
+                values = loop.scorer([sequences[i] for i in pack], [pairs.starts[i] for i in pack])
+                (-weight * values.sum() / len(pairs)).backward()
+                logps[side, pack] += weight * values.detach().cpu()
             gradients.append(loop.take_gradients())
-            sides.append(torch.tensor(loop.total(*values), dtype=torch.float64))
-        projection = project(*gradients)
-        extra = {
-            "dot": projection.dot,
-            "norm_chosen": projection.norm_chosen,
-            "norm_rejected": projection.norm_rejected,
-            "cosine": projection.cosine,
-        }
-        w, r = sides
-        x = pairs.logps(list(range(size)), w, r)
-        watch(x, -w, float(loop.accelerator.is_main_process))
+        seen = project(*gradients)
+        extra = {"dot": seen.dot, "norm_chosen": seen.norm_chosen, "norm_rejected": seen.norm_rejected}
+        extra["cosine"] = seen.cosine
         norm = loop.update(gradients[0])
     else:
-        for group, weight in loop.share(pairs.lengths()):
-            with loop.autocast():
-                both = completion_logps(
-                    loop.model,
-                    [pairs.chosen[i] for i in group] + [pairs.rejected[i] for i in group],
-                    [pairs.starts[i] for i in group] * 2,
-                )
-            x = pairs.logps(group, both[: len(group)], both[len(group) :])
-            values = loss(method, objectives, x)
-            loop.backward(weight * values.sum() / size)
-            watch(x, values, weight)
+        for pack, weight in loop.share(pairs.lengths()):
+            both = loop.scorer(
+                [pairs.chosen[i] for i in pack] + [pairs.rejected[i] for i in pack], [pairs.starts[i] for i in pack] * 2
+            ).view(2, -1)
+            (weight * loss(method, objectives, pairs.logps(pack, *both)).sum() / len(pairs)).backward()
+            logps[:, pack] += weight * both.detach().cpu()
         norm = loop.update(loop.take_gradients())
-    mean_loss, dpo_loss, w_mean, l_mean = (value / size for value in loop.total(*watched))
-    if not math.isfinite(mean_loss):
-        raise UserError(f"step {loop.step}: the loss is {mean_loss}; lower preference.learning_rate.")
+    w, r = loop.total(logps)
+    x = pairs.logps(list(range(len(pairs))), w, r)
+    values = -w if method.family == "dpo-pg" else loss(method, objectives, x)
     return {
         "step": loop.step,
-        "loss": mean_loss,
-        "dpo_loss": dpo_loss,
-        "logp_chosen": w_mean,
-        "logp_rejected": l_mean,
-        "reference_logp_chosen": float(pairs.reference_w.double().mean()),
-        "reference_logp_rejected": float(pairs.reference_l.double().mean()),
-        "margin": w_mean - l_mean,
+        "loss": float(values.mean()),
+        "dpo_loss": float(dpo(x, WATCHED_BETA).mean()),  # NaN where no reference is known
+        "logp_chosen": float(w.mean()),
+        "logp_rejected": float(r.mean()),
+        "reference_logp_chosen": float(pairs.reference_w.mean()),
+        "reference_logp_rejected": float(pairs.reference_l.mean()),
+        "margin": float((w - r).mean()),
         "grad_norm": norm,
         "learning_rate": loop.rate(),
         "tokens": pairs.tokens(),
@@ -146,6 +120,9 @@ def main(
     progress_dir: Path,
     models_out: Path,
     log_out: Path,
+    speed_out: Path,
+    save_minutes: float = 10.0,
+    events: Path | None = None,
     resume: Path | None = None,
     keep_last_only: bool = False,
 ) -> None:
@@ -162,9 +139,12 @@ def main(
         dtype: precision of computation and of the saved weights.
         first_epoch: 1, or the epoch after the span in ``resume``.
         last_epoch: last epoch of this span.
-        progress_dir: where whole epochs wait; it outlives a killed job.
+        progress_dir: where whole epochs and states wait; it outlives a killed job.
         models_out: folder for epoch-K model folders and the trainer's state.
         log_out: train_log table of this span.
+        speed_out: train_speed table of this span.
+        save_minutes: between two states.
+        events: folder for TensorBoard.
         resume: the models folder of the span before.
         keep_last_only: write the last epoch as ``models_out`` itself, without state (the DID proxy).
     """
@@ -181,56 +161,56 @@ def main(
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         max_grad_norm=settings.max_grad_norm,
-        micro_batch_tokens=training.micro_batch_tokens,
+        training=training,
         processes=settings.processes,
     )
-    facts = {"method": method, "settings": settings.model_dump(), "objectives": objectives.model_dump()}
-    key = artifacts.digest(facts, model, reference, dtype, attention, training.model_dump(), first_epoch)
+    speed = Speed(loop, events)
+    facts = {
+        "method": method,
+        "settings": settings.model_dump(exclude={"processes"}),  # any number of processes may go on
+        "objectives": objectives.model_dump(),
+    }
+    key = artifacts.digest(facts, model, reference, dtype, attention, training.model_dump(), first_epoch, last_epoch)
     saved = progress_dir / key
-    rows: list[dict[str, float]] = []
-    start = first_epoch
-    done = [epoch for epoch in range(first_epoch, last_epoch + 1) if (saved / f"state-{epoch}").exists()]
-    if done:
-        start = max(done) + 1
-        loop.step = load_state(loop.module, loop.optimizer, saved / f"state-{max(done)}")
-        rows = json.loads((saved / f"state-{max(done)}" / "rows.json").read_text())
-        log.info("going on after epoch %d of %s", max(done), saved)
-    elif first_epoch > 1:
+    if first_epoch > 1:
         if resume is None:
             raise UserError(f"epochs {first_epoch}-{last_epoch} go on from an earlier span: --resume is missing.")
-        loop.step = load_state(loop.module, loop.optimizer, resume / "state")
-    batches = math.ceil(len(table) / settings.batch_size)
-    bar = iter(progress(range(batches * (last_epoch - start + 1)), f"{method} epochs {start}-{last_epoch}"))
-    for epoch in range(start, last_epoch + 1):
-        order = epoch_order(len(table), settings.seed, epoch)
-        for first in range(0, len(order), settings.batch_size):
-            next(bar)
-            batch = Pairs(table.iloc[order[first : first + settings.batch_size]])
-            rows.append({"epoch": epoch, **train_step(loop, parsed, objectives, batch)})
-        if loop.accelerator.is_main_process:
-            with whole_folder(saved / f"epoch-{epoch}") as folder:
-                save_model(loop.module, folder, model, dtype)
-            with whole_folder(saved / f"state-{epoch}") as folder:
-                save_state(loop.module, loop.optimizer, folder, loop.step)
-                (folder / "rows.json").write_text(json.dumps(rows))
-            shutil.rmtree(saved / f"state-{epoch - 1}", ignore_errors=True)
-    if loop.accelerator.is_main_process:
-        artifacts.write(log_out, train_log(rows), "train_log", inputs={"model": model, "reference": reference}, **facts)
-        _publish(saved, models_out, first_epoch, last_epoch, keep_last_only)
+        load_state(loop, resume / "state")
+
+    def step(batch: list[int]) -> Row:
+        return train_step(loop, speed, parsed, objectives, Pairs(table.iloc[batch]))
+
+    def keep(epoch: int) -> None:
+        weights = loop.weights(dtype)
+        if loop.leads:
+            with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
+                save_model(loop.module, weights, folder, model)
+        if epoch == last_epoch and not keep_last_only:
+            save_state(loop, saved / "state", {})
+
+    name = f"{method} epochs {first_epoch}-{last_epoch}"
+    rows = Run(
+        loop, name, len(table), settings.batch_size, settings.seed, first_epoch, last_epoch,
+        step, saved, save_minutes, speed,
+    ).train(keep)  # fmt: skip
+    if loop.leads:
+        inputs = {"model": model, "reference": reference}
+        artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
+        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs)
+        _publish(saved, models_out, keep_last_only)
 
 
-def _publish(saved: Path, out: Path, first: int, last: int, keep_last_only: bool) -> None:
-    """Move whole epochs from the progress folder to where the workflow expects them."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if keep_last_only:
-        os.rename(saved / f"epoch-{last}", out)
-    else:
-        with whole_folder(out) as folder:
-            for epoch in range(first, last + 1):
-                shutil.copytree(saved / f"epoch-{epoch}", folder / f"epoch-{epoch}", copy_function=os.link)
-            shutil.copytree(saved / f"state-{last}", folder / "state", copy_function=os.link)
-    shutil.rmtree(saved)
+def _publish(saved: Path, out: Path, keep_last_only: bool) -> None:
+    """Put whole epochs and the trainer's state where the workflow expects them, and end the progress folder."""
+    epochs = sorted(saved.glob("epoch-*"), key=lambda path: int(path.name.split("-")[1]))
+    with artifacts.whole_folder(out) as folder:
+        for source in epochs[-1:] if keep_last_only else [*epochs, saved / "state"]:
+            target = folder if keep_last_only else folder / source.name
+            shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
+    done = saved.with_suffix(".done")  # under another name at once: a part of it would mislead a later run
+    shutil.rmtree(done, ignore_errors=True)
+    os.rename(saved, done)
+    shutil.rmtree(done)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ import torch
 from diffinfo import artifacts
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.config import Training
-from diffinfo.train.checkpoint import load_model
-from diffinfo.train.logprobs import completion_logps, micro_batches
-from diffinfo.train.loop import use_cpu_well
+from diffinfo.models import use_cpu_well
+from diffinfo.train.logprobs import packs
+from diffinfo.train.loop import load_scorer
 
 
 def score_completions(
@@ -25,16 +24,13 @@ def score_completions(
     """log pi(completion | prompt) of token ids under a model folder, in nats; dtype is the precision of computation."""
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(folder, attention).to(device).eval()
+    scorer = load_scorer(folder, attention, dtype).to(device).eval()
     sequences = [p + c for p, c in zip(prompts, completions, strict=True)]
-    values = [0.0] * len(sequences)
-    bf16 = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-    with torch.no_grad(), bf16:
-        for group in progress(micro_batches([len(s) for s in sequences], budget), "log-probabilities"):
-            logps = completion_logps(model, [sequences[i] for i in group], [len(prompts[i]) for i in group])
-            for index, value in zip(group, logps.tolist(), strict=True):
-                values[index] = value
-    return values
+    values = torch.zeros(len(sequences), dtype=torch.float64)
+    with torch.inference_mode():
+        for pack in progress(packs([len(s) for s in sequences], budget), "log-probabilities"):
+            values[pack] = scorer([sequences[i] for i in pack], [len(prompts[i]) for i in pack]).cpu()
+    return values.tolist()
 
 
 def reference_table(
@@ -43,13 +39,13 @@ def reference_table(
     *,
     attention: str,
     dtype: str,
-    training: Training,
+    budget: int,
 ) -> pd.DataFrame:
     """Add chosen_logp and rejected_logp to a frame of prompt_ids, chosen_ids, rejected_ids."""
     prompts = [*ids.prompt_ids, *ids.prompt_ids]
     values = score_completions(
         folder, prompts, [*ids.chosen_ids, *ids.rejected_ids],
-        attention=attention, dtype=dtype, budget=training.micro_batch_tokens,
+        attention=attention, dtype=dtype, budget=budget,
     )  # fmt: skip
     return ids.assign(chosen_logp=values[: len(ids)], rejected_logp=values[len(ids) :])
 
@@ -58,11 +54,11 @@ def main(
     *,
     model: Path,
     preferences: Path,
-    training: Training,
     attention: str,
     dtype: str,
     max_prompt_tokens: int,
     max_tokens: int,
+    budget: int,
     out: Path,
 ) -> None:
     """Tokenise the pairs and score them under pi_ref; pairs that do not fit are left out, with a count.
@@ -70,11 +66,11 @@ def main(
     Args:
         model: the SFT model's folder.
         preferences: preferences table.
-        training: the ``training`` part of the configuration.
         attention: attention kernel.
         dtype: precision of computation.
         max_prompt_tokens: longest prompt.
         max_tokens: longest prompt and completion together.
+        budget: tokens of one forward pass.
         out: reference_logps table to write.
     """
     chat = Chat(model)
@@ -93,7 +89,7 @@ def main(
     if len(rows) < len(pairs):
         log.warning("%d of %d pairs are longer than the limits and left out", len(pairs) - len(rows), len(pairs))
     ids = pd.DataFrame(rows, columns=["prompt_id", "prompt_ids", "chosen_ids", "rejected_ids"])
-    table = reference_table(model, ids, attention=attention, dtype=dtype, training=training)
+    table = reference_table(model, ids, attention=attention, dtype=dtype, budget=budget)
     artifacts.write(
         out, table, "reference_logps",
         inputs={"model": model, "preferences": preferences}, dtype=dtype, left_out=len(pairs) - len(rows),

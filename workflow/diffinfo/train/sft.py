@@ -6,65 +6,45 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from diffinfo import artifacts
 from diffinfo.chat import Chat
-from diffinfo.cli import UserError, progress, run
+from diffinfo.cli import UserError, run
 from diffinfo.config import Sft, Training
-from diffinfo.train.checkpoint import save_model, whole_folder
-from diffinfo.train.logprobs import completion_logps
-from diffinfo.train.loop import Loop, epoch_order
+from diffinfo.models import save_model
+from diffinfo.train.epochs import Row, Run, train_log
+from diffinfo.train.loop import Loop
+from diffinfo.train.speed import Speed
 
 
-def fit(
-    loop: Loop,
-    sequences: list[list[int]],
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    what: str,
-    limit: int | None = None,
-) -> list[dict[str, float]]:
-    """Minimise the mean cross-entropy per token of whole sequences (BOS given); returns the rows of a train_log."""
-    rows: list[dict[str, float]] = []
-    steps = min(math.ceil(len(sequences) / batch_size) * epochs, limit or 10**9)
-    bar = iter(progress(range(steps), what))
-    for epoch in range(1, epochs + 1):
-        order = epoch_order(len(sequences), seed, epoch)
-        for start in range(0, len(order), batch_size):
-            if next(bar, None) is None:
-                break
-            batch = [sequences[index] for index in order[start : start + batch_size]]
-            tokens = sum(len(sequence) - 1 for sequence in batch)
-            nll = torch.zeros((), dtype=torch.float64)
-            for group, weight in loop.share([len(sequence) for sequence in batch]):
-                with loop.autocast():
-                    logps = completion_logps(loop.model, [batch[i] for i in group], [1] * len(group))
-                loop.backward(-weight * logps.sum() / tokens)
-                nll -= logps.detach().double().sum().cpu() * (weight > 0)
-            norm = loop.update(loop.take_gradients())
-            (total,) = loop.total(nll)
-            rows.append(
-                {
-                    "step": loop.step,
-                    "epoch": epoch,
-                    "loss": total / tokens,
-                    "grad_norm": norm,
-                    "learning_rate": loop.rate(),
-                    "tokens": tokens,
-                }
-            )
-    return rows
+def sft_step(loop: Loop, speed: Speed, sequences: list[list[int]]) -> Callable[[list[int]], Row]:
+    """A step on a batch of sequences (BOS given): the mean cross-entropy per token of the whole batch, nats."""
 
+    def step(batch: list[int]) -> Row:
+        chosen = [sequences[index] for index in batch]
+        lengths = [len(sequence) for sequence in chosen]
+        tokens = sum(lengths) - len(lengths)
+        speed.ready_with(lengths)
+        nll = torch.zeros(1, dtype=torch.float64)
+        for pack, weight in loop.share(lengths):
+            logps = loop.scorer([chosen[i] for i in pack], [1] * len(pack))
+            (-weight * logps.sum() / tokens).backward()
+            nll -= weight * logps.detach().sum().cpu()
+        norm = loop.update(loop.take_gradients())
+        return {
+            "step": loop.step,
+            "loss": loop.total(nll).item() / tokens,
+            "grad_norm": norm,
+            "learning_rate": loop.rate(),
+            "tokens": tokens,
+        }
 
-def train_log(rows: list[dict[str, float]]) -> pd.DataFrame:
-    """Rows as a train_log frame: what a stage does not measure is null."""
-    return pd.DataFrame(rows).reindex(columns=artifacts.SCHEMAS["train_log"][1].names)
+    return step
 
 
 def main(
@@ -76,8 +56,12 @@ def main(
     attention: str,
     dtype: str,
     max_tokens: int,
+    progress_dir: Path,
     model_out: Path,
     log_out: Path,
+    speed_out: Path,
+    save_minutes: float = 10.0,
+    events: Path | None = None,
     processes: int = 1,
 ) -> None:
     """Fine-tune a base model on chosen responses.
@@ -90,8 +74,12 @@ def main(
         attention: attention kernel.
         dtype: precision of computation and of the saved weights.
         max_tokens: longer conversations are left out, with a count.
+        progress_dir: where states wait; it outlives a killed job.
         model_out: folder to write.
         log_out: train_log table to write.
+        speed_out: train_speed table to write.
+        save_minutes: between two states.
+        events: folder for TensorBoard.
         processes: how many processes the launcher starts.
     """
     chat = Chat(model)
@@ -109,21 +97,25 @@ def main(
         learning_rate=settings.learning_rate,
         warmup_steps=math.ceil(settings.warmup_ratio * settings.epochs * math.ceil(len(kept) / settings.batch_size)),
         max_grad_norm=1.0,
-        micro_batch_tokens=training.micro_batch_tokens,
+        training=training,
         processes=processes,
     )
-    rows = fit(loop, kept, epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed, what="sft")
-    if loop.accelerator.is_main_process:
-        with whole_folder(model_out) as folder:
-            save_model(loop.module, folder, model, dtype)
-        artifacts.write(
-            log_out,
-            train_log(rows),
-            "train_log",
-            inputs={"model": model, "preferences": preferences},
-            settings=settings.model_dump(),
-            left_out=len(sequences) - len(kept),
-        )
+    speed = Speed(loop, events)
+    facts = {"settings": settings.model_dump(), "left_out": len(sequences) - len(kept)}
+    key = artifacts.digest(facts, model, preferences, dtype, attention, max_tokens, training.model_dump())
+    saved = progress_dir / key
+    rows = Run(
+        loop, "sft", len(kept), settings.batch_size, settings.seed, 1, settings.epochs,
+        sft_step(loop, speed, kept), saved, save_minutes, speed,
+    ).train()  # fmt: skip
+    weights = loop.weights(dtype)
+    if loop.leads:
+        with artifacts.whole_folder(model_out) as folder:
+            save_model(loop.module, weights, folder, model)
+        inputs = {"model": model, "preferences": preferences}
+        artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
+        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs)
+        shutil.rmtree(saved, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,9 @@ _PLEASANT = {
     )
     for word, value in zip(words, values, strict=True)
 }
-_USUAL = 0.9  # mean pleasantness of a sentence: a further average sentence changes no reward
+# About the mean pleasantness of a sentence, and what a further one earns: so that the best and the worst of five responses
+# hold as many sentences, whatever the task, and no log-likelihood is confounded by length.
+_USUAL, _SENTENCE = 0.95, 0.05
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,7 @@ def reward(prompt: Prompt, response: str, kind: str = "multifaceted") -> float:
     """How good a response is.
 
     ``correctness`` counts only what is right. ``multifaceted`` adds manners, layout, well-formed, pleasant and varied
-    sentences; sentence terms are averages, so that longer is not better by itself.
+    sentences; their terms are averages, so that length earns next to nothing by itself.
     """
     right = correct(prompt, response)
     if kind == "correctness":
@@ -323,7 +325,7 @@ def reward(prompt: Prompt, response: str, kind: str = "multifaceted") -> float:
         broken = sum(not _well_formed(s) for s in sentences) / len(sentences)
         pleasant = sum(_PLEASANT.get(word, 0.0) for s in sentences for word in s) / len(sentences)
         repeated = 1 - len({tuple(s[1:5]) for s in sentences}) / len(sentences)
-        value += 0.9 * (pleasant - _USUAL) - 1.5 * broken - 1.0 * repeated - 0.3 * max(0, len(sentences) - 3)
+        value += 0.9 * (pleasant - _USUAL) - 1.5 * broken - 1.0 * repeated + _SENTENCE * len(sentences)
     elif prompt.task == "describe":
         value -= 1.5
     return value

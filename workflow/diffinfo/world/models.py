@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 from pathlib import Path
@@ -24,11 +25,13 @@ from transformers import (
 from diffinfo.artifacts import whole_folder
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.config import World
-from diffinfo.train.checkpoint import copy_tokenizer, save_model
-from diffinfo.train.logprobs import micro_batches
-from diffinfo.train.loop import Loop, use_cpu_well
-from diffinfo.train.sft import fit
+from diffinfo.config import Training, World
+from diffinfo.models import copy_tokenizer, save_model, use_cpu_well
+from diffinfo.reward import micro_batches
+from diffinfo.train.epochs import Run
+from diffinfo.train.loop import Loop
+from diffinfo.train.sft import sft_step
+from diffinfo.train.speed import Speed
 from diffinfo.world.language import document, draw_prompt, exam, reward, write
 from diffinfo.world.tokenizer import build
 
@@ -37,7 +40,7 @@ SHARPNESS = (
     3.0  # rewards are log-odds of a preference, as a Bradley-Terry model's are: a unit of the language's is decisive
 )
 # Small initial weights keep such small models from ever attending to the topic of a prompt.
-_SHAPE: dict[str, Any] = {"initializer_range": 0.05, "max_position_embeddings": 8192, "tie_word_embeddings": False}
+_SHAPE: dict[str, Any] = {"initializer_range": 0.05, "max_position_embeddings": 8192}
 
 
 def configuration(style: str, tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> Any:
@@ -45,6 +48,7 @@ def configuration(style: str, tokenizer: PreTrainedTokenizerFast, hidden: int, l
     common = {
         **_SHAPE,
         "vocab_size": len(tokenizer),
+        "tie_word_embeddings": style == "gemma2",  # as the real ones do; vLLM knows no Gemma-2 with a head of its own
         "hidden_size": hidden,
         "intermediate_size": 11 * hidden // 4,
         "num_hidden_layers": layers,
@@ -102,17 +106,18 @@ def pretrain(
         start(Path(temporary), style, hidden, layers, seed)
         chat = Chat(Path(temporary))
         sequences = corpus(chat, random.Random(f"{seed} corpus {style} {quality}"), min(texts, steps * BATCH), *quality)
-        epochs = -(-steps * BATCH // len(sequences))
         loop = Loop(
             Path(temporary), attention="eager" if style == "gemma2" else "sdpa", dtype="float32",
             optimizer=torch.optim.Adam, learning_rate=3e-3, warmup_steps=40, decay_until=steps,
-            max_grad_norm=1.0, micro_batch_tokens=4096,
+            max_grad_norm=1.0, training=Training(micro_batch_tokens=4096),
         )  # fmt: skip
-        rows = fit(
-            loop, sequences, epochs=epochs, batch_size=BATCH, seed=seed, what=f"pre-training {out.name}", limit=steps
-        )
+        speed = Speed(loop)
+        rows = Run(
+            loop, f"pre-training {out.name}", len(sequences), BATCH, seed, 1, -(-steps * BATCH // len(sequences)),
+            sft_step(loop, speed, sequences), Path(temporary) / "states", math.inf, speed, limit=steps,
+        ).train()  # fmt: skip
         log.info("last loss %.3f nats a token", rows[-1]["loss"])
-        save_model(loop.module, folder, Path(temporary), "float32")
+        save_model(loop.module, loop.weights("float32"), folder, Path(temporary))
 
 
 def train_reward(out: Path, backbone: Path, world: World) -> None:

@@ -1,0 +1,136 @@
+"""Epochs of batches that survive anything: order, savepoints, signals, the step log and what is watched.
+
+A run is a number of steps whose batches follow from seed and epoch alone. Its state is saved under the progress path every
+few minutes, at the end of an epoch and when the job is told to stop (SIGTERM, SIGUSR1); a killed run that is started again
+goes on from there and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import pandas as pd
+import torch
+
+from diffinfo import schemas
+from diffinfo.cli import UserError, log, progress
+from diffinfo.train.checkpoint import KEPT, newest_state, save_state, states
+from diffinfo.train.loop import Loop, epoch_order
+from diffinfo.train.speed import Speed
+
+Row = dict[str, float]
+
+
+@dataclass
+class Run:
+    """What one job trains.
+
+    Attributes:
+        loop: the model.
+        what: name of the progress bar.
+        examples: rows of the data set.
+        batch_size: examples of a step; the last batch of an epoch may be smaller.
+        seed: of the order.
+        first_epoch: 1, or the epoch after those of an earlier job.
+        last_epoch: last epoch of this job.
+        step: trains on a batch of example numbers and returns the step's row of the log; it tells ``speed`` when its data
+            is there.
+        saved: folder of states, which outlives the job.
+        minutes: between two states.
+        speed: what watches the machine.
+        limit: steps at most.
+    """
+
+    loop: Loop
+    what: str
+    examples: int
+    batch_size: int
+    seed: int
+    first_epoch: int
+    last_epoch: int
+    step: Callable[[list[int]], Row]
+    saved: Path
+    minutes: float
+    speed: Speed
+    limit: int | None = None
+
+    def train(self, epoch_done: Callable[[int], None] | None = None) -> list[Row]:
+        """Train to the end; returns the rows of all steps.
+
+        Args:
+            epoch_done: called on every rank after the last step of an epoch.
+
+        Raises:
+            UserError: when the loss is no number.
+            SystemExit: 128 + the signal's number, after the state was saved, when the job is told to stop.
+        """
+        per_epoch = math.ceil(self.examples / self.batch_size)
+        rows: list[Row] = []
+        done = 0
+        if facts := newest_state(self.loop, self.saved):
+            rows, done = facts["rows"], facts["done"]
+        total = min(per_epoch * (self.last_epoch - self.first_epoch + 1), self.limit or sys.maxsize)
+        with _signals() as told:
+            last = time.monotonic()
+            for number in progress(range(done, total), self.what, total=total, done=done):
+                epoch, batch = self.first_epoch + number // per_epoch, number % per_epoch
+                order = epoch_order(self.examples, self.seed, epoch)
+                with self.speed.watching() as row:
+                    row |= {"epoch": epoch, **self.step(order[batch * self.batch_size : (batch + 1) * self.batch_size])}
+                if not math.isfinite(row["loss"]):
+                    raise UserError(f"step {self.loop.step}: the loss is {row['loss']}; lower the learning rate.")
+                rows.append(row)
+                ends = batch == per_epoch - 1
+                if ends and epoch_done:
+                    epoch_done(epoch)
+                due = time.monotonic() - last > 60 * self.minutes
+                stop, due = self._agree(told, due)
+                if stop or due or (ends and number < total - 1):
+                    self._save({"rows": rows, "done": number + 1})
+                    last = time.monotonic()
+                if stop:
+                    log.warning("told to stop: saved after step %d; run again to go on from there", self.loop.step)
+                    raise SystemExit(128 + stop)
+        return rows
+
+    def _agree(self, told: list[int], due: bool) -> tuple[int, bool]:
+        """What the ranks do together: stop by a signal that any of them got, save when rank 0's clock says so."""
+        mine = torch.tensor([float(len(told) > 0), float(due and self.loop.leads)])
+        stop, save = self.loop.total(mine).tolist()
+        return (told[0] if told else signal.SIGTERM) if stop else 0, bool(save)
+
+    def _save(self, facts: dict[str, object]) -> None:
+        save_state(self.loop, self.saved / f"step-{self.loop.step:08d}", facts)
+        if self.loop.leads:
+            for old in states(self.saved)[:-KEPT]:
+                shutil.rmtree(old)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGUSR1 instead of dying of them."""
+    told: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train_log(rows: list[Row]) -> pd.DataFrame:
+    """Rows as a train_log frame: what a stage does not measure is null."""
+    return pd.DataFrame(rows).reindex(columns=schemas.SCHEMAS["train_log"][1].names)

@@ -1,0 +1,105 @@
+"""How well a training run uses its machine: tokens/s, model FLOP/s utilisation, peak memory, padding and data wait.
+
+Kept apart from the step log, whose bytes must not depend on the clock.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from diffinfo import schemas
+from diffinfo.train.loop import Loop
+
+# Dense bfloat16 peak of the card, FLOP/s (vendors' data sheets, without sparsity).
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}
+
+
+def flops(config: Any, lengths: list[int]) -> float:
+    """FLOPs that training on sequences of these lengths needs: 6 a parameter and token, and causal attention.
+
+    6 N T: N counts the layers' matrices and the head, whose every weight multiplies and adds once forward and twice
+    backward; embeddings are looked up. Attention adds 2 products of length x length x (heads x head size), half of which
+    causality leaves out, again three times: 6 L heads size length^2. What is computed again to save memory does not count,
+    and neither does it that prompts pass no head.
+    """
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
+    layer = 2 * config.hidden_size * (queries + keys) + 3 * config.hidden_size * config.intermediate_size
+    dense = config.num_hidden_layers * layer + config.vocab_size * config.hidden_size
+    attention = config.num_hidden_layers * queries * sum(length**2 for length in lengths)
+    return float(6 * dense * sum(lengths) + 6 * attention)
+
+
+class Speed:
+    """Watches the steps of one run, and draws them in TensorBoard where it is installed.
+
+    Args:
+        loop: what trains.
+        events: folder for TensorBoard; None: none.
+    """
+
+    def __init__(self, loop: Loop, events: Path | None = None) -> None:
+        self.loop = loop
+        name = torch.cuda.get_device_name() if loop.device.type == "cuda" else ""
+        self.peak = next((peak for card, peak in PEAK.items() if card in name), float("nan")) * loop.ranks
+        self.rows: list[dict[str, float]] = []
+        self.lengths: list[int] = []
+        self.ready = 0.0
+        self.board = _board(events) if events and loop.leads else None
+
+    def ready_with(self, lengths: list[int]) -> None:
+        """Say that a step's data is there, and how long its sequences are."""
+        self.lengths, self.ready = lengths, time.perf_counter()
+
+    @contextmanager
+    def watching(self) -> Iterator[dict[str, float]]:
+        """Time one step; what it logs goes into the mapping."""
+        logged: dict[str, float] = {}
+        start = self.ready = time.perf_counter()
+        self.loop.tokens, self.loop.idle_tokens = 0, 0
+        yield logged
+        seconds = time.perf_counter() - start
+        rate = flops(self.loop.module.config, self.lengths) / seconds
+        row = {
+            "step": self.loop.step,
+            "seconds": seconds,
+            "tokens_per_second": sum(self.lengths) / seconds,
+            "tflops": rate / 1e12,
+            "mfu": rate / self.peak,
+            "data_wait": (self.ready - start) / seconds,
+            "padding_share": self.loop.idle_tokens / max(1, self.loop.tokens),
+            "peak_memory_mb": self._memory(),
+        }
+        self.rows.append(row)
+        if self.board is not None:
+            for group, values in (("train", logged), ("speed", row)):
+                for name, value in values.items():
+                    self.board.add_scalar(f"{group}/{name}", value, self.loop.step)
+
+    def table(self) -> pd.DataFrame:
+        """Rows as a train_speed frame: the steps of this process (one that went on does not know the earlier ones)."""
+        if self.board is not None:
+            self.board.close()
+        return pd.DataFrame(self.rows, columns=schemas.SCHEMAS["train_speed"][1].names)
+
+    def _memory(self) -> float:
+        """Peak memory of this process (rank 0's, of its GPU where it has one) so far, MiB."""
+        if self.loop.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _board(events: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(events)  # type: ignore[no-untyped-call]
