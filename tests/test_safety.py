@@ -92,9 +92,9 @@ def test_code_in_a_model_folder_does_not_run(hostile, tmp_path):
     from diffinfo.base import Source
     from diffinfo.base import main as fetch
     from diffinfo.chat import Chat
+    from diffinfo.models import load_model
     from diffinfo.sample.engine import Decoding
     from diffinfo.sample.transformers import TransformersEngine
-    from diffinfo.train.checkpoint import load_model
 
     folder, marker = hostile
     load_model(folder, "sdpa")
@@ -109,7 +109,7 @@ def test_code_in_a_model_folder_does_not_run(hostile, tmp_path):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_model_type_of_its_own_is_refused(hostile, attention):
-    from diffinfo.train.checkpoint import load_model
+    from diffinfo.models import load_model
 
     folder, marker = hostile
     edit(folder / "config.json", model_type="evil", architectures=["Evil"])
@@ -122,8 +122,8 @@ def test_pickled_weights_are_refused(hostile, tmp_path):
     from diffinfo.base import Source
     from diffinfo.base import main as fetch
     from diffinfo.cli import UserError
+    from diffinfo.models import load_model
     from diffinfo.reward import score
-    from diffinfo.train.checkpoint import load_model
 
     folder, marker = hostile
     for weights in folder.glob("*.safetensors"):
@@ -168,8 +168,8 @@ def test_nothing_is_sent_anywhere(tiny_mistral, pairs_table, tmp_path):
     assert "a connection to" in python("-c", "import socket; socket.create_connection(('127.0.0.1', 9))").stderr
     out = tmp_path / "reference.parquet"
     done = python(
-        "-m", "diffinfo.train.reference", "--model", str(tiny_mistral), "--preferences", str(pairs_table), "--training",
-        "{}", "--attention", "sdpa", "--dtype", "float32", "--max_prompt_tokens", "512", "--max_tokens", "1024",
+        "-m", "diffinfo.train.reference", "--model", str(tiny_mistral), "--preferences", str(pairs_table), "--budget",
+        "1024", "--attention", "sdpa", "--dtype", "float32", "--max_prompt_tokens", "512", "--max_tokens", "1024",
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
