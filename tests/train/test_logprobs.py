@@ -137,5 +137,10 @@ def test_packs_hold_every_item_once_within_budget(multiple):
     assert min(totals) > 0.8 * max(totals)  # balanced: ranks wait for the slowest
 
 
+def test_sequences_over_the_budget_leave_no_pack_empty():
+    assert sorted(packs([90_000, 20, 30], 2048)) == [[0], [1, 2]]
+    assert sorted(packs([9000, 9000, 20], 100)) == [[0], [1], [2]]
+
+
 def test_fewer_items_than_ranks_leave_empty_packs():
     assert sorted(packs([7, 5], 100, 4)) == [[], [], [0], [1]]

@@ -17,10 +17,12 @@ ROOM = {"cpu": (2**23, 2**26), "cuda": (2**27, 2**28)}
 def packs(lengths: list[int], budget: int, multiple: int = 1) -> list[list[int]]:
     """Indices spread over packs of about equal length, none over ``budget`` tokens unless it holds a single one.
 
-    Longest first, each into the shortest pack. The number of packs is a multiple of ``multiple`` (packs may be empty).
+    Longest first, each into the shortest pack. The number of packs is a multiple of ``multiple``; only where there are
+    fewer sequences than that are some of them empty.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    count = -(-max(1, sum(lengths)) // (budget * multiple)) * multiple
+    filled = max(1, sum(min(length, budget) for length in lengths))
+    count = -(-filled // (budget * multiple)) * multiple
     while True:
         heap: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
         for index in order:
