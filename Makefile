@@ -26,12 +26,12 @@ drop-checkpoints: $(VENV)/.ready
 	PYTHONPATH=workflow python -m diffinfo.disk --drop $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(VENV)/.ready
-	pytest
+	pytest -n 2 --dist worksteal
 
 # a cluster of two nodes on this machine, which the tests start and stop; skipped where SLURM cannot be installed
-SLURM := slurmctld slurmd slurm-client munge
 test-slurm: $(VENV)/.ready
-	PATH="$$PATH:/usr/sbin"; command -v $(SLURM:slurm-client=srun) || apt-get install -y --no-install-recommends $(SLURM) || true
+	PATH="$$PATH:/usr/sbin"; which slurmctld slurmd srun munged > /dev/null || { apt-get update -qq; \
+	apt-get install -qq --no-install-recommends slurmctld slurmd slurm-client munge; } || true
 	pytest -m slurm -rs tests/slurm
 
 lint: $(VENV)/.ready

@@ -41,9 +41,8 @@ def test_gpu_rules_get_their_gpus_and_the_right_world_size(tasks):
     assert all("NumNodes=1 " in job for job in given.values())
     assert [devices for *_, devices in steps["preference"]][-1] == "0,1"
     assert len([devices for *_, devices in steps["reference_logps"]][-1].split(",")) == 1
-    # the program itself refuses a group of another size than preference.processes
-    log = artifacts.provenance(project.folder / "results/train/micro-mistral/magpie-pro/dpo-b0.1/1-1/train_log.parquet")
-    assert log["settings"]["processes"] == 2
+    speed = project.folder / "results/train/micro-mistral/magpie-pro/dpo-b0.1/1-1/train_speed.parquet"
+    assert artifacts.provenance(speed)["processes"] == 2
 
 
 def test_two_machines_train_one_model(tasks, prepared):

@@ -196,7 +196,7 @@ def main(
     if loop.leads:
         inputs = {"model": model, "reference": reference}
         artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
-        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs)
+        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs, processes=loop.ranks)
         _publish(saved, models_out, keep_last_only)
 
 

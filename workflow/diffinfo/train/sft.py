@@ -114,7 +114,7 @@ def main(
             save_model(loop.module, weights, folder, model)
         inputs = {"model": model, "preferences": preferences}
         artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
-        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs)
+        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs, processes=loop.ranks)
         shutil.rmtree(saved, ignore_errors=True)
 
 
