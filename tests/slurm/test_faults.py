@@ -25,9 +25,7 @@ def cancelled(it: Training) -> None:
 
 def over_its_time_limit(it: Training) -> None:
     run = it.start("--set-resources", "preference:runtime=1")
-    it.wait_for_progress()
-    for process in it.processes():
-        process.suspend()  # it hangs, until SLURM ends it
+    it.hold()  # it hangs, until SLURM ends it
     assert run.wait() == 0
     assert "SLURM status is: 'TIMEOUT'" in it.said()
     it.check()
@@ -48,7 +46,7 @@ def out_of_memory(it: Training) -> None:
 
 def snakemake_is_interrupted(it: Training) -> None:
     run = it.start()
-    it.wait_for_progress()
+    it.hold()  # SLURM wakes what it cancels
     assert end(run, signal.SIGINT) != 0
     wait_until(lambda: not it.queue(), "SLURM has no job of it any more")
     it.finish()
@@ -57,19 +55,20 @@ def snakemake_is_interrupted(it: Training) -> None:
 
 def snakemake_is_asked_to_end(it: Training) -> None:
     run = it.start()
-    it.wait_for_progress()
-    end(run, signal.SIGTERM)
-    assert "Will exit after finishing currently running jobs" in it.said()
+    job = it.hold()
+    run.send_signal(signal.SIGTERM)
+    told = "Will exit after finishing currently running jobs"
+    wait_until(lambda: told in it.said(), "Snakemake has heard it")
+    for process in job:
+        process.resume()
+    run.wait()
     assert "Nothing to be done" in it.finish()
     it.check()
 
 
 def snakemake_is_killed(it: Training) -> None:
     run = it.start()
-    it.wait_for_progress()
-    job = it.processes()
-    for process in job:
-        process.suspend()
+    job = it.hold()
     end(run)
     assert it.start(log="refused.log").wait() != 0
     assert "--unlock" in it.said("refused.log")

@@ -91,6 +91,14 @@ class Training:
                 pass
         return found
 
+    def hold(self) -> list[psutil.Process]:
+        """Suspend the training once it has saved an epoch, so that it does not end before what is to happen to it."""
+        self.wait_for_progress()
+        held = self.processes()
+        for process in held:
+            process.suspend()
+        return held
+
     def after_each_task(self, script: str) -> None:
         """What a node does after each task of this project's jobs, in the project's folder."""
         (self.project.folder / "epilog.sh").write_text(script)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -98,45 +99,63 @@ def head_logps(
 
 
 class _HeadLogps(torch.autograd.Function):
+    """Buffers are allocated once and filled again for each chunk: the C library's heap would keep a hole for each."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, chunk: int, kept: int
     ) -> Tensor:
-        rows = max(1, chunk // len(weight))
-        norms, chosen, saved = [], [], []
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            logits = _logits(hidden[part], weight, softcap)
-            norms.append(logits.logsumexp(-1))
-            chosen.append(logits.gather(1, targets[part, None])[:, 0])
-            if any(ctx.needs_input_grad) and len(hidden[: part.stop]) * len(weight) <= kept:
-                saved.append(logits)
-        norm = torch.cat(norms) if norms else hidden.new_zeros(0)
-        ctx.save_for_backward(hidden, weight, targets, norm, *saved)
+        rows = min(len(hidden), max(1, chunk // len(weight)))
+        saved = _buffer(
+            weight, min(len(hidden), kept // len(weight)) // max(1, rows) * rows * any(ctx.needs_input_grad)
+        )
+        scratch = _buffer(weight, rows)
+        chosen, norm = (hidden.new_empty(len(hidden), dtype=scratch.dtype) for _ in range(2))
+        for part in _chunks(len(hidden), rows):
+            work = scratch[: part.stop - part.start]
+            logits = _logits(hidden[part], weight, softcap, saved[part] if part.stop <= len(saved) else work)
+            chosen[part] = logits.gather(1, targets[part, None])[:, 0]
+            highest = logits.amax(-1)
+            norm[part] = torch.sub(logits, highest[:, None], out=work).exp_().sum(-1).log_().add_(highest)
+        ctx.save_for_backward(hidden, weight, targets, norm, saved)
         ctx.softcap, ctx.rows = softcap, rows
-        return torch.cat(chosen) - norm if chosen else norm.clone()
+        return chosen - norm
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        hidden, weight, targets, norm, *saved = ctx.saved_tensors
+        hidden, weight, targets, norm, saved = ctx.saved_tensors
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=norm.dtype)
-        for index, start in enumerate(range(0, len(hidden), ctx.rows)):
-            part = slice(start, start + ctx.rows)
-            logits = saved[index] if index < len(saved) else _logits(hidden[part], weight, ctx.softcap)
-            slope = (logits - norm[part, None]).exp_().mul_(-gradient[part, None])
+        scratch, slopes = _buffer(weight, ctx.rows), _buffer(weight, ctx.rows)
+        for part in _chunks(len(hidden), ctx.rows):
+            work, slope = scratch[: part.stop - part.start], slopes[: part.stop - part.start]
+            known = part.stop <= len(saved)
+            logits = saved[part] if known else _logits(hidden[part], weight, ctx.softcap, work)
+            torch.sub(logits, norm[part, None], out=slope).exp_().mul_(-gradient[part, None])
             slope.scatter_add_(1, targets[part, None], gradient[part, None])
             if ctx.softcap is not None:
-                slope.mul_(1 - (logits / ctx.softcap).square_())
-            slope = slope.to(weight.dtype)
-            torch.mm(slope, weight, out=to_hidden[part])
+                slope.mul_(torch.div(logits, ctx.softcap, out=work).square_().neg_().add_(1))
+            narrow = slope.to(weight.dtype)
+            torch.mm(narrow, weight, out=to_hidden[part])
             if to_weight.dtype == weight.dtype:
-                to_weight.addmm_(slope.T, hidden[part])
+                to_weight.addmm_(narrow.T, hidden[part])
             else:  # bfloat16: sums over chunks stay float32
-                to_weight += slope.T @ hidden[part]
+                to_weight += narrow.T @ hidden[part]
         return to_hidden, to_weight.to(weight.dtype), None, None, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
-    logits = (hidden @ weight.T).to(torch.promote_types(weight.dtype, torch.float32))
-    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+def _chunks(length: int, rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + rows, length)) for start in range(0, length, max(1, rows)))
+
+
+def _buffer(weight: Tensor, rows: int) -> Tensor:
+    """Room for logits: [rows, vocabulary], at least float32."""
+    return weight.new_empty(rows, len(weight), dtype=torch.promote_types(weight.dtype, torch.float32))
+
+
+def _logits(hidden: Tensor, weight: Tensor, softcap: float | None, out: Tensor) -> Tensor:
+    if out.dtype == weight.dtype:
+        torch.mm(hidden, weight.T, out=out)
+    else:
+        out.copy_(hidden @ weight.T)
+    return out if softcap is None else out.div_(softcap).tanh_().mul_(softcap)
