@@ -144,7 +144,7 @@ BEST = {"precompute_ref_log_probs": True, "gradient_checkpointing": False}
 def memory(who: str, folder: Path, out: Path) -> float:
     """Peak MiB that one step on a pair of two 2,048-token sequences adds to a process that has imported everything."""
     script = f"""
-import resource, sys
+import re, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import training as t, torch, trl, datasets, pandas as pd
 from trl import DPOTrainer
@@ -152,7 +152,8 @@ from pathlib import Path
 row = [[10] * 100, [11] * 1948, [12] * 1948]
 table = pd.DataFrame([row] * 2, columns=["prompt_ids", "chosen_ids", "rejected_ids"])
 table = table.assign(chosen_logp=-1.0, rejected_logp=-1.0)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+status = Path("/proc/self/status")  # getrusage would count what the parent held before it started this process
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) / 1024
 before = peak()
 if {who!r} in ("dpo-b0.1", "dpo-pg"):
     t.Ours(Path({str(folder)!r}), table, {who!r}, 1, t.Training(micro_batch_tokens=2048)).steps(2)

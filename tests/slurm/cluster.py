@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from project import Project
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 NODES = ("n1", "n2")
 MAX_MINUTES = 60
@@ -133,6 +135,23 @@ class Cluster:
             self.lose(node)
         for name in ("slurmctld", "munged"):
             self.kill(name, signal.SIGTERM)
+
+    def serve(self, project: Project) -> None:
+        """Edit the lines of a project's profile as a user of this cluster would, and look at jobs every second."""
+        profile = project.folder / "slurm/config.yaml"
+        text = profile.read_text()
+        for line, edited in {
+            "max_runtime: 1440": f"max_runtime: {MAX_MINUTES}",
+            "before-status-checks: 40": "before-status-checks: 1",
+            "per-second: 0.2": "per-second: 1",
+            "latency-wait: 120": "latency-wait: 30",
+        }.items():
+            assert line in text
+            text = text.replace(line, edited)
+        profile.write_text(text)
+        project.environment["PATH"] = f"{self.root}/bin:{project.environment['PATH']}"
+        quick = str(Path(__file__).parent / "quick")
+        project.environment.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONPATH=quick)
 
     def start_controller(self) -> None:
         """Start slurmctld; it knows the jobs of the one before."""

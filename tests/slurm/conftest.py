@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from project import Project
-from slurm.cluster import MAX_MINUTES, Cluster, missing
+from slurm.cluster import Cluster, missing
 from slurm.training import NANO, RUN, Training
 
 
@@ -31,22 +31,9 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(cluster, tmp_path_factory):
-    """A project with everything that a training needs, and the profile edited as a user of this cluster would."""
+    """A project with everything that a training needs, and a profile for this cluster."""
     project = Project(tmp_path_factory.mktemp("prepared"))
-    profile = project.folder / "slurm/config.yaml"
-    text = profile.read_text()
-    for line, edited in {
-        "max_runtime: 1440": f"max_runtime: {MAX_MINUTES}",
-        "before-status-checks: 40": "before-status-checks: 1",
-        "per-second: 0.2": "per-second: 1",
-        "latency-wait: 120": "latency-wait: 30",
-    }.items():
-        assert line in text
-        text = text.replace(line, edited)
-    profile.write_text(text)
-    project.environment["PATH"] = f"{cluster.root}/bin:{project.environment['PATH']}"
-    quick = str(Path(__file__).parent / "quick")
-    project.environment.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONPATH=quick)
+    cluster.serve(project)
     project.snakemake("--cores", "2", "results/reference_logps/micro-mistral/magpie-pro.parquet", changes=NANO)
     return project
 
