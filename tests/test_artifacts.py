@@ -119,6 +119,15 @@ def test_provenance_follows_its_inputs(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_folder_is_the_same_whether_snakemake_saw_its_job_finish(tmp_path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = digest(tmp_path)
+    (tmp_path / ".snakemake_timestamp").touch()
+    assert digest(tmp_path) == before
+    (tmp_path / "config.json").touch()
+    assert digest(tmp_path) != before
+
+
 def test_digests_tell_values_apart() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert len({digest(1), digest("1"), digest([1]), digest(None), digest(1.5)}) == 5

@@ -65,11 +65,16 @@ def _private(path: Path) -> Path:
 
 
 def digest(*values: Any) -> str:
-    """A short, stable digest of JSON-able values and, for a Path, of the file or folder it names."""
+    """A short, stable digest of JSON-able values and, for a Path, of the file or folder it names.
+
+    Hidden files of a folder do not count: Snakemake puts one into each folder that it saw a job finish.
+    """
     sha = hashlib.sha256()
     for value in values:
         if isinstance(value, Path):
-            files = sorted(p for p in value.rglob("*") if p.is_file()) if value.is_dir() else [value]
+            files = [value]
+            if value.is_dir():
+                files = sorted(p for p in value.rglob("*") if p.is_file() and not p.name.startswith("."))
             for file in files:
                 sha.update(str(file.relative_to(value) if value.is_dir() else file.name).encode())
                 with open(file, "rb") as handle:
