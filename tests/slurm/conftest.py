@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,9 @@ import pytest
 from project import Project
 from slurm.cluster import Cluster, missing
 from slurm.training import NANO, RUN, Training
+
+# A shell lets what it starts in the background ignore SIGINT, and so would Snakemake.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
