@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from diffinfo import config
-from diffinfo.config import Config, ConfigError, load, merge, parse, read_yaml
+from diffinfo.config import Config, load, parse
+from diffinfo.strict_yaml import ConfigError, merge, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = read_yaml(ROOT / "config.yaml")

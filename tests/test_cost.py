@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from diffinfo.cli import UserError
-from diffinfo.config import merge, parse, read_yaml
+from diffinfo.config import parse
 from diffinfo.cost import ASSUMPTIONS, Costs, read_assumptions
 from diffinfo.jobs import Job
 from diffinfo.plan import paper_check, warnings
+from diffinfo.strict_yaml import merge, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MISTRAL = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "method": "dpo-b0.1", "span": "2-2", "epoch": "2"}

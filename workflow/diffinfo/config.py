@@ -1,4 +1,4 @@
-"""The configuration: every key, its type, its default and its limits. The only reader of YAML.
+"""The configuration: every key, its type, its default and its limits.
 
 ``python -m diffinfo.config schema`` prints the JSON schema kept in workflow/schemas/config.schema.json;
 ``python -m diffinfo.config check --file FILE --over FILE`` lists every fault.
@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from diffinfo.cli import UserError, run
+from diffinfo.cli import run
+from diffinfo.strict_yaml import ConfigError, merge, read_yaml
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -24,10 +24,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
 METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
-
-
-class ConfigError(UserError):
-    """Every fault of a configuration, one line each."""
 
 
 class _Model(BaseModel):
@@ -303,54 +299,6 @@ class Config(_Model):
         """Epoch ranges such as "1-5": each is one job; a further epoch adds a further range."""
         step = self.preference.epochs_per_job
         return [f"{first}-{min(first + step - 1, self.epochs)}" for first in range(1, self.epochs + 1, step)]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is a fault, not a silent overwrite."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    keys = [loader.construct_object(key, deep=True) for key in own]  # type: ignore[no-untyped-call]
-    for index, (key, found) in enumerate(zip(own, keys, strict=True)):
-        where = f"{node.start_mark.name}, line {key.start_mark.line + 1}"
-        if isinstance(found, (list, dict)):
-            raise ConfigError(f"{where}: a key must be a name, not {found!r}.")
-        if found in keys[:index]:
-            raise ConfigError(f"{where}: the key '{found}' is given twice; remove one.")
-    loader.flatten_mapping(node)  # merge keys: "<<: *anchor"
-    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}  # type: ignore[no-untyped-call]
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Read one YAML mapping.
-
-    Raises:
-        ConfigError: when the file is missing, is no YAML, holds no mapping or gives a key twice.
-    """
-    try:
-        with open(file, encoding="utf-8") as handle:
-            value = yaml.load(handle, _StrictLoader)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file} does not exist.") from error
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file} must hold a mapping of keys, it holds {type(value).__name__}.")
-    return value
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, anything else is replaced: Snakemake's rule for several config files."""
-    return base | {
-        key: merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in over.items()
-    }
 
 
 def parse(values: dict[str, Any], files: Iterable[Path | str] = ()) -> Config:

@@ -14,7 +14,8 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from diffinfo.cli import UserError
-from diffinfo.config import Config, Positive, Share, _Model, read_yaml
+from diffinfo.config import Config, Positive, Share, _Model
+from diffinfo.strict_yaml import read_yaml
 
 ASSUMPTIONS = Path(__file__).parents[1] / "assumptions.yaml"
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from diffinfo import disk
 from diffinfo.cli import UserError
-from diffinfo.config import Config, load, read_yaml
+from diffinfo.config import Config, load
 from diffinfo.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
 from diffinfo.jobs import Job, planned
 from diffinfo.report import paper
+from diffinfo.strict_yaml import read_yaml
 
 PROFILE = Path("slurm/config.yaml")
 Key = tuple[str, str, str]  # rule, model, dataset
