@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,23 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+class Run(subprocess.Popen):
+    """Snakemake at work. Nothing that hangs holds the tests up: it is killed, and its last words are the failure."""
+
+    log: Path
+
+    def ended(self, seconds: float = 600) -> int:
+        """Its exit status, once it has ended."""
+        try:
+            return self.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+            raise AssertionError(
+                f"not within {seconds:.0f} s: Snakemake ends. It said:\n{self.log.read_text()[-4000:]}"
+            ) from None
 
 
 class Project:
@@ -35,21 +53,23 @@ class Project:
         twin.folder = folder
         return twin
 
-    def start(self, *arguments: str, changes: dict | None = None, log: str = "snakemake.log") -> subprocess.Popen:
+    def start(self, *arguments: str, changes: dict | None = None, log: str = "snakemake.log") -> Run:
         """Start Snakemake with ``changes`` merged over config.yaml; what it prints goes to ``log``."""
         command = [sys.executable, "-m", "snakemake", *arguments]
         if changes is not None:
             (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
             command += ["--configfile", "changes.yaml"]
         with open(self.folder / log, "w") as out:
-            return subprocess.Popen(
+            run = Run(
                 command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT, env=self.environment,
                 start_new_session=True,
             )  # fmt: skip
+        run.log = self.folder / log
+        return run
 
     def snakemake(self, *arguments: str, changes: dict | None = None, check: bool = True) -> str:
         """Run Snakemake with ``changes`` merged over config.yaml; returns what it printed."""
-        status = self.start(*arguments, changes=changes).wait(timeout=900)
+        status = self.start(*arguments, changes=changes).ended()
         output = (self.folder / "snakemake.log").read_text()
         assert not check or status == 0, output[-4000:]
         return output

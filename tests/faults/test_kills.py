@@ -61,7 +61,7 @@ def test_what_ends_behind_a_killed_snakemake_counts_and_is_recorded(project):
     run = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     job = training(project)
     run.kill()
-    run.wait()
+    run.ended()
     job.wait()
     project.snakemake("--unlock", changes=NANO)
     said = project.snakemake(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
@@ -77,7 +77,7 @@ def test_another_configuration_takes_over_nothing(project):
     run = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     job = training(project)
     run.kill()
-    run.wait()
+    run.ended()
     job.wait()
     slower = {**NANO, "preference": {**NANO["preference"], "learning_rate": 1e-5}}
     project.snakemake("--unlock", changes=slower)
@@ -92,7 +92,7 @@ def test_no_output_has_two_writers(project):
     job = training(project)
     job.suspend()
     run.kill()
-    run.wait()
+    run.ended()
     project.snakemake("--unlock", changes=NANO)
     again = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     end = time.monotonic() + 120
@@ -101,7 +101,7 @@ def test_no_output_has_two_writers(project):
         time.sleep(0.1)
     weights = next((project.folder / "results/.progress/train").glob("*/epoch-1/model.safetensors")).stat()
     job.resume()
-    assert again.wait() == 0
+    assert again.ended() == 0
     assert "its command was the same: nothing is left to do" in (project.folder / LOG).read_text(errors="replace")
     published = (project.folder / TRAINING / "models/epoch-1/model.safetensors").stat()
     assert (published.st_ino, published.st_mtime) == (weights.st_ino, weights.st_mtime)  # trained once
@@ -113,7 +113,7 @@ def test_a_killed_training_goes_on(project):
     job = training(project)
     os.kill(job.pid, signal.SIGKILL)
     happened = time.time()
-    assert run.wait() != 0
+    assert run.ended() != 0
     assert "Nothing that was finished is lost" in (project.folder / "snakemake.log").read_text()
     project.snakemake(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     assert (project.folder / TRAINING / "models/epoch-1/model.safetensors").stat().st_mtime < happened

@@ -18,6 +18,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slurm)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """What SLURM's daemons said is part of a failure."""
+    report = yield
+    one = item.funcargs.get("cluster") if report.failed else None
+    for log in sorted(one.root.glob("log/slurm*.log")) if one else ():
+        report.sections.append((log.name, log.read_text()[-6000:]))
+    return report
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     lacking = missing()

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from diffinfo.orphans import NoAnswer, orphans
 from slurm.cluster import wait_until
 from slurm.training import Training, end
 
@@ -18,7 +19,7 @@ def cancelled(it: Training) -> None:
     run = it.start()
     it.wait_for_progress()
     it.cluster.run("scancel", it.number())
-    assert run.wait() == 0
+    assert run.ended() == 0
     assert "SLURM status is: 'CANCELLED'" in it.said()
     it.check()
 
@@ -26,7 +27,7 @@ def cancelled(it: Training) -> None:
 def over_its_time_limit(it: Training) -> None:
     run = it.start("--set-resources", "preference:runtime=1")
     it.hold()  # it hangs, until SLURM ends it
-    assert run.wait() == 0
+    assert run.ended() == 0
     assert "SLURM status is: 'TIMEOUT'" in it.said()
     it.check()
 
@@ -37,7 +38,7 @@ def out_of_memory(it: Training) -> None:
     assert "libraries_gb: 1.5" in text
     assumed.write_text(text.replace("libraries_gb: 1.5", "libraries_gb: 0.5"))
     run = it.start()
-    assert run.wait() == 0
+    assert run.ended() == 0
     assert "Exceeded job memory limit" in it.jobs_said()
     asked = [int(line.split("mem_mb=")[1].split(",")[0]) for line in it.said().splitlines() if " mem_mb=" in line]
     assert asked[0] < asked[1]
@@ -61,7 +62,7 @@ def snakemake_is_asked_to_end(it: Training) -> None:
     wait_until(lambda: told in it.said(), "Snakemake has heard it")
     for process in job:
         process.resume()
-    run.wait()
+    run.ended()
     assert "Nothing to be done" in it.finish()
     it.check()
 
@@ -70,7 +71,7 @@ def snakemake_is_killed(it: Training) -> None:
     run = it.start()
     job = it.hold()
     end(run)
-    assert it.start(log="refused.log").wait() != 0
+    assert it.start(log="refused.log").ended() != 0
     assert "--unlock" in it.said("refused.log")
     it.unlock()
     number = it.number()
@@ -79,7 +80,7 @@ def snakemake_is_killed(it: Training) -> None:
     wait_until(lambda: found in it.said(), "the next Snakemake waits for the job")
     for process in job:
         process.resume()
-    assert run.wait() == 0
+    assert run.ended() == 0
     assert "Took over 1 job(s) that a killed run had finished" in it.said()
     it.check()
     assert "Nothing to be done" in it.finish()
@@ -99,7 +100,7 @@ def the_disk_is_full(it: Training) -> None:
     with it.disk("size=3m"):
         run = it.start("--retries", "0")
         it.wait_for_progress()
-        assert run.wait() != 0
+        assert run.ended() != 0
         told = (it.project.folder / it.log).read_text()
         assert "No space left on device. Nothing that was finished is lost: free some space" in told
         subprocess.run(["mount", "-o", "remount,size=60m", it.project.folder / "results"], check=True)
@@ -110,7 +111,7 @@ def the_disk_is_full(it: Training) -> None:
 def the_results_are_read_only(it: Training) -> None:
     with it.disk("ro"):
         run = it.start()
-        assert run.wait() != 0
+        assert run.ended() != 0
         assert f"{it.project.folder}/results may not be written" in it.said()
         subprocess.run(["mount", "-o", "remount,rw", it.project.folder / "results"], check=True)
         it.finish()
@@ -135,7 +136,7 @@ def files_are_seen_late(it: Training) -> None:
     wait_until(hidden.exists, "the job has ended", 120)
     time.sleep(6)
     hidden.rename(it.folder)
-    assert run.wait() == 0
+    assert run.ended() == 0
     assert "Waiting at most 30 seconds for missing files" in it.said() + it.jobs_said()
     assert "Trying to restart" not in it.said()
     it.check(kept=False)
@@ -167,22 +168,28 @@ def test_nothing_is_lost_when_a_node_is_lost(training, cluster):
     node = cluster.run("squeue", "-h", "-j", it.number(), "-o", "%N")
     cluster.lose(node)
     try:
-        assert run.wait() == 0
+        assert run.ended() == 0
     finally:
         cluster.start_node(node)
     assert "failed due to a node failure, SLURM status is: 'NODE_FAIL'" in it.said()
     it.check()
 
 
-def test_nothing_is_lost_when_the_controller_is_restarted(training, cluster):
+def test_nothing_is_lost_when_the_controller_is_restarted(training, cluster, monkeypatch):
     it = training("controller")
+    monkeypatch.chdir(it.project.folder)
+    monkeypatch.setenv("PATH", it.project.environment["PATH"])
     run = it.start()
     it.wait_for_progress()
     cluster.kill("slurmctld")
     try:
         wait_until(lambda: not it.processes(), "the training has ended, which nobody can be told")
+        with pytest.raises(NoAnswer, match="nobody knows whether jobs of a killed run are still at work here"):
+            orphans({"rule_preference"})
+        time.sleep(15)  # longer than the plugin waits for any answer
     finally:
         cluster.start_controller()
-    assert run.wait() == 0
+    assert run.ended() == 0
     assert "Error in rule" not in it.said()
+    assert "sacct" not in it.said().replace("'sacctmgr'", "")
     it.check()

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project import Project
+from project import Project, Run
 from slurm.cluster import Cluster, wait_until
 
 # A world too small to learn anything, whose trainings still last some seconds.
@@ -42,7 +42,7 @@ class Training:
         self.folder = project.folder / RUN
         self.happened = 0.0
 
-    def start(self, *arguments: str, log: str = "snakemake.log") -> subprocess.Popen:
+    def start(self, *arguments: str, log: str = "snakemake.log") -> Run:
         """Start Snakemake on the cluster."""
         return self.project.start(f"{RUN}/train_log.parquet", "--profile", "slurm", *arguments, changes=NANO, log=log)
 
@@ -56,11 +56,11 @@ class Training:
 
     def unlock(self) -> None:
         """What Snakemake asks for after it was killed."""
-        assert self.project.start("--unlock", changes=NANO, log="unlock.log").wait() == 0, self.said("unlock.log")
+        assert self.project.start("--unlock", changes=NANO, log="unlock.log").ended() == 0, self.said("unlock.log")
 
     def finish(self) -> str:
         """Run the same command to its end; returns what it printed."""
-        status = self.start().wait()
+        status = self.start().ended()
         assert status == 0, self.said()[-4000:]
         return self.said()
 
@@ -133,7 +133,7 @@ class Training:
         assert not list(results.glob(".progress/locks/*"))
 
 
-def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> int:
+def end(process: Run, number: int = signal.SIGKILL) -> int:
     """Send a signal to Snakemake alone and wait for its end."""
     process.send_signal(number)
-    return process.wait(timeout=180)
+    return process.ended(180)

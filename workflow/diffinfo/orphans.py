@@ -8,7 +8,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+LOGS = Path("results/logs/slurm")  # what SLURM kept of jobs from this folder
+
+
+class NoAnswer(RuntimeError):
+    """SLURM did not say whether there are jobs."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,20 @@ class Orphan:
 
 
 def orphans(jobs: Collection[str]) -> list[Orphan]:
-    """The queued and running jobs that were submitted from this folder for one of ``jobs``; none without SLURM."""
+    """The queued and running jobs that were submitted from this folder for one of ``jobs``; none without SLURM.
+
+    Raises:
+        NoAnswer: if squeue fails though jobs were once submitted from here.
+    """
     if not shutil.which("squeue"):
         return []
     command = ["squeue", "--user", getpass.getuser(), "--noheader", "--format", "%i|%T|%k|%Z"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode and LOGS.exists():
+        raise NoAnswer(
+            f"squeue fails ({done.stderr.strip()}), so nobody knows whether jobs of a killed run are still at work here. "
+            f"Start again when SLURM answers; if there can be none, delete {LOGS}."
+        )
     rows = (line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3)
     return [
         Orphan(number, state, what.strip())
@@ -54,10 +71,24 @@ def settle(jobs: Collection[str], say: Callable[[str], None]) -> bool:
             f"results count; to stop them: scancel {numbers}"
         )
     pause = 1.0
-    while orphans(jobs):
+    while found:
         time.sleep(pause)
         pause = min(2 * pause, 30.0)
+        with suppress(NoAnswer):  # slurmctld restarts, and its jobs go on
+            found = orphans(jobs)
     return True
+
+
+def remembered(ask: Callable[[], int | None]) -> Callable[[], int | None]:
+    """``ask``, asked now; its last answer stands for one that does not come."""
+    last = ask()
+
+    def asked() -> int | None:
+        nonlocal last
+        last = ask() or last
+        return last
+
+    return asked
 
 
 def _named(found: list[Orphan]) -> str:

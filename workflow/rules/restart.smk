@@ -5,8 +5,10 @@ import asyncio
 import atexit
 import hashlib
 
+import snakemake_executor_plugin_slurm as slurm_plugin
+
 from diffinfo import disk
-from diffinfo.orphans import settle
+from diffinfo.orphans import NoAnswer, remembered, settle
 
 CONFIGURATION = Path("results/.progress/configuration")  # the digest of the last run's
 DIGEST = hashlib.sha256(CONFIG.model_dump_json().encode()).hexdigest()
@@ -59,10 +61,17 @@ onstart:
     comments = {
         "_".join(filter(None, ["rule", job.rule.name, name])) for job, name in zip(workflow.dag.jobs, names)
     }
-    if settle(comments, logger.info):  # what is left to do has changed: look again
+    try:
+        settled = settle(comments, logger.info)
+    except NoAnswer as error:
+        raise WorkflowError(str(error)) from None
+    if settled:  # what is left to do has changed: look again
         workflow.persistence.unlock()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     adopt()
+    # The plugin looks up MinJobAge before each look at its jobs. Where slurmctld does not answer, for it restarts, the
+    # plugin would turn to sacct for good, in vain where there is no accounting.
+    slurm_plugin.get_min_job_age = remembered(slurm_plugin.get_min_job_age)
     CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
     CONFIGURATION.write_text(DIGEST)
 
