@@ -22,7 +22,7 @@ def main() -> None:
     asked = parser.parse_args()
     cluster = Cluster(asked.folder / "cluster")
     conf = asked.folder / "cluster/etc/slurm.conf"
-    conf.write_text(conf.read_text().replace("MinJobAge=300", "MinJobAge=86400"))  # asked about at the end
+    conf.write_text(conf.read_text().replace("MinJobAge=20", "MinJobAge=86400"))  # asked about at the end
     project = Project(asked.folder / "project")
     cluster.serve(project)
     try:

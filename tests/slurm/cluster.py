@@ -48,7 +48,7 @@ SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
 ReturnToService=2
 InactiveLimit=0
 KillWait=5
-MinJobAge=300
+MinJobAge=20
 MessageTimeout=5
 SlurmdTimeout=6
 SlurmctldTimeout=6

@@ -96,6 +96,19 @@ def snakemake_is_killed_before_its_job_begins(it: Training) -> None:
     it.check(kept=False)
 
 
+def snakemake_sleeps_longer_than_slurm_remembers(it: Training) -> None:
+    run = it.start()
+    it.wait_for_progress()
+    number = it.number()
+    run.send_signal(signal.SIGSTOP)
+    known = ("squeue", "-h", "--states=all", "-o", "%i")
+    wait_until(lambda: number not in it.cluster.run(*known).split(), "SLURM has forgotten the job", 240)
+    run.send_signal(signal.SIGCONT)
+    assert run.ended() == 0
+    assert f"SLURM knows job(s) {number} no more: what they have written counts" in it.said()
+    it.check()
+
+
 def the_disk_is_full(it: Training) -> None:
     with it.disk("size=3m"):
         run = it.start("--retries", "0")
@@ -143,9 +156,9 @@ def files_are_seen_late(it: Training) -> None:
 
 
 TO_ONE_JOB = (
-    over_its_time_limit, cancelled, out_of_memory, snakemake_is_interrupted, snakemake_is_asked_to_end,
-    snakemake_is_killed, snakemake_is_killed_before_its_job_begins, the_disk_is_full, the_results_are_read_only,
-    clocks_differ, files_are_seen_late,
+    snakemake_sleeps_longer_than_slurm_remembers, over_its_time_limit, cancelled, out_of_memory,
+    snakemake_is_interrupted, snakemake_is_asked_to_end, snakemake_is_killed, snakemake_is_killed_before_its_job_begins,
+    the_disk_is_full, the_results_are_read_only, clocks_differ, files_are_seen_late,
 )  # fmt: skip
 
 

@@ -18,11 +18,12 @@ def tasks(prepared, cluster, tmp_path_factory):
         project = prepared.copy(tmp_path_factory.mktemp("slice") / "project")
         (project.folder / "prolog.sh").write_text(
             'echo "$SLURM_JOB_ID $SLURM_STEP_ID $SLURM_NODEID $SLURM_NNODES $CUDA_VISIBLE_DEVICES" >> tasks\n'
+            "scontrol show job $SLURM_JOB_ID > job-$SLURM_JOB_ID\n"
         )
         project.snakemake(target, "--profile", "slurm", changes={**NANO, **changes})
         said = (project.folder / "snakemake.log").read_text()
         rules = re.findall(r"/rule_(\w+)/\S*?(\d+)\.log\)", said)
-        given = {rule: cluster.run("scontrol", "show", "job", number) for rule, number in rules}
+        given = {rule: (project.folder / f"job-{number}").read_text() for rule, number in rules}
         rows = [line.split(" ") for line in (project.folder / "tasks").read_text().splitlines()]
         steps = {rule: [row[1:] for row in rows if row[0] == number] for rule, number in rules}
         return project, given, steps

@@ -79,17 +79,5 @@ def settle(jobs: Collection[str], say: Callable[[str], None]) -> bool:
     return True
 
 
-def remembered(ask: Callable[[], int | None]) -> Callable[[], int | None]:
-    """``ask``, asked now; its last answer stands for one that does not come."""
-    last = ask()
-
-    def asked() -> int | None:
-        nonlocal last
-        last = ask() or last
-        return last
-
-    return asked
-
-
 def _named(found: list[Orphan]) -> str:
     return ", ".join(f"{orphan.number} ({orphan.what})" for orphan in found)

@@ -5,10 +5,10 @@ import asyncio
 import atexit
 import hashlib
 
-import snakemake_executor_plugin_slurm as slurm_plugin
+import snakemake_executor_plugin_slurm
 
-from diffinfo import disk
-from diffinfo.orphans import NoAnswer, remembered, settle
+from diffinfo import disk, slurm_plugin
+from diffinfo.orphans import NoAnswer, settle
 
 CONFIGURATION = Path("results/.progress/configuration")  # the digest of the last run's
 DIGEST = hashlib.sha256(CONFIG.model_dump_json().encode()).hexdigest()
@@ -69,9 +69,7 @@ onstart:
         workflow.persistence.unlock()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     adopt()
-    # The plugin looks up MinJobAge before each look at its jobs. Where slurmctld does not answer, for it restarts, the
-    # plugin would turn to sacct for good, in vain where there is no accounting.
-    slurm_plugin.get_min_job_age = remembered(slurm_plugin.get_min_job_age)
+    slurm_plugin.mend(snakemake_executor_plugin_slurm)
     CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
     CONFIGURATION.write_text(DIGEST)
 
