@@ -74,8 +74,13 @@ def compared(project: Project) -> dict[str, bytes]:
     return {str(path.relative_to(results)): path.read_bytes() for path in paths if path.is_file()}
 
 
-def trial(folder: Path, arguments: list[str], changes: dict | None, kills: int, seed: int) -> tuple[list[str], Counter]:
-    """A calm run and a stormy one; returns the files that differ, and what was hit."""
+def trial(
+    folder: Path, arguments: list[str], changes: dict | None, kills: int, seed: int, spread: float = 1
+) -> tuple[list[str], Counter]:
+    """A calm run and a stormy one; returns the files that differ, and what was hit.
+
+    The kills fall due within ``spread`` times the calm run's duration, on average.
+    """
     calm, stormy = (Project(folder / name) for name in ("calm", "stormy"))
     before = time.monotonic()
     if calm.start(*arguments, changes=changes).wait():
@@ -83,7 +88,7 @@ def trial(folder: Path, arguments: list[str], changes: dict | None, kills: int, 
     seconds = time.monotonic() - before
     print(f"calm run: {seconds:.0f} s", flush=True)
     before = time.monotonic()
-    hit = storm(stormy, arguments, changes, kills, pause=seconds / kills, seed=seed)
+    hit = storm(stormy, arguments, changes, kills, pause=spread * seconds / kills, seed=seed)
     print(f"stormy run: {time.monotonic() - before:.0f} s; {dict(hit)}", flush=True)
     one, other = compared(calm), compared(stormy)
     assert one, "nothing was made"
@@ -94,13 +99,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--spread", type=float, default=2.5, help="times the calm run's duration, for a stormy one takes longer"
+    )
     parser.add_argument("--cores", default="2")
     parser.add_argument("--folder", type=Path, required=True, help="a new folder for both runs")
     parser.add_argument("--configfile", type=Path, help="merged over config.yaml")
     parser.add_argument("targets", nargs="*")
     asked = parser.parse_args()
     changes = yaml.safe_load(asked.configfile.read_text()) if asked.configfile else None
-    different, _ = trial(asked.folder, [*asked.targets, "--cores", asked.cores], changes, asked.kills, asked.seed)
+    arguments = [*asked.targets, "--cores", asked.cores]
+    different, _ = trial(asked.folder, arguments, changes, asked.kills, asked.seed, asked.spread)
     sys.exit(f"different: {', '.join(different)}" if different else None)
 
 
