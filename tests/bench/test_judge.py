@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +95,24 @@ def test_an_endpoint_that_is_down_is_given_up(loopback: Any, tmp_path: Path) -> 
     with pytest.raises(UserError, match="20 requests"):
         judge.ask(ask_about(*map(str, range(500))), "asking")
     assert len(loopback.bodies) < 200
+
+
+def test_what_is_on_its_way_when_slurm_ends_the_job_is_kept(loopback: Any, tmp_path: Path) -> None:
+    def end_the_job_then_reply(body: dict[str, Any], number: int) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        return echo(body, number)
+
+    loopback.reply = end_the_job_then_reply
+    with pytest.raises(KeyboardInterrupt):
+        Endpoint(loopback.config(concurrency=1), tmp_path, "job").ask(ask_about("0", "1", "2", "3"), "asking")
+    sent = len(loopback.bodies)
+    assert sent < 4
+    loopback.reply = echo
+    replies = Endpoint(loopback.config(), tmp_path, "job").ask(ask_about("0", "1", "2", "3"), "asking")
+    assert replies == [f"reply to {i}" for i in range(4)]
+    assert len(loopback.bodies) == 4
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_key_is_needed_only_to_pay(loopback: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for path in filter(Path.is_file, temporary.rglob("*")):  # a name that outlives a power cut, with what it names
+            with open(path, "rb") as handle:
+                os.fsync(handle.fileno())
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(temporary, folder)

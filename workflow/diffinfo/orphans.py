@@ -37,7 +37,7 @@ def orphans(jobs: Collection[str]) -> list[Orphan]:
     if not shutil.which("squeue"):
         return []
     command = ["squeue", "--user", getpass.getuser(), "--noheader", "--format", "%i|%T|%k|%Z"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode and LOGS.exists():
         raise NoAnswer(
             f"squeue fails ({done.stderr.strip()}), so nobody knows whether jobs of a killed run are still at work here. "
@@ -62,7 +62,7 @@ def settle(jobs: Collection[str], say: Callable[[str], None]) -> bool:
     waiting = [orphan for orphan in found if orphan.state == "PENDING"]
     running = [orphan for orphan in found if orphan.state != "PENDING"]
     if waiting:
-        subprocess.run(["scancel", *(orphan.number for orphan in waiting)], check=True, timeout=120)
+        subprocess.run(["scancel", *(orphan.number for orphan in waiting)], check=False)  # it may have begun, and ended
         say(f"Cancelled {len(waiting)} job(s) of a killed run that had not begun: {_named(waiting)}.")
     if running:
         numbers = " ".join(orphan.number for orphan in running)

@@ -1,50 +1,72 @@
-"""Two cases in which Snakemake's SLURM plugin (2.8) waits for ever."""
+"""Where Snakemake's SLURM plugin (2.8) waits for ever or gives up too soon."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
-from types import ModuleType
 from typing import Any
 
 Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None]]]
+OUTAGE = 1800  # seconds without slurmctld before a failed submission counts
 
 
-def mend(plugin: ModuleType) -> None:
-    """Let every wait of the plugin end.
+def mend(plugin: Any) -> None:
+    """Let every wait of the plugin end, and let it wait for slurmctld.
 
-    It looks up MinJobAge before each look at its jobs. Where slurmctld does not answer, for it restarts, the plugin turns
-    to sacct until that answers, which it never does without accounting: the last answer stands.
-
-    It waits for a job that squeue lists no more, as where Snakemake was suspended for longer than MinJobAge. Such a job
-    has ended: Snakemake looks for its outputs, which are whole where they are there.
+    - squeue alone tells how jobs are. The plugin turns to sacct where MinJobAge is short or not known, as while slurmctld
+      restarts; without accounting sacct never answers, and with it a job "CANCELLED by 1000" counts as running for ever.
+    - A job that squeue lists no more has ended, as where Snakemake was suspended for longer than MinJobAge: Snakemake
+      looks for its outputs, which are whole where they are there.
+    - A preempted job has ended, for the profile forbids SLURM to requeue it.
+    - A failed submission is told once slurmctld answers, so that its next attempt meets it.
     """
-    plugin.get_min_job_age = _remembered(plugin.get_min_job_age)  # type: ignore[attr-defined]
-    plugin.query_job_status = _with_forgotten(plugin.query_job_status)  # type: ignore[attr-defined]
+    submitted: set[str] = set()
+    plugin.get_min_job_age = lambda: sys.maxsize
+    plugin.validate_or_get_slurm_job_id = _noted(plugin.validate_or_get_slurm_job_id, submitted)
+    plugin.query_job_status = _complete(plugin.query_job_status, submitted)
+    executor = plugin.Executor
+    executor._report_job_error_threadsafe = _when_slurm_answers(executor._report_job_error_threadsafe)
 
 
-def _remembered(ask: Callable[[], int | None]) -> Callable[[], int | None]:
-    last = ask()
+def _noted(number: Callable[[str, str], str], submitted: set[str]) -> Callable[[str, str], str]:
+    def noted(told: str, output: str) -> str:
+        found = number(told, output)
+        submitted.add(found)
+        return found
 
-    def asked() -> int | None:
-        nonlocal last
-        last = ask() or last
-        return last
-
-    return asked
+    return noted
 
 
-def _with_forgotten(query: Query) -> Query:
-    seen: set[str] = set()
+def _complete(query: Query, submitted: set[str]) -> Query:
     forgotten: set[str] = set()
 
     async def queried(command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
+        before = set(submitted)
         states, seconds = await query(command, logger)
         if states is None or not command.startswith("squeue"):
             return states, seconds
-        if gone := seen - forgotten - states.keys():
+        if gone := before - forgotten - states.keys():
             logger.info(f"SLURM knows job(s) {', '.join(sorted(gone))} no more: what they have written counts.")
-        seen.update(states)
         forgotten.update(gone)
-        return {**dict.fromkeys(forgotten, "UNKNOWN"), **states}, seconds
+        ended = {number: "CANCELLED" for number, state in states.items() if state == "PREEMPTED"}
+        return {**dict.fromkeys(forgotten, "UNKNOWN"), **states, **ended}, seconds
 
     return queried
+
+
+def _when_slurm_answers(report: Callable[..., None]) -> Callable[..., None]:
+    def reported(executor: Any, job: Any, message: str) -> None:
+        end = time.monotonic() + OUTAGE
+        while not _answers() and time.monotonic() < end:
+            executor.logger.info("SLURM does not answer: waiting for it before the job is submitted again.")
+            time.sleep(20)
+        report(executor, job, message)
+
+    return reported
+
+
+def _answers() -> bool:
+    command = ["squeue", "--noheader", "--name", "diffinfo"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,5 +1,5 @@
 # What each job is given: GPUs, cores, memory and time by the model's and the data's size, from the costs of the plan.
-# Needs: CONFIG, and gpu_type, gpu_partition and max_runtime of the SLURM profile's default-resources where it is used.
+# Needs: CONFIG, and gpu_type, gpu_partition, max_runtime and max_mem_mb of the SLURM profile's default-resources where it is used.
 # Gives: cpus (for threads) and RESOURCES (for resources) of every rule.
 from diffinfo.cli import UserError
 from diffinfo.cost import Costs, read_assumptions
@@ -28,8 +28,9 @@ def cpus(wildcards, rulename):
 
 
 def mem_mb(wildcards, rulename, attempt):
-    """Megabytes on one machine; half as much again at each further attempt."""
-    return int(1000 * need(wildcards, rulename).memory_gb * (1 + attempt) / 2)
+    """Megabytes on one machine; half as much again at each further attempt, up to what a machine has."""
+    megabytes = int(1000 * need(wildcards, rulename).memory_gb * (1 + attempt) / 2)
+    return min(megabytes, int(profile("max_mem_mb") or megabytes))
 
 
 def runtime(wildcards, rulename, attempt):

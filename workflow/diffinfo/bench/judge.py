@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -264,6 +265,7 @@ class Endpoint:
         paid: dict[str, str] = {}
         failures: list[str] = []
         pool = ThreadPoolExecutor(self.judge.concurrency, thread_name_prefix="judge")
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as SLURM ends a job: like Ctrl-C
         try:
             futures: dict[Future[str], str] = {pool.submit(pay, key, sent): key for key, sent in unpaid.items()}
             for future in progress(as_completed(futures), what, total=len(futures)):
@@ -276,6 +278,7 @@ class Endpoint:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # what is on its way is paid, so wait for it
             client.close()
+            signal.signal(signal.SIGTERM, before)
         if failures:
             raise UserError(
                 f"{len(failures)} requests to {self.judge.model} at {self.judge.base_url} failed, "
