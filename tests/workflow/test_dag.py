@@ -1,5 +1,7 @@
 """What reruns when something changes, read from Snakemake's own plan."""
 
+from importlib.util import find_spec
+
 import pytest
 import yaml
 
@@ -151,3 +153,12 @@ def test_a_bad_configuration_stops_before_any_job(project_factory):
     assert "preference.learning_rat: unknown key; did you mean 'learning_rate'?" in output
     assert "betas.0" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is in this environment")
+def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
+    target = "results/entropy/micro-mistral/magpie-pro/dpo-b0.1/epoch-1.parquet"
+    project = project_factory()
+    said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
+    assert "vLLM is not in this environment: add --sdm conda" in said
+    assert not (project.folder / "results/base").exists()

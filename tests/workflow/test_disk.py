@@ -1,5 +1,6 @@
 """What may be dropped from the disk, and that nothing wants it back."""
 
+import shutil
 import subprocess
 import sys
 
@@ -28,7 +29,10 @@ def test_only_checkpoints_that_no_remaining_job_reads_are_dropped(done, jobs_too
         (done.folder / "results" / missing).unlink()
     progress = done.folder / "results/.progress/train/0123"
     progress.mkdir(parents=True)
+    others = done.folder / "results/train/mistral-7b/magpie-pro/dpo-b0.1/1-1/models"  # of another configuration
+    others.mkdir(parents=True)
     dropped = drop(done)
+    assert others.is_dir()
     kept = "results/train/micro-mistral/magpie-pro/dpo-b0.1/1-3/models"
     assert kept not in dropped
     assert (done.folder / kept).is_dir()
@@ -62,5 +66,15 @@ def test_a_linked_file_counts_once_and_what_killed_jobs_left_is_deleted(tmp_path
     assert disk.report(results).startswith(f"{results}: 0.001 GB (train 0.001 GB), ")
     (results / ".table.parquet.3f.tmp").touch()
     (results / "train/.models.3f.tmp").mkdir()
+    lock = results / ".progress/locks/0123"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    holder = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", holder, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as job:
+        job.stdout.readline()
+        disk.clean(results)
+        assert len(list(results.rglob(".*.tmp"))) == 2  # some job is at work, and they may be its
+        job.kill()
+    shutil.rmtree(lock.parents[1])
     disk.clean(results)
     assert sorted(path.name for path in results.rglob("*")) == ["again", "model.safetensors", "train"]

@@ -12,7 +12,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -23,8 +24,9 @@ from diffinfo.cli import log
 def alone(command: list[str]) -> Iterator[bool]:
     """Hold the lock of this job's outputs while the block runs; wait for it where another process does.
 
-    A job is known by its log file, which no other job shares, and each of its ranks has a lock of its own. Without the
-    variable DIFFINFO_LOCKS, which the workflow sets to a folder, or without a log file there is nothing to lock.
+    A job is known by its log file, which no other job shares, or, where srun takes its stderr, by its first output; each
+    of its ranks has a lock of its own. Without the variable DIFFINFO_LOCKS, which the workflow sets to a folder, or
+    without either name there is nothing to lock.
 
     Args:
         command: what the process was told to do.
@@ -33,7 +35,9 @@ def alone(command: list[str]) -> Iterator[bool]:
         False when another process has ended well with the same command while this one waited: nothing is left to do.
     """
     folder, output = os.environ.get("DIFFINFO_LOCKS"), os.readlink("/proc/self/fd/2")
-    if not folder or not os.path.isfile(output):
+    if not os.path.isfile(output):
+        output = next((value for option, value in pairwise(command) if option.endswith("_out")), "")
+    if not folder or not output:
         yield True
         return
     file = Path(folder) / _digest(output, os.environ.get("RANK", "0"))
@@ -52,6 +56,17 @@ def alone(command: list[str]) -> Iterator[bool]:
                 _write(handle, done)
                 file.unlink(missing_ok=True)
                 return
+
+
+def at_work(folder: Path) -> bool:
+    """Whether any process holds a lock in ``folder``."""
+    for file in folder.glob("*"):
+        with suppress(FileNotFoundError), open(file, "r+", encoding="utf-8") as handle:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+    return False
 
 
 def _lock(handle: TextIO, output: str) -> bool:

@@ -1,6 +1,6 @@
 """What one job of each rule needs and costs, before it runs: FLOP counts, and what workflow/assumptions.yaml assumes.
 
-A trained token costs 6 N FLOPs (forward 2 N, backward 4 N), a token read or written 2 N, with N the parameters of the
+A trained token costs 6 N FLOPs (forward 2 N, backward 4 N; 8 N where layers are computed again), a token read or written 2 N, with N the parameters of the
 model. The rules' resources and the plan (``diffinfo.plan``) come from these same functions.
 """
 
@@ -214,7 +214,8 @@ class Costs:
         gpus = 0 if kind == "cpu" else count
         nodes = c.train_nodes if count > 1 else 1
         each = count // nodes
-        hours = 6e9 * billions * tokens / self._flops_per_hour(model, "train", gpus) + hardware.start_minutes / 60
+        flops = 6e9 if c.training.activation_checkpointing == "none" else 8e9
+        hours = flops * billions * tokens / self._flops_per_hour(model, "train", gpus) + hardware.start_minutes / 60
         width = 4 if c.models[model].dtype == "float32" else 2
         return Cost(
             hours=hours,

@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from diffinfo.alone import at_work
 from diffinfo.cli import UserError
 from diffinfo.jobs import Job, planned
 
@@ -35,7 +36,9 @@ def report(results: Path) -> str:
 
 
 def clean(results: Path) -> None:
-    """Delete the private files of killed jobs; no job may be running."""
+    """Delete the private files of killed jobs, unless a job of another Snakemake is at work."""
+    if at_work(results / ".progress/locks"):
+        return
     for path in list(results.rglob(LEFTOVERS)):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -43,16 +46,19 @@ def clean(results: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def droppable(results: Path, remaining: list[Job]) -> list[Path]:
+def droppable(results: Path, everything: list[Job], remaining: list[Job]) -> list[Path]:
     """Checkpoints that no remaining job reads: epochs of policies with the trainer's state, and DID proxies.
 
-    Progress of killed trainings goes too once nothing is left to be trained. Models to start from and SFT models stay:
-    every further cell begins with them. So do paid replies.
+    Only those of ``everything`` that the configuration makes: another configuration may share the folder. Progress of
+    killed trainings goes too once nothing is left to be trained and no job is at work. Models to start from and SFT
+    models stay: every further cell begins with them. So do paid replies.
     """
+    made = {path for job in everything for path in job.outputs}
     needed = {path for job in remaining for path in job.inputs}
     found = [*results.glob("train/*/*/*/*/models"), *results.glob("did/*/*/*/*/model")]
-    paths = [path for path in found if str(path) not in needed]
-    if not any(job.rule in ("sft", "preference", "did_train") for job in remaining):
+    paths = [path for path in found if str(path) in made - needed]
+    trains = any(job.rule in ("sft", "preference", "did_train") for job in remaining)
+    if not trains and not at_work(results / ".progress/locks"):
         paths += results.glob(".progress/train")
     return sorted(paths)
 
@@ -72,7 +78,8 @@ def main() -> None:
         raise UserError("there is no folder results/ here: nothing has run yet, or this is not the project's folder.")
     if asked.drop:
         before = size(results)
-        paths = droppable(results, planned(asked.configfile, everything=False))
+        jobs = [planned(asked.configfile, everything) for everything in (True, False)]
+        paths = droppable(results, *jobs)
         for path in paths:
             shutil.rmtree(path)
             print(f"dropped {path}")

@@ -4,8 +4,10 @@
 import asyncio
 import atexit
 import hashlib
+from importlib.util import find_spec
 
 import snakemake_executor_plugin_slurm
+from snakemake.settings.types import DeploymentMethod
 
 from diffinfo import disk, slurm_plugin
 from diffinfo.orphans import NoAnswer, settle
@@ -54,7 +56,19 @@ def adopt_at_exit():
 atexit.register(adopt_at_exit)
 
 
+def check_engine():
+    """Refuse to begin what vLLM's absence would end after days of training."""
+    made_here = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    samples = any(str(job.rule.conda_env).endswith("vllm.yaml") for job in workflow.dag.needrun_jobs())
+    if samples and not made_here and not find_spec("vllm"):
+        raise WorkflowError(
+            "engine.name = vllm, and vLLM is not in this environment: add --sdm conda (slurm/config.yaml has the line), which"
+            " makes one from envs/vllm.yaml, install envs/vllm.txt, or set engine.name to transformers."
+        )
+
+
 onstart:
+    check_engine()
     if not os.access("results" if os.path.exists("results") else ".", os.W_OK):
         raise WorkflowError(f"{os.path.abspath('results')} may not be written: make it writable and start again.")
     names = ["_".join(["wildcards", *job.wildcards]) if job.wildcards else "" for job in workflow.dag.jobs]
