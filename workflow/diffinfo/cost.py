@@ -1,7 +1,7 @@
 """What one job of each rule needs and costs, before it runs: FLOP counts, and what workflow/assumptions.yaml assumes.
 
-A trained token costs 6 N FLOPs (forward 2 N, backward 4 N; 8 N where layers are computed again), a token read or written 2 N, with N the parameters of the
-model. The rules' resources and the plan (``diffinfo.plan``) come from these same functions.
+A trained token costs 6 N FLOPs (forward 2 N, backward 4 N; 8 N where layers are computed again), a token read or written
+2 N, with N the parameters of the model. The rules' resources and the plan (``diffinfo.plan``) come from these same functions.
 """
 
 from __future__ import annotations
