@@ -59,9 +59,10 @@ def _complete(query: Query, submitted: set[str]) -> Query:
 def _when_slurm_answers(report: Callable[..., None]) -> Callable[..., None]:
     def reported(executor: Any, job: Any, message: str) -> None:
         end = time.monotonic() + OUTAGE
-        while not _answers() and time.monotonic() < end:
+        if not _answers():
             executor.logger.info("SLURM does not answer: waiting for it before the job is submitted again.")
-            time.sleep(20)
+            while not _answers() and time.monotonic() < end:
+                time.sleep(5)
         report(executor, job, message)
 
     return reported
