@@ -24,7 +24,7 @@ def costs(preset="paper", gpu_type=None, **changes):
     return Costs(parse(values), read_assumptions(), gpu_type)
 
 
-def test_a_training_epoch_is_six_flops_a_parameter_and_token():
+def test_a_training_epoch_is_eight_flops_a_parameter_and_token_with_checkpointing():
     found = costs().job("preference", MISTRAL)
     assumed = read_assumptions()
     data, gpu = assumed.datasets["Magpie-Align/Magpie-Llama-3.1-Pro-DPO-100K-v0.1"], assumed.hardware["a100"]

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
@@ -61,11 +61,13 @@ def alone(command: list[str]) -> Iterator[bool]:
 def at_work(folder: Path) -> bool:
     """Whether any process holds a lock in ``folder``."""
     for file in folder.glob("*"):
-        with suppress(FileNotFoundError), open(file, "r+", encoding="utf-8") as handle:
-            try:
+        try:
+            with open(file, "r+", encoding="utf-8") as handle:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return True
+        except FileNotFoundError:
+            pass
+        except OSError:  # held, or another user's
+            return True
     return False
 
 
