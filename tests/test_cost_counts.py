@@ -1,11 +1,11 @@
 """What each rule is said to cost, against counts by hand: 2 N FLOPs a token read or written, 8 N a token trained."""
 
 import pytest
-from test_cost import MISTRAL, costs
 
 from diffinfo.cost import read_assumptions
 from diffinfo.jobs import Job
 from diffinfo.plan import actual, longest_chain, paper_check, rows, warnings
+from test_cost import MISTRAL, costs
 
 A = read_assumptions()
 A100, H100, EAGER = A.hardware["a100"], A.hardware["h100"], A.eager_share
