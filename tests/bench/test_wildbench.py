@@ -216,6 +216,7 @@ def test_stage_with_an_endpoint(
         "unparseable": 1, "empty": 1, "truncated": 1, "unanswered": 0,
     }  # fmt: skip
     assert facts["wb_score"]["coding"] == 6
+    assert facts["mean_tokens"] == pytest.approx((1 + 2 + 0) / 3)
     assert len(loopback.bodies) == 2  # the empty answer was not sent
     body = next(body for body in loopback.bodies if "task 1" in body["messages"][0]["content"])
     [message] = body["messages"]
