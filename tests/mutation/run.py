@@ -164,8 +164,10 @@ def result(mutation: Mutation, status: int | None, log: str, seconds: float) -> 
     return {"key": mutation.key, "outcome": outcome, "by": by, "seconds": round(seconds, 1)}
 
 
-def run(tasks: dict[str, tuple[Mutation | None, str]], workers: list[Worker], said: dict[str, dict]) -> None:
-    """Run all tasks; ``said`` gets the results as they come, and a line is printed for each."""
+def run(
+    tasks: dict[str, tuple[Mutation | None, str]], workers: list[Worker], said: dict[str, dict], kept: Path
+) -> None:
+    """Run all tasks; ``said`` and the file ``kept`` get the results as they come, and a line is printed for each."""
     waiting, total, done = list(tasks.items()), len(tasks), 0
     while waiting or any(worker.pid for worker in workers):
         for worker in workers:
@@ -182,7 +184,9 @@ def run(tasks: dict[str, tuple[Mutation | None, str]], workers: list[Worker], sa
                     )
                 else:
                     restore(mutation, worker.folder)
-                    said[mutation.key] = found = result(mutation, *((end[0], log, end[1])))
+                    said[mutation.key] = found = result(mutation, end[0], log, end[1])
+                    with open(kept, "a") as out:
+                        out.write(json.dumps(found) + "\n")
                     print(
                         f"[{done}/{total}] {found['outcome']}: {mutation.file}: {mutation.what} "
                         f"({found['by'] or tests}, {end[1]:.0f} s)", flush=True,
@@ -249,13 +253,10 @@ def main() -> None:
     workers = [Worker(asked.folder / f"job-{number}" / "project", asked.timeout) for number in range(asked.jobs)]
     plain = {f"unmutated-{number}": (None, tests) for number, tests in enumerate(sorted({m.tests for m in due}))}
     checked: dict[str, dict] = {}
-    run(plain, workers, checked)
+    run(plain, workers, checked, results)
     if bad := [row for row in checked.values() if row["outcome"] not in (0, 5)]:
         sys.exit("\n\n".join(f"without a mutation these fail: {row['tests']}\n{row['log'][-2000:]}" for row in bad))
-    try:
-        run({m.key: (m, m.tests) for m in due}, workers, said)
-    finally:
-        results.write_text("".join(json.dumps(row) + "\n" for row in said.values()))
+    run({m.key: (m, m.tests) for m in due}, workers, said, results)
     asked.out.write_text(table(mutations(""), said))
     print(table(mutations(""), said).split("\n")[4])
 

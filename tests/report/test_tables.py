@@ -15,6 +15,7 @@ from diffinfo.bench import wildbench
 from diffinfo.cli import UserError
 from diffinfo.config import WildBench
 from diffinfo.report import paper, tables
+from pages import lines
 
 UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"
 BENCH = WildBench(judge="embedded", rounds=4)
@@ -156,17 +157,6 @@ def test_a_path_that_names_no_cell_is_refused_in_one_sentence(tree, tmp_path):
     stray = tree.entropy("somewhere/else", 1.0)
     with pytest.raises(UserError, match="names no cell of the grid"):
         tables.table1(inputs=[stray], out=tmp_path / "table1.parquet")
-
-
-def lines(page: Path, columns: str) -> list[dict[str, str]]:
-    """The Markdown table of a page whose first column has this name, line by line."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines() if "|" in line
-    ]
-    head = next(row for row in rows if row[0] == columns)
-    return [
-        dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head) and row != head and row[0][:1] != ":"
-    ]
 
 
 def test_every_column_of_table1_shows_its_number(tree, tmp_path):
