@@ -253,10 +253,15 @@ def main() -> None:
     workers = [Worker(asked.folder / f"job-{number}" / "project", asked.timeout) for number in range(asked.jobs)]
     plain = {f"unmutated-{number}": (None, tests) for number, tests in enumerate(sorted({m.tests for m in due}))}
     checked: dict[str, dict] = {}
-    run(plain, workers, checked, results)
-    if bad := [row for row in checked.values() if row["outcome"] not in (0, 5)]:
-        sys.exit("\n\n".join(f"without a mutation these fail: {row['tests']}\n{row['log'][-2000:]}" for row in bad))
-    run({m.key: (m, m.tests) for m in due}, workers, said, results)
+    try:
+        run(plain, workers, checked, results)
+        if bad := [row for row in checked.values() if row["outcome"] not in (0, 5)]:
+            sys.exit("\n".join(f"without a mutation these fail: {row['tests']}\n{row['log'][-2000:]}" for row in bad))
+        run({m.key: (m, m.tests) for m in due}, workers, said, results)
+    finally:
+        for worker in workers:
+            if worker.pid:
+                os.killpg(worker.pid, signal.SIGKILL)
     asked.out.write_text(table(mutations(""), said))
     print(table(mutations(""), said).split("\n")[4])
 
