@@ -135,7 +135,7 @@ class Worker:
 def _arguments(tests: str, folder: Path) -> list[str]:
     """pytest's arguments: file patterns as the files they match, and one ``-k EXPRESSION`` at the end."""
     names, _, expression = tests.partition(" -k ")
-    files = [str(path) for name in names.split() for path in sorted(folder.glob(name))]
+    files = dict.fromkeys(str(path) for name in names.split() for path in sorted(folder.glob(name)))
     return [*(files or ["no-such-file"]), *(["-k", expression.strip('"')] if expression else [])]
 
 
