@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.synthetic import did_proxy, rejected_sampling
 from diffinfo.synthetic.distributions import did, entropy, js, kl
-from diffinfo.synthetic.ensemble import all_responses, copies, decode, log_probability
+from diffinfo.synthetic.ensemble import all_responses, copies, decode, log_probability, row_of
 from diffinfo.synthetic.enumerable import POLICIES, build, dpo_loss
 
 
@@ -224,6 +225,13 @@ def test_estimates_costs_and_entropies_of_the_proxys_table(monkeypatch):
                 continue
             row = rows.loc["proxy"]
             assert row.estimate == pytest.approx(-logp[i, :, :4].mean().item(), abs=1e-4)  # the recipe's four samples
+            ratio = (exact[member.policy] - exact["reference"])[member.world].gather(-1, row_of(samples[i]).view(m, 32))
+            rising = [
+                np.polyfit(x, y, 1)[0] >= 0
+                for x, y in zip(ratio[:, :4].numpy(), logp[i, :, :4].numpy(), strict=True)
+                if np.ptp(x) > 0  # one ratio has no slope
+            ]
+            assert row.beta_accuracy == pytest.approx(np.mean(rising))
             assert row.cost == 6 * 32 * mark + 2 * row.pairs + 4 * m  # forward and backward, making pairs, measuring
             assert rows.loc["proxy-snis"].cost == row.cost + (3 * 32 - 4) * m  # more samples, through all three models
             seen = zip(pairs[i, 0, : row.pairs].tolist(), pairs[i, 1, : row.pairs].tolist(), strict=True)
