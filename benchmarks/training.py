@@ -27,7 +27,8 @@ from transformers import MistralConfig, MistralForCausalLM, TrainerCallback
 
 from diffinfo.config import Objectives, Training
 from diffinfo.objectives import Method
-from diffinfo.train.loop import Loop, load_scorer
+from diffinfo.train.exactness import load_scorer
+from diffinfo.train.loop import Loop
 from diffinfo.train.preference import Pairs, train_step
 from diffinfo.train.speed import Speed, flops
 

@@ -13,7 +13,7 @@ from diffinfo.cli import UserError
 from diffinfo.config import Preference, Training
 from diffinfo.models import load_model
 from diffinfo.train import reference
-from diffinfo.train.loop import load_scorer
+from diffinfo.train.exactness import load_scorer
 from diffinfo.world.models import start
 
 ONE_BATCH = Preference(batch_size=40, learning_rate=1e-3, warmup_steps=2, max_prompt_tokens=64, max_tokens=256)

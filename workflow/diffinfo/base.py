@@ -13,6 +13,8 @@ from typing import Any
 from diffinfo.artifacts import whole_folder
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import _Model
+from diffinfo.models import check_weights
+from diffinfo.train.exactness import record
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
@@ -48,12 +50,17 @@ def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
         ) from error
 
 
-def main(*, spec: Source, out: Path) -> None:
+def main(*, spec: Source, out: Path, policy: bool = False) -> None:
     """Put a model together.
 
     Args:
         spec: where weights and chat template come from.
         out: folder to write; weights are linked, not copied, where the file system allows.
+        policy: whether it is to be trained and scored: its log-probabilities are then compared with its own forward
+            pass, in float32 on a CPU (see ``train.exactness``).
+
+    Raises:
+        UserError: when the weights are not those of the model that config.json names, or it cannot be scored.
     """
     from transformers import AutoTokenizer
 
@@ -78,6 +85,9 @@ def main(*, spec: Source, out: Path) -> None:
                 f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
             )
         tokenizer.save_pretrained(folder)
+        check_weights(folder)
+        if policy:
+            record(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 

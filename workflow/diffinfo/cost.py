@@ -142,7 +142,10 @@ class Costs:
                 return self._train(model, 128 * 30 * steps.get(model, c.world.base_steps), 1, processes=1)
             case "base_model":
                 gigabytes = 2 * c.models[model].billions
-                return Cost(hours=0.05 + gigabytes / 300, memory_gb=8, disk_gb=gigabytes, model=model)
+                # what is to be trained is read in float32 and passes a few tokens forward (train.exactness)
+                compared = 2 * gigabytes if any(row.model == model for row in c.grid) else 0
+                hours = 0.05 + (gigabytes + compared) / 300
+                return Cost(hours=hours, memory_gb=8 + compared, disk_gb=gigabytes, model=model)
             case "sft":
                 return self._train(model, data.rows * sequence * c.sft.epochs, 1)
             case "reference_logps":

@@ -39,17 +39,13 @@ def score(
     Attention is never silently "sdpa": Gemma-2's soft-capping is lost there.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     from diffinfo.chat import Chat
-    from diffinfo.models import use_cpu_well
+    from diffinfo.models import load_classifier, use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=1, attn_implementation=attention, dtype=getattr(torch, dtype),
-        local_files_only=True, use_safetensors=True, trust_remote_code=False,
-    ).to(device).eval()  # fmt: skip
+    model = load_classifier(folder, attention, dtype).to(device).eval()
     chat = Chat(folder)
     sequences = [chat.conversation_ids(messages) for messages in conversations]
     pad = model.config.pad_token_id

@@ -29,6 +29,11 @@ def base_spec(wildcards):
     return spec(wildcards).model_dump_json(include=keys)
 
 
+def is_policy(wildcards):
+    """Whether a model is trained and scored, as JSON."""
+    return "true" if wildcards.model in {row.model for row in CONFIG.grid} else "false"
+
+
 def backbone(wildcards):
     """The language model that the reward model begins from."""
     return f"results/base/{CONFIG.sampling.model}" if spec(wildcards).architecture == "reward" else []

@@ -45,5 +45,6 @@ rule base_model:
         **RESOURCES,
     params:
         spec=base_spec,
+        policy=is_policy,
     shell:
-        "python -m diffinfo.base --spec {params.spec:q} --out {output} 2> {log}"
+        "python -m diffinfo.base --spec {params.spec:q} --policy {params.policy} --out {output} 2> {log}"
