@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from diffinfo.cli import UserError
 from diffinfo.config import Training
 from diffinfo.models import SCORING, load_model, save_model
+from diffinfo.sample.engine import Decoding
+from diffinfo.sample.transformers import TransformersEngine
 from diffinfo.train.exactness import compare, load_scorer, record
 from diffinfo.train.loop import Loop
 from diffinfo.train.reference import score_completions
@@ -211,6 +213,16 @@ def test_dropout_is_said_and_not_used(tmp_path, caplog):
     assert torch.allclose(seen.float(), own(stock(tmp_path)), rtol=0, atol=1e-4)
 
 
+def test_a_sequence_longer_than_the_model_is_refused(tmp_path):
+    build(tmp_path, "gpt2", **{**GPT, "n_positions": 16})
+    for work in (
+        lambda: score_completions(tmp_path, [[1]], [[5] * 16], attention="eager", dtype="float32", budget=64),
+        lambda: TransformersEngine("eager", "float32", 100)(tmp_path, [[1, 5]], [2], Decoding(1, 0.0, 1.0, 15, 3)),
+    ):
+        with pytest.raises(UserError, match="sequences of up to 17 tokens are asked of a model that holds 16"):
+            work()
+
+
 @pytest.fixture
 def llama(tmp_path):
     folder = tmp_path / "llama"
@@ -285,3 +297,15 @@ def test_a_damaged_folder_is_one_sentence(llama, tmp_path, damage):
         (folder / "model.safetensors").write_bytes(data[:1000] if damage == "cut" else b"")
     with pytest.raises(UserError, match="damaged"):
         load_model(folder, "eager")
+
+
+def test_samples_carry_the_models_log_probabilities(family):
+    """Decoding with a cache where a model has one, rows leaving the batch as they end, against the model's own forward without one."""
+    folder, _ = family
+    prompts, stops = [[1, 20, 30], [1, 60, 61], [1, 7], [5, 6, 7, 8, 9, 10, 11]], list(range(40))
+    rows = TransformersEngine("eager", "float32", 100)(folder, prompts, stops, Decoding(4, 1.0, 1.0, 12, 3))
+    model = stock(folder)
+    seen = [(p + sample.token_ids, len(p), sample.logp) for p, row in zip(prompts, rows, strict=True) for sample in row]
+    sequences, starts, logps = zip(*seen, strict=True)
+    with torch.no_grad():
+        assert own(model, sequences, starts).tolist() == pytest.approx(logps, abs=1e-3)

@@ -41,14 +41,17 @@ def score(
     import torch
 
     from diffinfo.chat import Chat
-    from diffinfo.models import load_classifier, use_cpu_well
+    from diffinfo.models import check_room, load_classifier, use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_classifier(folder, attention, dtype).to(device).eval()
     chat = Chat(folder)
     sequences = [chat.conversation_ids(messages) for messages in conversations]
+    check_room(model, max(map(len, sequences), default=0))
     pad = model.config.pad_token_id
+    if pad is None:  # such a model reads one sequence at a time
+        pad, batch_tokens = 0, 1
     values = [0.0] * len(sequences)
     with torch.inference_mode():
         for group in progress(micro_batches([len(s) for s in sequences], batch_tokens), "scoring"):

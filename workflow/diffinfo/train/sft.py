@@ -16,7 +16,7 @@ from diffinfo import artifacts
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, run
 from diffinfo.config import Sft, Training
-from diffinfo.models import save_model
+from diffinfo.models import check_room, save_model
 from diffinfo.train.epochs import Row, Run, train_log
 from diffinfo.train.loop import Loop
 from diffinfo.train.speed import Speed
@@ -100,6 +100,7 @@ def main(
         training=training,
         processes=processes,
     )
+    check_room(loop.module, max(map(len, kept)))
     speed = Speed(loop, events)
     facts = {"settings": settings.model_dump(), "left_out": len(sequences) - len(kept)}
     key = artifacts.digest(facts, model, preferences, dtype, attention, max_tokens, training.model_dump())
