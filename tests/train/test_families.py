@@ -214,7 +214,7 @@ def test_dropout_is_said_and_not_used(tmp_path, caplog):
 
 
 def test_a_sequence_longer_than_the_model_is_refused(tmp_path):
-    build(tmp_path, "gpt2", **{**GPT, "n_positions": 16})
+    build(tmp_path, "gpt2", **{**GPT, "n_positions": 16, "max_position_embeddings": 16})
     for work in (
         lambda: score_completions(tmp_path, [[1]], [[5] * 16], attention="eager", dtype="float32", budget=64),
         lambda: TransformersEngine("eager", "float32", 100)(tmp_path, [[1, 5]], [2], Decoding(1, 0.0, 1.0, 15, 3)),
@@ -300,7 +300,7 @@ def test_a_damaged_folder_is_one_sentence(llama, tmp_path, damage):
 
 
 def test_samples_carry_the_models_log_probabilities(family):
-    """Decoding with a cache where a model has one, rows leaving the batch as they end, against the model's own forward without one."""
+    """Decoding with a cache where a model has one, rows leaving the batch as they end, against plain forward passes."""
     folder, _ = family
     prompts, stops = [[1, 20, 30], [1, 60, 61], [1, 7], [5, 6, 7, 8, 9, 10, 11]], list(range(40))
     rows = TransformersEngine("eager", "float32", 100)(folder, prompts, stops, Decoding(4, 1.0, 1.0, 12, 3))
