@@ -245,7 +245,7 @@ def report(scratch: Path, options: argparse.Namespace) -> None:
 
     timed = Pairs(table.iloc[options.batch : options.batch * (options.steps + 1)])
     rate = options.steps * median(seconds["ours"])
-    gflops = flops(model.config, [len(sequence) for sequence in timed.chosen + timed.rejected]) / rate / 1e9
+    gflops = flops(model, [len(sequence) for sequence in timed.chosen + timed.rejected]) / rate / 1e9
     print(f"{'contestant':32}{'s/step':>8}{'of ours':>9}")
     for name, values in seconds.items():
         print(f"{name:32}{median(values):8.2f}{ratio(name, 'ours'):9.2f}")

@@ -4,19 +4,22 @@ The expected values come from transformers alone: each sequence by itself throug
 """
 
 import json
+import math
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.config import Training
-from diffinfo.models import SCORING, load_model, save_model
+from diffinfo.config import Objectives, Preference, Sft, Training
+from diffinfo.models import SCORING, copy_tokenizer, load_model, save_model
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
+from diffinfo.train import preference, reference, sft
 from diffinfo.train.exactness import compare, load_scorer, record
 from diffinfo.train.loop import Loop
 from diffinfo.train.reference import score_completions
@@ -221,6 +224,40 @@ def test_a_sequence_longer_than_the_model_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match="sequences of up to 17 tokens are asked of a model that holds 16"):
             work()
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "phi-2", "mixtral"])
+def test_stages_run_whatever_the_family(name, tiny_mistral, pairs_table, tmp_path):
+    """SFT, reference and two methods by their programs: the first DPO loss is ln 2, and what they write loads whole."""
+    folder = tmp_path / "base"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_mistral)
+    build(folder, FAMILIES[name][1], **{**FAMILIES[name][2], "vocab_size": len(tokenizer)})
+    copy_tokenizer(tiny_mistral, folder)
+    record(folder)
+    common = {"attention": "eager", "dtype": "float32", "training": Training(micro_batch_tokens=512)}
+    outputs = {
+        "log_out": tmp_path / "log.parquet",
+        "speed_out": tmp_path / "speed.parquet",
+        "progress_dir": tmp_path / "p",
+    }
+    sft.main(
+        model=folder, preferences=pairs_table, settings=Sft(batch_size=40, learning_rate=1e-3), max_tokens=256,
+        model_out=tmp_path / "sft", **common, **outputs,
+    )  # fmt: skip
+    reference.main(
+        model=tmp_path / "sft", preferences=pairs_table, budget=512, attention="eager", dtype="float32",
+        max_prompt_tokens=64, max_tokens=256, out=tmp_path / "reference.parquet",
+    )  # fmt: skip
+    for method in ("dpo-b0.1", "dpo-pg"):
+        preference.main(
+            model=tmp_path / "sft", reference=tmp_path / "reference.parquet", method=method,
+            settings=Preference(batch_size=40, learning_rate=1e-4, warmup_steps=1), objectives=Objectives(),
+            first_epoch=1, last_epoch=2, models_out=tmp_path / method, **common, **outputs,
+        )  # fmt: skip
+        rows = artifacts.read(tmp_path / "log.parquet", "train_log")
+        assert rows.dpo_loss[0] == pytest.approx(math.log(2), abs=1e-5)
+        assert rows.dpo_loss[1] < rows.dpo_loss[0]
+        stock(tmp_path / method / "epoch-1")
 
 
 @pytest.fixture

@@ -186,5 +186,5 @@ def test_flops_are_six_a_parameter_and_token(tiny_mistral):
 
     network = load_model(tiny_mistral, "sdpa")
     used = sum(p.numel() for name, p in network.named_parameters() if "embed" not in name and "norm" not in name)
-    long = flops(network.config, [10, 10])
+    long = flops(network, [10, 10])
     assert long - 6 * used * 20 == pytest.approx(6 * 2 * 32 * 2 * 100)  # layers x (heads x size) x sum of squares
