@@ -346,3 +346,9 @@ def test_samples_carry_the_models_log_probabilities(family):
     sequences, starts, logps = zip(*seen, strict=True)
     with torch.no_grad():
         assert own(model, sequences, starts).tolist() == pytest.approx(logps, abs=1e-3)
+
+
+def test_what_does_not_pack_passes_alone(tmp_path):
+    """Every rank then makes the same number of passes, whatever the lengths."""
+    build(tmp_path, "phi")
+    assert sorted(pack for pack, _ in loop(tmp_path).share([9, 3, 20, 2])) == [[0], [1], [2], [3]]

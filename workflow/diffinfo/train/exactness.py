@@ -105,7 +105,13 @@ def compare(folder: Path) -> dict[str, Any]:
 def _own(model: Any, sequence: list[int]) -> Tensor:
     """log pi of each token but the first [tokens - 1], by the model's own forward."""
     ids = torch.tensor([sequence])
-    logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+    except Exception as error:
+        said = " ".join(repr(error).split())[:300]
+        raise UserError(
+            f"{model.name_or_path}: the model's own forward pass fails ({said}): it cannot be used."
+        ) from error
     logp: Tensor = logits.double().log_softmax(-1).gather(1, ids[0, 1:, None])
     return logp[:, 0]
 
