@@ -19,7 +19,7 @@ from diffinfo import artifacts
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
 from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, bradley_terry, verdict, win_rate
-from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
 
@@ -169,6 +169,29 @@ def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answ
     assert len(follow_ups) == 2
     assert [turn["role"] for turn in follow_ups[0]] == ["system", "user", "assistant", "user"]
     assert follow_ups[0][2]["content"] == "I would rather not say"
+
+
+def test_a_reply_that_was_cut_is_asked_to_go_on(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    """Its label is not the last word: the follow-up must not differ from it, nor be cut itself."""
+    second = {"q0": "[[A>B]]", "q1": "[[B>A]]", "q2": ("so [[A>B]] it", "length"), "q3": "[[A>B]]"}
+
+    def reply(body: dict[str, Any], number: int) -> Any:
+        question = f"q{body['messages'][1]['content'].split('question ')[1][0]}"
+        if len(body["messages"]) == 4:
+            return second[question]
+        return ("thinking" if question == "q3" else "it seems [[A>B]], but", "length")
+
+    loopback.reply = reply
+    answers = write_answers("1-1", {1: dict.fromkeys(second, "answer")})
+    for _ in range(2):
+        judged, rates = stage(loopback, [answers], questions, words, tmp_path)
+        got = judged.drop_duplicates("prompt_id").set_index("prompt_id").verdict.fillna("none")
+        assert got.to_dict() == {"q0": "A>B", "q1": "none", "q2": "none", "q3": "A>B"}
+        assert rates.unscored.tolist() == [4]
+        assert len(loopback.bodies) == 16  # each was paid once
+    assert verdict(Reply("[[A>B]]", "length")) is None
 
 
 def test_final_mode_judges_the_best_epoch_alone(
