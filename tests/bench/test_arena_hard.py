@@ -23,7 +23,6 @@ from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "arena-hard"
 OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
 
 
@@ -237,12 +236,11 @@ def test_identical_answers_and_biased_judges_give_half(
     assert rates.win_rate.tolist() == pytest.approx([50])
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the public Arena-Hard files are not at {REAL}")
-def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers: Any) -> None:
-    table = tmp_path / "q.parquet"
+def test_real_questions_through_the_embedded_judge(tmp_path: Path, public_data: Path, write_answers: Any) -> None:
+    table, real = tmp_path / "q.parquet", public_data / "arena-hard"
     benchmarks.arena_hard(
-        questions=str(REAL / "question.3071ef9.jsonl"),
-        baseline=str(REAL / "answer.gpt-4-0314.HEAD.jsonl"),
+        questions=str(real / "question.3071ef9.jsonl"),
+        baseline=str(real / "answer.gpt-4-0314.HEAD.jsonl"),
         out=table,
         quarantine=tmp_path / "bad.parquet",
     )
@@ -251,7 +249,7 @@ def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers
     found = answered([write_answers("cut", {1: cut})], asked)
     likes_length = RewardModel(lambda talks: [float(len(talk[-1]["content"])) / 100 for talk in talks])
     judged = module.judge_answers(found, likes_length, "embedded")
-    assert len(judged) == 1000
+    assert len(judged) == 10
     assert judged.verdict.notna().all()
     assert win_rate(battles(judged)) < 5
 
