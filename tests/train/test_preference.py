@@ -116,7 +116,7 @@ def test_two_sharded_processes_are_one(job, tmp_path, method, dtype, style):
     one = trained(job, "one", method, dtype=dtype, model=tmp_path / style)
     two = job("two", method, epochs=1, dtype=dtype, model=tmp_path / style)
     running = two.launch(2)
-    said = running.communicate()[1]
+    said = running.communicate(timeout=300)[1]
     assert running.returncode == 0, said[-3000:]
     exact = dtype == "float32"
     columns = ["loss", "grad_norm", *(["dot", "norm_chosen", "norm_rejected"] if method == "dpo-pg" else [])]
