@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from diffinfo.cli import UserError, log
@@ -171,28 +171,31 @@ class Chat:
         meant = re.sub(
             f"({_SPELT})?({self._controls.pattern})", lambda found: found[2] if found[1] else _MEANT + found[2], text
         )
-        backend, ids = self._spelling
-        return [ids.get(token, token) for token in backend.encode(meant, add_special_tokens=False).ids]
+        return list(self._spelling.encode(meant, add_special_tokens=False).ids)
 
     @cached_property
-    def _spelling(self) -> tuple[Tokenizer, dict[int, int]]:
-        """The tokenizer with other names for its control tokens, so that the usual ones are mere text; ids of the names."""
+    def _spelling(self) -> Tokenizer:
+        """The same tokenizer with other names for its control tokens, so that the usual ones are mere text."""
         if not self.tokenizer.is_fast:
             raise BadRow("a message spells a control token")
+
+        def renamed(name: str) -> str:
+            return _MEANT + name if self._controls.fullmatch(name) else name
+
         facts = json.loads(self.tokenizer.backend_tokenizer.to_str())
         for token in facts["added_tokens"]:
-            token["special"] = token["special"] or bool(self._controls.fullmatch(token["content"]))
+            token["content"] = renamed(token["content"])
+        model = facts["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {renamed(name): token_id for name, token_id in model["vocab"].items()}
+        else:
+            model["vocab"] = [[renamed(name), score] for name, score in model["vocab"]]
+        if model.get("unk_token"):
+            model["unk_token"] = renamed(model["unk_token"])
         backend = Tokenizer.from_str(json.dumps(facts))
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = True
-        ids: dict[int, int] = {}
-        for token_id, token in self.tokenizer.added_tokens_decoder.items():
-            if self._controls.fullmatch(token.content):
-                flags = {flag: getattr(token, flag) for flag in ("single_word", "lstrip", "rstrip")}
-                backend.add_tokens([AddedToken(_MEANT + token.content, normalized=False, special=False, **flags)])
-                ids[cast("int", backend.token_to_id(_MEANT + token.content))] = token_id
-        return backend, ids
+        return backend
 
     def _decode(self, token_ids: list[int]) -> str:
         decoded = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
