@@ -32,7 +32,7 @@ class Source(_Model):
     chat_template: str | None = None
     chat_template_revision: str | None = None
     chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
-    chat_template_date: date = TEMPLATE_DATE
+    chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line knows no dates
 
 
 def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
@@ -86,8 +86,8 @@ def main(*, spec: Source, out: Path) -> None:
             raise UserError(
                 f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
             )
-        template = settled(tokenizer.get_chat_template(), spec.chat_template_date, spec.chat_template_kwargs)
-        tokenizer.chat_template = template
+        day = date.fromisoformat(spec.chat_template_date)
+        tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
         tokenizer.save_pretrained(folder)
         Chat(folder).tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))

@@ -125,8 +125,8 @@ def _model(name: str, model: Model) -> Iterator[str]:
     for key in {"messages", "add_generation_prompt", "tools", "documents"} & set(model.chat_template_kwargs):
         yield f"{here}.chat_template_kwargs.{key}: is what the workflow itself tells a template; remove it"
     if model.source == "world":
-        for key in ("revision", "chat_template", "chat_template_kwargs"):
-            if getattr(model, key):
+        for key in ("revision", "chat_template", "chat_template_kwargs", "chat_template_date"):
+            if getattr(model, key) != type(model).model_fields[key].default:
                 yield f"{here}.{key}: has no meaning where source is 'world'; remove it"
 
 
