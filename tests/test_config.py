@@ -136,6 +136,15 @@ BAD = {
         "models.micro-gemma2.chat_template_revision", "main",
         "models.micro-gemma2.chat_template_revision: has no meaning without chat_template; give that key or remove this one",
     ),
+    "template-variable-of-the-world": (
+        "models.micro-gemma2.chat_template_kwargs", {"enable_thinking": False},
+        "models.micro-gemma2.chat_template_kwargs: has no meaning where source is 'world'; remove it",
+    ),
+    "template-date-of-the-world": ("models.micro-gemma2.chat_template_date", "2025-01-02",
+                                   "models.micro-gemma2.chat_template_date: has no meaning where source is 'world'; remove it"),
+    "template-date": ("models.micro-gemma2.chat_template_date", "today",
+                      "models.micro-gemma2.chat_template_date: Input should be a valid date or datetime, input is too short, "
+                      "got 'today'"),
     "idle-gpus": ("engine.tensor_parallel", 4,
                   "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"),
     "half-masters-of-whole-models": (
@@ -151,6 +160,18 @@ BAD = {
 def test_one_fault_is_one_line(path: str, value: Any, line: str) -> None:
     found = faults((path, value))
     assert found == [line]
+
+
+def test_a_template_may_be_told_anything_but_what_the_workflow_tells_it() -> None:
+    model = {"source": "Qwen/Qwen3-8B", "billions": 8.2, "chat_template_date": "2025-01-02"}
+    values = {"enable_thinking": False, "level": 2, "name": "x"}
+    assert faults(("models.qwen3", model | {"chat_template_kwargs": values | {"messages": "x"}})) == [
+        "models.qwen3.chat_template_kwargs.messages: is what the workflow itself tells a template; remove it"
+    ]
+    assert faults(("models.qwen3", model | {"chat_template_kwargs": {"a b": 1}}))
+    kept = parse(changed(("models.qwen3", model | {"chat_template_kwargs": values}))).models["qwen3"]
+    assert kept.chat_template_kwargs == values
+    assert json.loads(kept.model_dump_json())["chat_template_kwargs"]["enable_thinking"] is False
 
 
 def test_all_faults_are_listed_at_once() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,8 +21,10 @@ from diffinfo.strict_yaml import ConfigError, merge, read_yaml
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
+TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
 FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
 METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
 
@@ -63,6 +66,8 @@ class Model(_Model):
     architecture: Literal["mistral", "gemma2", "reward"] | None = None  # only where source is "world"
     chat_template: str | None = None  # hub id or folder whose chat template (and stop tokens) to use
     chat_template_revision: str | None = None
+    chat_template_kwargs: dict[Variable, bool | int | float | str | None] = {}  # such as {enable_thinking: false}
+    chat_template_date: date = TEMPLATE_DATE  # what a template that asks for today's date is given
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
     billions: Positive  # parameters, for resources and the plan

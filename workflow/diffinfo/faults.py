@@ -122,9 +122,11 @@ def _model(name: str, model: Model) -> Iterator[str]:
         yield f"{here}.architecture: is given exactly where source is 'world'"
     if model.chat_template_revision is not None and model.chat_template is None:
         yield f"{here}.chat_template_revision: has no meaning without chat_template; give that key or remove this one"
+    for key in {"messages", "add_generation_prompt", "tools", "documents"} & set(model.chat_template_kwargs):
+        yield f"{here}.chat_template_kwargs.{key}: is what the workflow itself tells a template; remove it"
     if model.source == "world":
-        for key in ("revision", "chat_template"):
-            if getattr(model, key) is not None:
+        for key in ("revision", "chat_template", "chat_template_kwargs", "chat_template_date"):
+            if getattr(model, key) != type(model).model_fields[key].default:
                 yield f"{here}.{key}: has no meaning where source is 'world'; remove it"
 
 

@@ -25,7 +25,9 @@ def world_architecture(wildcards):
 
 def base_spec(wildcards):
     """A model's entry as JSON, without what only later stages read."""
-    keys = {"source", "revision", "chat_template", "chat_template_revision"}
+    keys = {"source", "revision"} | {
+        key for key in type(spec(wildcards)).model_fields if key.startswith("chat_template")
+    }
     return spec(wildcards).model_dump_json(include=keys)
 
 
@@ -131,11 +133,14 @@ def proxy_sampling():
     return f"--settings '{part('entropy')}' {skipped}"
 
 
-def did_decoding():
-    """How the proxy's pairs are decoded."""
+def did_decoding(wildcards):
+    """How the proxy's pairs are decoded; pi_ref's draws are not pi's, for y_w and y_l are independent in the theory."""
     temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0
+    stream = " --stream reference" if temperature and wildcards.method == "ref" else ""
     e = CONFIG.entropy
-    return f"--temperature {temperature} --max_tokens {e.max_tokens} --seed {e.seed} --limit {CONFIG.did.prompts}"
+    return (
+        f"--temperature {temperature} --max_tokens {e.max_tokens} --seed {e.seed} --limit {CONFIG.did.prompts}{stream}"
+    )
 
 
 # questions.smk -------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ rule did_completions:
     params:
         folder=epoch_folder,
         engine=engine_arguments,
-        decoding=did_decoding(),
+        decoding=did_decoding,
     shell:
         "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
         f" {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"

@@ -14,6 +14,7 @@ rule sft:
         model=directory("results/sft/{model}/{dataset}/model"),
         log="results/sft/{model}/{dataset}/train_log.parquet",
         speed="results/sft/{model}/{dataset}/train_speed.parquet",
+        quarantine="results/sft/{model}/{dataset}/quarantine.parquet",
     log:
         "results/logs/sft/{model}/{dataset}.log",
     benchmark:
@@ -35,7 +36,8 @@ rule sft:
         "{params.launch} diffinfo.train.sft --model {input.model} --preferences {input.preferences}"
         " --settings {params.settings:q} {params.common} {params.limits} {params.watch}"
         f" {SAVE}"
-        " --model_out {output.model} --log_out {output.log} --speed_out {output.speed} 2> {log}"
+        " --model_out {output.model} --log_out {output.log} --speed_out {output.speed}"
+        " --quarantine_out {output.quarantine} 2> {log}"
 
 
 rule reference_logps:
@@ -44,7 +46,8 @@ rule reference_logps:
         model="results/sft/{model}/{dataset}/model",
         preferences="results/data/{dataset}/preferences.parquet",
     output:
-        "results/reference_logps/{model}/{dataset}.parquet",
+        table="results/reference_logps/{model}/{dataset}.parquet",
+        quarantine="results/reference_logps/{model}/{dataset}.quarantine.parquet",
     log:
         "results/logs/reference_logps/{model}/{dataset}.log",
     benchmark:
@@ -63,7 +66,7 @@ rule reference_logps:
     shell:
         "python -m diffinfo.train.reference --model {input.model} --preferences {input.preferences}"
         " --attention {params.attention} --dtype {params.dtype} {params.limits} --budget {params.budget}"
-        " --out {output} 2> {log}"
+        " --out {output.table} --quarantine_out {output.quarantine} 2> {log}"
 
 
 rule preference:
