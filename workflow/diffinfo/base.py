@@ -12,7 +12,7 @@ from typing import Any
 
 from diffinfo.artifacts import whole_folder
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import _Model
+from diffinfo.config import Line, _Model
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
@@ -21,10 +21,10 @@ TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_t
 class Source(_Model):
     """The part of a model's configuration that says where it comes from."""
 
-    source: str
-    revision: str | None = None
-    chat_template: str | None = None
-    chat_template_revision: str | None = None
+    source: Line
+    revision: Line | None = None
+    chat_template: Line | None = None
+    chat_template_revision: Line | None = None
 
 
 def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
