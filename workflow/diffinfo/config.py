@@ -94,7 +94,7 @@ class Dataset(_Model):
     """Where prompts or pairs come from."""
 
     format: Literal["magpie", "ultrafeedback", "prompts"]  # "prompts": pairs are sampled and scored here
-    source: Line  # "world", a hub id, or a local .parquet, .json or .jsonl file
+    source: Line  # "world", a hub id, or a local .parquet, .json or .jsonl file or folder of them
     revision: Line | None = None
     split: Line = "train"
     test_split: Line | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
