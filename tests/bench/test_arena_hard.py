@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -270,7 +271,7 @@ def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
 
     def command(at: Path) -> list[str]:
         return [
-            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", f"[{answers}]",
+            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", json.dumps([str(answers)]),
             "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
             "--cache", str(at / "cache"), "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
             "--judgments", str(at / "judgments.parquet"), "--winrates", str(at / "winrates.parquet"),

@@ -215,7 +215,10 @@ def test_splits_of_a_hub_dataset_from_the_command_line(hub_folder: Path, tmp_pat
 def test_an_unknown_split_is_one_sentence(hub_folder: Path, tmp_path: Path) -> None:
     done = command(hub_folder, tmp_path / "out", split="trian")
     assert done.returncode == 1
-    said = f"error: datasets.uf: cannot load '{hub_folder}' (split trian, revision latest): Unknown split \"trian\"."
+    said = (
+        f"error: datasets.uf: {hub_folder} has no .parquet, .json or .jsonl file whose name begins with the split 'trian'; "
+        "it has test.jsonl, train.jsonl."
+    )
     assert done.stderr.splitlines()[-1].startswith(said)
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from diffinfo.artifacts import whole_folder
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import TEMPLATE_DATE, _Model
+from diffinfo.config import TEMPLATE_DATE, Line, _Model
 from diffinfo.models import check_weights
 from diffinfo.train.exactness import record
 
@@ -29,10 +29,10 @@ TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_t
 class Source(_Model):
     """The part of a model's configuration that says where it comes from."""
 
-    source: str
-    revision: str | None = None
-    chat_template: str | None = None
-    chat_template_revision: str | None = None
+    source: Line
+    revision: Line | None = None
+    chat_template: Line | None = None
+    chat_template_revision: Line | None = None
     chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line knows no dates
 

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffinfo.cli import run
 from diffinfo.strict_yaml import ConfigError, merge, read_yaml
@@ -21,8 +21,25 @@ from diffinfo.strict_yaml import ConfigError, merge, read_yaml
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+LINE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\S)?")
+
+
+def _matches(pattern: str | re.Pattern[str], what: str) -> AfterValidator:
+    """A text must match the whole of ``pattern``."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+Line = Annotated[str, _matches(LINE, "one line of text, without control characters or white space around it")]
+Variable = Annotated[
+    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _ that begins with no digit")
+]
 
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
 FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
@@ -34,10 +51,15 @@ class _Model(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_value(cls, value: Any) -> Any:
+    def _fits_no_key(cls, value: Any) -> Any:
         """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; no key is one."""
-        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+        items = value if isinstance(value, list) else [value]
+        if any(isinstance(item, bool) for item in items):
             raise ValueError("a truth value (yes, no, true, false) fits no key; quote it where it is text")
+        if any(isinstance(item, int) and abs(item) >= 2**53 for item in items):
+            raise ValueError("fits no key: the number must be smaller than 2^53")
+        if any(isinstance(item, str) and item.strip() == "null" for item in items):  # a stage would read it as null
+            raise ValueError("the text 'null' fits no key; remove its quotes")
         return value
 
 
@@ -61,27 +83,27 @@ class World(_Model):
 class Model(_Model):
     """A Hugging Face folder to start from."""
 
-    source: str  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
-    revision: str | None = None
+    source: Line  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
+    revision: Line | None = None
     architecture: Literal["mistral", "gemma2", "reward"] | None = None  # only where source is "world"
-    chat_template: str | None = None  # hub id or folder whose chat template (and stop tokens) to use
-    chat_template_revision: str | None = None
+    chat_template: Line | None = None  # hub id or folder whose chat template (and stop tokens) to use
+    chat_template_revision: Line | None = None
     chat_template_kwargs: dict[Variable, bool | int | float | str | None] = {}  # such as {enable_thinking: false}
     chat_template_date: date = TEMPLATE_DATE  # what a template that asks for today's date is given
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
     billions: Positive  # parameters, for resources and the plan
-    gpu: str = "h100"  # GPU type it runs on, a row of workflow/assumptions.yaml; gpu_type of the SLURM profile wins
+    gpu: Line = "h100"  # GPU type it runs on, a row of workflow/assumptions.yaml; gpu_type of the SLURM profile wins
 
 
 class Dataset(_Model):
     """Where prompts or pairs come from."""
 
     format: Literal["magpie", "ultrafeedback", "prompts"]  # "prompts": pairs are sampled and scored here
-    source: str  # "world", a hub id, or a local .parquet, .json or .jsonl file
-    revision: str | None = None
-    split: str = "train"
-    test_split: str | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
+    source: Line  # "world", a hub id, or a local .parquet, .json or .jsonl file or folder of them
+    revision: Line | None = None
+    split: Line = "train"
+    test_split: Line | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
     test_prompts: Count = 1000
     limit: Count | None = None  # read at most this many rows
     disjoint_from: list[str] = []  # drop prompts that these datasets hold too (by normalised text)
@@ -191,9 +213,11 @@ class Judge(_Model):
     """Who compares or grades answers."""
 
     kind: Literal["reward-model", "openai"]  # the reward model turned into verdicts, or an OpenAI-compatible endpoint
-    model: str  # a key of ``models``, or the endpoint's model name
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = "OPENAI_API_KEY"  # name of the environment variable that holds the key
+    model: Line  # a key of ``models``, or the endpoint's model name
+    base_url: Annotated[str, _matches(r"https?://[!-~]+", "an http:// or https:// address")] = (
+        "https://api.openai.com/v1"
+    )
+    api_key_env: Variable = "OPENAI_API_KEY"  # name of the environment variable that holds the key
     max_tokens: Count = 4096
     concurrency: Count = 16
     retries: Count = 6
@@ -202,8 +226,8 @@ class Judge(_Model):
 class ArenaHard(_Model):
     """Arena-Hard v0.1 (EVAL: logic of lmarena/arena-hard-auto)."""
 
-    questions: str = "world"  # "world", a .jsonl in the old or new schema, or hf://datasets/<repository>/<file>
-    baseline: str = "world"  # "world", or a .jsonl of the baseline's answers
+    questions: Line = "world"  # "world", a .jsonl in the old or new schema, or hf://datasets/<repository>/<file>
+    baseline: Line = "world"  # "world", or a .jsonl of the baseline's answers
     limit: Count | None = None  # judge only the first questions
     select_judge: str  # picks the best epoch
     judge: str  # gives the number
@@ -214,7 +238,7 @@ class ArenaHard(_Model):
 class WildBench(_Model):
     """WildBench v2."""
 
-    tasks: str = "world"  # "world", or a .jsonl of allenai/WildBench
+    tasks: Line = "world"  # "world", or a .jsonl of allenai/WildBench
     limit: Count | None = None
     judge: str
     rounds: Count = 128

@@ -50,9 +50,9 @@ def report_targets():
     return [f"results/{name}.md" for name in names]
 
 
-def listed(wildcards, input):
+def all_inputs(wildcards, input):
     """All inputs as one argument."""
-    return as_list(input)
+    return arguments(inputs=list(input))
 
 
 TABLES = {
@@ -64,8 +64,8 @@ TABLES = {
     ],
 }
 SETTINGS = {
-    "table1": "",
-    "table2": f"--dagger_below {CONFIG.did.dagger_below}",
-    "table3": f"--wildbench '{part('wildbench')}'",
+    "table1": told(),
+    "table2": told(dagger_below=CONFIG.did.dagger_below),
+    "table3": told(wildbench=CONFIG.wildbench),
 }
-CORRECTNESS = as_list(name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness")
+CORRECTNESS = [name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness"]
