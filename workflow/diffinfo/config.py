@@ -73,7 +73,7 @@ class Model(_Model):
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
     billions: Positive  # parameters, for resources and the plan
-    gpu: str = "h100"  # GPU type it runs on, a row of workflow/assumptions.yaml; gpu_type of the SLURM profile wins
+    gpu: str = "h100"  # GPU type it runs on; a row of assumptions.yaml has its name or a part of it; the profile wins
 
 
 class Dataset(_Model):
