@@ -139,11 +139,13 @@ def _grid(config: Config) -> Iterator[str]:
     for beta, name in zip(config.betas, names, strict=True):
         if not METHOD.fullmatch(f"dpo-b{name}") or float(name) != beta:
             yield f"betas: {beta!r} cannot be part of a name; write a number like 0.05, six digits at most"
-    cells = [(row.model, row.dataset) for row in config.grid]
+    first: dict[tuple[str, str, str], int] = {}
     for index, row in enumerate(config.grid):
         yield from _known(f"grid.{index}.dataset", row.dataset, config.datasets)
-        if cells.index(cells[index]) != index:
-            yield f"grid.{index}: {row.model} on {row.dataset} is listed twice; merge the two rows"
+        found = {method: first.setdefault((row.model, row.dataset, method), index) for method in config.methods(row)}
+        if twice := [method for method, place in found.items() if place != index]:
+            cell = f"{', '.join(twice)} of {row.model} on {row.dataset}"
+            yield f"grid.{index}.methods: {cell} is in grid.{found[twice[0]]} too; list each method in one row"
         yield from _methods(f"grid.{index}.methods", row, config)
 
 

@@ -1,13 +1,18 @@
 # The checked configuration, the vocabulary of wildcards, and the helpers of more than one rule file.
 # Every placeholder of a shell command ends in :q, which quotes each item of a list; what comes from the configuration is
 # returned by a function, for Snakemake takes braces in plain values for wildcards.
+# CONFIG is read from the same files as Snakemake's ``config``, which cannot start anew where a preset says base: defaults.
 import json
 import re
 
 from diffinfo import config as checked
 
 try:
-    CONFIG = checked.parse(config, workflow.configfiles)
+    OVER = workflow.config_settings.configfiles
+    OWN = None if workflow.config_settings.replace_workflow_config else "config.yaml"
+    CONFIG = checked.load(
+        OWN if OWN in workflow.configfiles else None, *OVER, values=dict(workflow.config_settings.config)
+    )
 except checked.ConfigError as error:
     raise WorkflowError(str(error)) from None
 
