@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from diffinfo import artifacts
 from diffinfo.bench import arena_hard as module
@@ -103,6 +104,32 @@ def test_bootstrap_is_seeded_and_covers_the_rate() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.3)
 
 
+def percentile(values: list[float], share: float) -> float:
+    """By its definition: linear between the two nearest of the sorted values."""
+    ordered, place = sorted(values), share * (len(values) - 1)
+    below = int(place)
+    above = min(below + 1, len(values) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+@pytest.mark.parametrize("resamples", [1, 40, 100])
+def test_bootstrap_is_the_middle_95_percent_of_means_over_as_many_battles(resamples: int) -> None:
+    outcomes = np.array([1.0] * 5 + [0.5] * 3 + [0.0] * 4)
+    rng = np.random.default_rng(5)
+    means = [100 * outcomes[rng.integers(12, size=12)].mean() for _ in range(resamples)]
+    expected = percentile(means, 0.025), percentile(means, 0.975)
+    assert bootstrap(outcomes, resamples, 5) == pytest.approx(expected, abs=1e-3)
+
+
+def test_lengths_count_no_special_tokens(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "<s>": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.enable_truncation(2)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert module.token_counts(tmp_path, {"a": "one two three", "b": ""}) == {"a": 3, "b": 0}
+
+
 def test_best_epoch_is_the_first_of_equals() -> None:
     def table(**rates: float) -> pd.DataFrame:
         return pd.DataFrame({"epoch": [int(key[1:]) for key in rates], "win_rate": list(rates.values())})
@@ -152,6 +179,7 @@ def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answ
     rates = rates.set_index("epoch")
     assert rates.win_rate[1] == pytest.approx(100 * (6 + 1 + 2 * 0.5) / 9, abs=1e-6)
     assert rates.win_rate[2] == pytest.approx(50)
+    assert rates.low[1] < rates.win_rate[1] < rates.high[1]
     assert rates.games.tolist() == [8, 8]
     assert rates.unscored.tolist() == [3, 0]
     assert rates.mean_tokens.tolist() == [(3 + 1 + 1 + 1) / 4, 1]
@@ -169,6 +197,8 @@ def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answ
     assert len(follow_ups) == 2
     assert [turn["role"] for turn in follow_ups[0]] == ["system", "user", "assistant", "user"]
     assert follow_ups[0][2]["content"] == "I would rather not say"
+    one = stage(loopback, [epochs], questions, words, tmp_path / "one", bootstrap=1)[1]
+    assert (one.low == one.high).all()  # of a single resample
 
 
 def test_a_reply_that_was_cut_is_asked_to_go_on(

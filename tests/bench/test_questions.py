@@ -156,7 +156,10 @@ def task(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
-    rows = [task(), task(session_id="t", references={"gpt-4": None}, secondary_tags=[])]
+    rows = [
+        task(references={"empty": " ", "gpt-4": "reference", "other": "another"}),
+        task(session_id="t", references={"gpt-4": None}, secondary_tags=[]),
+    ]
     if kind == "jsonl":
         source = lines(tmp_path / "t.jsonl", rows)
     else:

@@ -65,6 +65,32 @@ def test_score_of_groups() -> None:
     assert found == pytest.approx({"maths": 4, "creative": 0, "coding": 4, "overall": (4 + 0 + 5) / 2.75})
 
 
+PUBLISHED = {
+    "creative": 0.5,
+    "planning": 1.25,
+    "maths": 1.0,
+    "information": 0.75,
+    "coding": 1.25,
+}  # WildBench's weights
+TAGS = {  # and its groups, written out once more
+    "creative": ["Creative Writing", "Editing", "Brainstorming", "Role playing", "Others"],
+    "planning": ["Planning", "Reasoning"],
+    "maths": ["Math", "Data Analysis"],
+    "information": ["Information seeking", "Advice seeking"],
+    "coding": ["Coding & Debugging"],
+}
+
+
+@pytest.mark.parametrize(("group", "tag"), [(group, tag) for group, tags in TAGS.items() for tag in tags])
+def test_every_tag_counts_in_its_group_with_the_published_weight(group: str, tag: str) -> None:
+    """Ten for one task of the tag, five (a score of 0) for a task of every other group."""
+    tags = {name: found[0] for name, found in TAGS.items()} | {group: tag}
+    frame = pd.DataFrame({"prompt_id": list(tags), "score": [10.0 if name == group else 5.0 for name in tags]})
+    found = wb_score(frame, tags)
+    assert found.pop("overall") == pytest.approx(10 * PUBLISHED[group] / 4.75)
+    assert found == {name: 10.0 if name == group else 0.0 for name in TAGS}
+
+
 def pool(scores: dict[str, list[float]], chars: int = 100) -> pd.DataFrame:
     rows = [
         {"model": model, "prompt_id": f"t{i}", "score": score, "chars": chars, "truncated": False}
@@ -113,6 +139,44 @@ def test_elo_with_anchors_by_hand() -> None:
     assert both.battles.to_dict() == {"anchor": 1, "new": 2, "other": 1}  # anchors do not meet
 
 
+def one_by_one(frame: pd.DataFrame, initial: dict[str, float], rounds: int, seed: int) -> dict[str, list[float]]:
+    """Ratings after each round, vote by vote, as the original's loop does it."""
+    grades = {(row.model, row.prompt_id): row.score for row in frame.itertuples()}
+    names, tasks = sorted(set(frame.model)), sorted(set(frame.prompt_id))
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if not {a, b} <= set(initial)]
+    battles = [(a, b, grades[a, task] - grades[b, task]) for a, b in pairs for task in tasks]
+    after: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        rating = {name: initial.get(name, 1000.0) for name in names}
+        played = dict.fromkeys(names, 0)
+        for index in np.random.default_rng([seed, number]).permutation(len(battles)):
+            a, b, lead = battles[index]
+            won = 1.0 if lead >= 2 else 0.0 if lead <= -2 else 0.5
+            gain = 4 * (won - 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400)))
+            rating[a] += gain
+            rating[b] -= gain
+            for name in (a, b):
+                if name in initial and played[name] % 100 == 0:
+                    rating[name] = (rating[name] + initial[name]) / 2
+                played[name] += 1
+        for name in names:
+            after[name].append(rating[name])
+    return after
+
+
+@pytest.mark.parametrize("initial", [{}, {"a": 1150.0, "b": 1060.0}], ids=["no anchors", "two anchors"])
+def test_elo_is_the_original_loop(initial: dict[str, float]) -> None:
+    rng = np.random.default_rng(1)
+    frame = pool({name: list(rng.integers(1, 11, 60).astype(float)) for name in "abcd"})
+    after = one_by_one(frame, initial, rounds=9, seed=3)
+    found = elo(frame, initial, rounds=9, seed=3).set_index("model")
+    for name, ratings in after.items():
+        ordered = sorted(ratings)  # of nine: 2.5 % lies a fifth of the way from the first to the second
+        assert found.elo[name] == pytest.approx(sum(ratings) / 9, abs=1e-9)
+        assert found.low[name] == pytest.approx(ordered[0] + 0.2 * (ordered[1] - ordered[0]), abs=1e-9)
+        assert found.high[name] == pytest.approx(ordered[8] - 0.2 * (ordered[8] - ordered[7]), abs=1e-9)
+
+
 def test_elo_invariants() -> None:
     rng = np.random.default_rng(0)
     scores = {name: list(rng.integers(1, 11, 40).astype(float)) for name in "abcd"}
@@ -157,6 +221,7 @@ def test_stage_with_an_endpoint(
         "unparseable": 1, "empty": 1, "truncated": 1, "unanswered": 0,
     }  # fmt: skip
     assert facts["wb_score"]["coding"] == 6
+    assert facts["mean_tokens"] == pytest.approx((1 + 2 + 0) / 3)
     assert len(loopback.bodies) == 2  # the empty answer was not sent
     body = next(body for body in loopback.bodies if "task 1" in body["messages"][0]["content"])
     [message] = body["messages"]

@@ -18,9 +18,12 @@ def case(name, dtype=torch.float64):
     return theta, reference, pairs / pairs.sum(), hyper_tensors(settings, dtype)
 
 
+@pytest.mark.parametrize("beta", [None, 0.3])
 @pytest.mark.parametrize("name", GRID)
-def test_hand_gradients_are_those_of_autograd(name):
+def test_hand_gradients_are_those_of_autograd(name, beta):
     theta, reference, pairs, hyper = case(name)
+    if beta is not None:  # the grid holds DPO and log-pi at beta = 1 alone
+        hyper = hyper | {"beta": torch.full_like(hyper["beta"], beta)}
     theta.requires_grad_()
     (expected,) = torch.autograd.grad(LOSSES[name](theta, reference, pairs, hyper).sum(), theta)
     got = GRADIENTS[name](theta.detach(), reference, pairs, hyper)
