@@ -1,10 +1,18 @@
+import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+import templates
 from diffinfo import base
+from diffinfo.chat import Chat
 from diffinfo.cli import UserError
+from diffinfo.models import copy_tokenizer
 from diffinfo.world.models import start
 
 
@@ -49,3 +57,61 @@ def test_pickled_weights_are_never_read(bare, tmp_path):
 def test_an_unreachable_repository_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="is no local folder and could not be fetched from the hub"):
         base.main(spec=base.Source(source="nobody/nothing", revision="main"), out=tmp_path / "out")
+
+
+def spec(source, template, **changes):
+    return base.Source(source=str(source), chat_template=str(template), **changes)
+
+
+def test_a_base_model_stops_where_its_siblings_turns_end(tmp_path):
+    """As Llama 3's base, whose configs name <|end_of_text|> alone: the template ends turns with <|eot_id|>."""
+    source = templates.folder(tmp_path / "base", "chatml", weights=True)
+    sibling = templates.folder(tmp_path / "sibling", "llama-3.2")
+    ids = AutoTokenizer.from_pretrained(source).convert_tokens_to_ids
+    (sibling / "generation_config.json").write_text(json.dumps({"eos_token_id": [ids("<|end|>")]}))
+    base.main(spec=spec(source, sibling), out=tmp_path / "out")
+    wanted = [ids("<|eot_id|>"), ids("<|end|>"), ids("</s>")]
+    assert Chat(tmp_path / "out").stop_ids == wanted
+    assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == wanted  # vLLM's own server reads it
+
+
+def test_date_and_variables_of_the_configuration_hold_wherever_the_folder_is_read(tmp_path):
+    sibling = templates.folder(tmp_path / "llama", "llama-3.2")
+    source = templates.folder(tmp_path / "base", "chatml", weights=True)
+    user = [{"role": "user", "content": "hello"}]
+
+    def rendered(folder):
+        return AutoTokenizer.from_pretrained(folder).apply_chat_template(
+            user, tokenize=False, add_generation_prompt=True
+        )
+
+    base.main(spec=spec(source, sibling), out=tmp_path / "a")
+    assert "Today Date: 26 Jul 2024\n" in rendered(tmp_path / "a")
+    base.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "b")
+    assert "Today Date: 02 Jan 2025\n" in rendered(tmp_path / "b")
+    (tmp_path / "copy").mkdir()
+    copy_tokenizer(tmp_path / "b", tmp_path / "copy")
+    assert Chat(tmp_path / "copy").tokenizer.chat_template == Chat(tmp_path / "b").tokenizer.chat_template
+    assert "02 Jan 2025" in Chat(tmp_path / "copy").tokenizer.decode(Chat(tmp_path / "copy").prompt_ids(user))
+    sibling = templates.folder(tmp_path / "qwen", "qwen3")
+    values = {"enable_thinking": False}
+    job = [sys.executable, "-m", "diffinfo.base", "--out", str(tmp_path / "c"), "--spec"]
+    wanted = spec(source, sibling, chat_template_kwargs=values, chat_template_date="2025-01-02").model_dump_json()
+    subprocess.run([*job, wanted], check=True, env={**os.environ, "PYTHONPATH": str(Path(base.__file__).parents[1])})
+    assert rendered(tmp_path / "c").endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+def test_a_template_that_forgets_bos_is_written_with_it(tmp_path):
+    source = templates.folder(tmp_path / "base", "chatml", weights=True, adds_bos=True)
+    base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")
+    made = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert made.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<s><|im_start|>")
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('never') }}", "{% if", "{{ bos_token }}{{ bos_token }}x", "no answer"]
+)
+def test_a_template_that_cannot_be_used_is_one_sentence(template, tmp_path):
+    source = templates.folder(tmp_path / "base", template, weights=True)
+    with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
+        base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")

@@ -75,8 +75,8 @@ BAD = {
                             "grid.1.methods: 'dpo-pg\\n' is no method; did you mean 'dpo-pg'?"),
     "beta-of-dpo-pg": ("grid.1.methods", ["dpo-pg-b0.1"],
                        "grid.1.methods: 'dpo-pg-b0.1' is no method; did you mean 'dpo-pg'?"),
-    "method-twice": ("grid.1.methods", ["dpo", "dpo-b0.1"],
-                     "grid.1.methods: dpo-b0.1 is listed twice ('dpo' means every beta of betas); list each once"),
+    "method-twice": ("grid.6.methods", ["dpo", "dpo-b0.1"],
+                     "grid.6.methods: dpo-b0.1 is listed twice ('dpo' means every beta of betas); list each once"),
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
@@ -107,8 +107,8 @@ BAD = {
     "missing-section": ("wildbench", ..., "wildbench: this key is missing; add it"),
     "missing-key": ("sampling.model", ..., "sampling.model: this key is missing; add it"),
     "empty-grid": ("grid", [], "grid: List should have at least 1 item after validation, not 0, got []"),
-    "cell-twice": ("grid.1.dataset", "ultrafeedback",
-                   "grid.1: micro-mistral on ultrafeedback is listed twice; merge the two rows"),
+    "cell-twice": ("grid.1.methods", ["dpo-b0.1", "dpo-pg"],
+                   "grid.1.methods: dpo-b0.1 of micro-mistral on ultrafeedback is in grid.0 too; list each method in one row"),
     "bad-name": ("datasets.Magpie Pro", {"format": "magpie", "source": "world"},
                  "datasets.Magpie Pro: 'Magpie Pro' is no name; use lower-case letters, digits, '.' and '-'"),
     "missing-file": ("datasets.magpie-pro.source", "none/rows.jsonl",
@@ -136,6 +136,15 @@ BAD = {
         "models.micro-gemma2.chat_template_revision", "main",
         "models.micro-gemma2.chat_template_revision: has no meaning without chat_template; give that key or remove this one",
     ),
+    "template-variable-of-the-world": (
+        "models.micro-gemma2.chat_template_kwargs", {"enable_thinking": False},
+        "models.micro-gemma2.chat_template_kwargs: has no meaning where source is 'world'; remove it",
+    ),
+    "template-date-of-the-world": ("models.micro-gemma2.chat_template_date", "2025-01-02",
+                                   "models.micro-gemma2.chat_template_date: has no meaning where source is 'world'; remove it"),
+    "template-date": ("models.micro-gemma2.chat_template_date", "today",
+                      "models.micro-gemma2.chat_template_date: Input should be a valid date or datetime, input is too short, "
+                      "got 'today'"),
     "idle-gpus": ("engine.tensor_parallel", 4,
                   "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"),
     "half-masters-of-whole-models": (
@@ -151,6 +160,18 @@ BAD = {
 def test_one_fault_is_one_line(path: str, value: Any, line: str) -> None:
     found = faults((path, value))
     assert found == [line]
+
+
+def test_a_template_may_be_told_anything_but_what_the_workflow_tells_it() -> None:
+    model = {"source": "Qwen/Qwen3-8B", "billions": 8.2, "chat_template_date": "2025-01-02"}
+    values = {"enable_thinking": False, "level": 2, "name": "x"}
+    assert faults(("models.qwen3", model | {"chat_template_kwargs": values | {"messages": "x"}})) == [
+        "models.qwen3.chat_template_kwargs.messages: is what the workflow itself tells a template; remove it"
+    ]
+    assert faults(("models.qwen3", model | {"chat_template_kwargs": {"a b": 1}}))
+    kept = parse(changed(("models.qwen3", model | {"chat_template_kwargs": values}))).models["qwen3"]
+    assert kept.chat_template_kwargs == values
+    assert json.loads(kept.model_dump_json())["chat_template_kwargs"]["enable_thinking"] is False
 
 
 def test_all_faults_are_listed_at_once() -> None:
@@ -243,14 +264,6 @@ def test_a_missing_file_and_a_folder_are_sentences(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory\.$"):
         load(tmp_path)
-
-
-def test_doubled_keys_are_found_in_files_that_someone_else_read(tmp_path: Path) -> None:
-    """Snakemake's reader keeps the last of two equal keys; parse() reads its files again."""
-    file = tmp_path / "over.yaml"
-    file.write_text("epochs: 1\nepochs: 2\n")
-    with pytest.raises(ConfigError, match="line 2: the key 'epochs' is given twice"):
-        parse(merge(DEFAULT, {"epochs": 2}), [file])
 
 
 def test_merge_keys_of_yaml_work(tmp_path: Path) -> None:

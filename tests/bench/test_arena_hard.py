@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,11 +21,10 @@ from diffinfo import artifacts
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
 from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, bradley_terry, verdict, win_rate
-from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "arena-hard"
 OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
 
 
@@ -201,6 +201,29 @@ def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answ
     assert (one.low == one.high).all()  # of a single resample
 
 
+def test_a_reply_that_was_cut_is_asked_to_go_on(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    """Its label is not the last word: the follow-up must not differ from it, nor be cut itself."""
+    second = {"q0": "[[A>B]]", "q1": "[[B>A]]", "q2": ("so [[A>B]] it", "length"), "q3": "[[A>B]]"}
+
+    def reply(body: dict[str, Any], number: int) -> Any:
+        question = f"q{body['messages'][1]['content'].split('question ')[1][0]}"
+        if len(body["messages"]) == 4:
+            return second[question]
+        return ("thinking" if question == "q3" else "it seems [[A>B]], but", "length")
+
+    loopback.reply = reply
+    answers = write_answers("1-1", {1: dict.fromkeys(second, "answer")})
+    for _ in range(2):
+        judged, rates = stage(loopback, [answers], questions, words, tmp_path)
+        got = judged.drop_duplicates("prompt_id").set_index("prompt_id").verdict.fillna("none")
+        assert got.to_dict() == {"q0": "A>B", "q1": "none", "q2": "none", "q3": "A>B"}
+        assert rates.unscored.tolist() == [4]
+        assert len(loopback.bodies) == 16  # each was paid once
+    assert verdict(Reply("[[A>B]]", "length")) is None
+
+
 def test_final_mode_judges_the_best_epoch_alone(
     loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
 ) -> None:
@@ -244,12 +267,11 @@ def test_identical_answers_and_biased_judges_give_half(
     assert rates.win_rate.tolist() == pytest.approx([50])
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the public Arena-Hard files are not at {REAL}")
-def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers: Any) -> None:
-    table = tmp_path / "q.parquet"
+def test_real_questions_through_the_embedded_judge(tmp_path: Path, public_data: Path, write_answers: Any) -> None:
+    table, real = tmp_path / "q.parquet", public_data / "arena-hard"
     benchmarks.arena_hard(
-        questions=str(REAL / "question.3071ef9.jsonl"),
-        baseline=str(REAL / "answer.gpt-4-0314.HEAD.jsonl"),
+        questions=str(real / "question.3071ef9.jsonl"),
+        baseline=str(real / "answer.gpt-4-0314.HEAD.jsonl"),
         out=table,
         quarantine=tmp_path / "bad.parquet",
     )
@@ -258,7 +280,7 @@ def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers
     found = answered([write_answers("cut", {1: cut})], asked)
     likes_length = RewardModel(lambda talks: [float(len(talk[-1]["content"])) / 100 for talk in talks])
     judged = module.judge_answers(found, likes_length, "embedded")
-    assert len(judged) == 1000
+    assert len(judged) == 10
     assert judged.verdict.notna().all()
     assert win_rate(battles(judged)) < 5
 
@@ -279,7 +301,7 @@ def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
 
     def command(at: Path) -> list[str]:
         return [
-            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", f"[{answers}]",
+            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", json.dumps([str(answers)]),
             "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
             "--cache", str(at / "cache"), "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
             "--judgments", str(at / "judgments.parquet"), "--winrates", str(at / "winrates.parquet"),

@@ -12,7 +12,7 @@ import pytest
 
 from diffinfo import artifacts
 from diffinfo.bench import wildbench as module
-from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.bench.wildbench import elo, grade, votes, wb_score
 from diffinfo.cli import UserError
@@ -46,6 +46,11 @@ from diffinfo.cli import UserError
         ('{"score": 3} or rather {"score": 4}', None),
         ('{"score": 3} that is {"score": "3"}', 3),
         ("{" * 5000, None),
+        ('{"score": 1', None),  # of 10?
+        ('{"strengths": "x", "score": 1.', None),
+        ('{"strengths": "x", "score": "1', None),
+        (Reply('{"score": 7}', "stop"), 7),
+        (Reply('{"score": 7}', "length"), None),  # what follows might be another
     ],
 )
 def test_grade(reply: str, score: float | None) -> None:
@@ -226,6 +231,21 @@ def test_stage_with_an_endpoint(
     assert "reference" not in message["content"]
     assert body["temperature"] == 0
     assert body["response_format"] == {"type": "json_object"}
+
+
+def test_a_reply_that_was_cut_gives_no_score(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
+    texts = {"task 0": ('{"score": 1', "length"), "task 1": ('{"score": 9}\n{"sc', "length"), "task 2": '{"score": 4}'}
+    loopback.reply = lambda body, number: next(
+        text for task, text in texts.items() if task in body["messages"][0]["content"]
+    )
+    answers = write_answers("a", {1: {"w0": "zero", "w1": "one", "w2": "two"}}, "wildbench")
+    for name in ("paid", "cached"):
+        out = tmp_path / f"{name}.parquet"
+        module.main(answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "cache", out=out)
+        table = artifacts.read(out, "judgments").set_index("prompt_id")
+        assert table.score.fillna(0).to_dict() == {"w0": 0, "w1": 0, "w2": 4}
+        assert artifacts.provenance(out)["epochs"]["1"]["unparseable"] == 2
+    assert len(loopback.bodies) == 3
 
 
 def test_no_readable_reply_at_all_is_an_error(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:

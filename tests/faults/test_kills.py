@@ -7,7 +7,7 @@ import time
 import pytest
 
 from faults.random_kills import processes, role, trial
-from project import Project
+from project import Project, wait_until
 
 NANO = {
     "world": {
@@ -46,23 +46,23 @@ def project(prepared, tmp_path):
     return prepared.copy(tmp_path / "project")
 
 
-def training(project):
+def training(project, run):
     """The process that trains, once it has saved an epoch."""
     saved = project.folder / "results/.progress/train"
-    end = time.monotonic() + 120
-    while not any(saved.glob("*/epoch-1/model.safetensors")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(
+        lambda: any(saved.glob("*/epoch-1/model.safetensors")), "an epoch has been saved", 120,
+        alive=lambda: run.poll() is None, every=0.05,
+    )  # fmt: skip
     (found,) = (process for process in processes(project) if role(process) == "diffinfo.train.preference")
     return found
 
 
 def test_what_ends_behind_a_killed_snakemake_counts_and_is_recorded(project):
     run = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
-    job = training(project)
+    job = training(project, run)
     run.kill()
     run.ended()
-    job.wait()
+    job.wait(120)
     project.snakemake("--unlock", changes=NANO)
     said = project.snakemake(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     assert "Nothing to be done" in said
@@ -75,10 +75,10 @@ def test_what_ends_behind_a_killed_snakemake_counts_and_is_recorded(project):
 
 def test_another_configuration_takes_over_nothing(project):
     run = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
-    job = training(project)
+    job = training(project, run)
     run.kill()
     run.ended()
-    job.wait()
+    job.wait(120)
     slower = {**NANO, "preference": {**NANO["preference"], "learning_rate": 1e-5}}
     project.snakemake("--unlock", changes=slower)
     targets = [f"{TRAINING.replace('dpo', method)}/train_log.parquet" for method in ("dpo", "logpi")]
@@ -89,16 +89,16 @@ def test_another_configuration_takes_over_nothing(project):
 
 def test_no_output_has_two_writers(project):
     run = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
-    job = training(project)
+    job = training(project, run)
     job.suspend()
     run.kill()
     run.ended()
     project.snakemake("--unlock", changes=NANO)
     again = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
-    end = time.monotonic() + 120
-    while "another process is at work on the same output" not in (project.folder / LOG).read_text(errors="replace"):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(
+        lambda: "another process is at work on the same output" in (project.folder / LOG).read_text(errors="replace"),
+        "the second job waits for the first", 120, alive=lambda: again.poll() is None,
+    )  # fmt: skip
     weights = next((project.folder / "results/.progress/train").glob("*/epoch-1/model.safetensors")).stat()
     job.resume()
     assert again.ended() == 0
@@ -110,7 +110,7 @@ def test_no_output_has_two_writers(project):
 
 def test_a_killed_training_goes_on(project):
     run = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
-    job = training(project)
+    job = training(project, run)
     os.kill(job.pid, signal.SIGKILL)
     happened = time.time()
     assert run.ended() != 0

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from diffinfo.models import load_model
 from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
-from diffinfo.train.loop import load_scorer
+from diffinfo.train.exactness import load_scorer
 
 QUESTIONS = [
     "add 1 and 2",
@@ -93,8 +94,6 @@ def test_frequencies_follow_the_model(setting):
 
 
 def test_stage_writes_every_epoch_and_two_subsets_are_disjoint(tiny_mistral, pairs_table, tmp_path):
-    import pandas as pd
-
     table = artifacts.read(pairs_table, "preferences")
     prompts = pd.DataFrame({"prompt_id": table.prompt_id, "messages": table.messages, "source": "test"})
     artifacts.write(tmp_path / "prompts.parquet", prompts, "prompts")
@@ -115,3 +114,26 @@ def test_stage_writes_every_epoch_and_two_subsets_are_disjoint(tiny_mistral, pai
     assert not set(a.prompt_id) & set(b.prompt_id)
     with pytest.raises(UserError, match="none is left"):
         complete.main(out=tmp_path / "c.parquet", skip=40, **common)
+
+
+def test_a_stream_of_another_name_draws_independently_for_the_same_prompts(tiny_mistral, pairs_table, tmp_path):
+    """As pi_ref's completions beside pi's in the DID stage: with shared draws one model would answer the same twice."""
+    table = artifacts.read(pairs_table, "preferences")
+    prompts = pd.DataFrame({"prompt_id": table.prompt_id, "messages": table.messages, "source": "test"})
+    artifacts.write(tmp_path / "prompts.parquet", prompts, "prompts")
+
+    def sample(name, **stream):
+        complete.main(
+            models=tiny_mistral, prompts=[tmp_path / "prompts.parquet"], out=tmp_path / name, engine=Engine(), attention="sdpa",
+            dtype="float32", max_tokens=8, temperature=1.0, limit=30, **stream,
+        )  # fmt: skip
+        return artifacts.read(tmp_path / name, "completions").set_index("prompt_id").token_ids
+
+    policy, reference, again = sample("w"), sample("l", stream="reference"), sample("again", stream="reference")
+    assert list(policy.index) == list(reference.index)
+    assert reference.equals(again)
+    same = [a == b for w, r in zip(policy, reference, strict=True) for a, b in zip(w, r, strict=False)]
+    assert np.mean(same) < 0.05  # of some 700 words none is likely
+    seeds = {complete.draws_seed(seed, name) for seed in range(100) for name in ("", "reference")}
+    assert len(seeds) == 200
+    assert max(seeds) < 2**32  # numpy's and vLLM's limit

@@ -66,12 +66,6 @@ def test_the_worth_of_a_sample_is_that_of_its_weights():
     assert did_proxy.effective_share(q, other).item() == pytest.approx(counted, rel=0.05)
 
 
-def test_beta_accuracy_is_the_share_of_slopes_that_are_not_negative():
-    x = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).repeat(4, 1)
-    y = torch.stack([x[0], 2 * x[0] + 1, -x[0], torch.tensor([0.0, 1.0, 1.5, 1.2])])
-    assert did_proxy.beta_accuracy(y, x).item() == pytest.approx(0.75)
-
-
 def test_the_token_ratio_chain_is_a_distribution_near_the_did(worlds):
     reference, policy = worlds.exact(worlds.reference), worlds.policies["dpo"]
     chain = worlds.token_ratio(policy)

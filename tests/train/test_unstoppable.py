@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffinfo.train import checkpoint
+from project import wait_until
 
 
 def ended(child) -> int:
@@ -18,6 +19,13 @@ def ended(child) -> int:
     child.join(120)
     assert child.exitcode is not None, "the job hangs"
     return child.exitcode
+
+
+def saved(job, child, states: int) -> None:
+    """Return once a job has saved so many states."""
+    wait_until(
+        lambda: len(job.states()) >= states, f"{states} states", 120, alive=lambda: child.exitcode is None, every=0.005
+    )
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo-b0.1", "dpo-pg"])
@@ -29,11 +37,14 @@ def test_ten_random_kills_change_no_byte(job, method):
     assert ended(wild.start()) == 0
     whole = time.monotonic() - started
     rng = random.Random(method)
-    kills = 0
+    kills, starts = 0, 0
     while kills < 10:
+        starts += 1
+        assert starts < 100, f"{kills} of 100 children lived long enough to be killed"
         child = wild.start()
         child.join(rng.uniform(0, 0.9 * whole))
         if child.exitcode is not None:
+            assert child.exitcode == 0
             assert wild.bytes() == calm.bytes()  # it went through: start anew
             continue
         child.kill()
@@ -53,13 +64,14 @@ def test_a_kill_between_the_files_of_a_state_changes_no_byte(job):
         parts = (wild.folder / "progress").glob("*/.step-*.tmp/rank-0.safetensors")
         return [part for part in parts if not (part.parent / "state.json").exists()]
 
-    caught = 0
+    caught, starts = 0, 0
     while caught < 3:
+        starts += 1
+        assert starts < 100, f"{caught} of 100 children were caught between two files"
         child = wild.start()
-        while child.exitcode is None and not half():
-            time.sleep(0.0005)
+        wait_until(lambda: half() or child.exitcode is not None, "a file of a state", 120, every=0.0005)  # noqa: B023
         child.kill()
-        ended(child)
+        assert ended(child) in (0, -signal.SIGKILL)
         caught += bool(half())
     wild.here()
     assert wild.bytes() == calm.bytes()
@@ -70,8 +82,7 @@ def test_a_job_that_is_told_to_stop_saves_and_goes_on_later(job, number):
     calm, told = job("calm", "dpo-pg", epochs=6), job("told", "dpo-pg", epochs=6)
     calm.here()
     child = told.start()
-    while not told.states():  # the first epoch's end
-        time.sleep(0.01)
+    saved(told, child, 1)  # the first epoch's end
     os.kill(child.pid, number)
     assert ended(child) == 128 + number
     last = int(told.states()[-1].name.removeprefix("step-"))
@@ -85,8 +96,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(job, damage, caplog):
     calm, hurt = job("calm", "dpo-b0.1", epochs=3), job("hurt", "dpo-b0.1", epochs=3)
     calm.here()
     child = hurt.start()
-    while len(hurt.states()) < 2:
-        time.sleep(0.005)
+    saved(hurt, child, 2)
     child.kill()
     ended(child)
     before, last = hurt.states()[-2:]
@@ -114,8 +124,7 @@ def test_a_run_whose_states_are_all_damaged_starts_anew(job):
     calm, hurt = job("calm", "dpo-b0.1"), job("hurt", "dpo-b0.1", save_minutes=1e-9)
     calm.here()
     child = hurt.start()
-    while not hurt.states():
-        time.sleep(0.005)
+    saved(hurt, child, 1)
     child.kill()
     ended(child)
     for state in hurt.states():
@@ -140,14 +149,13 @@ def test_another_number_of_ranks_goes_on(job, method, before, after):
     calm, moved = job("calm", method), job("moved", method, save_minutes=1e-9)
     calm.here()
     running = moved.launch(before)
-    while len(moved.states()) < 2 and running.poll() is None:
-        time.sleep(0.01)
+    wait_until(lambda: len(moved.states()) >= 2 or running.poll() is not None, "two states", 300, every=0.01)
     for process in [*psutil.Process(running.pid).children(recursive=True), running]:  # as a node's end would
         process.kill()
-    running.wait()
+    running.wait(60)
     assert len(moved.states()) >= 2, running.stderr.read()[-3000:]
     again = moved.launch(after)
-    said = again.communicate()[1]
+    said = again.communicate(timeout=300)[1]
     assert again.returncode == 0, said[-3000:]
     assert "going on after step" in said, said[-3000:]
     assert moved.log().step.tolist() == calm.log().step.tolist()

@@ -30,7 +30,7 @@ def test_real_magpie_rows_become_pairs_and_train_a_model(world, public_data):
     log = "results/train/micro-mistral/magpie-pro/dpo-pg/1-1/train_log.parquet"
     world.snakemake("--cores", "2", log, changes=changes)
     pairs = artifacts.read(world.folder / "results/data/magpie-pro/preferences.parquet", "preferences")
-    assert len(pairs) == 4
+    assert len(pairs) == 2
     assert (pairs.chosen_score > pairs.rejected_score).all()
     assert "POST request" in pairs.messages[0][0]["content"]
     table = artifacts.read(world.folder / "results/reference_logps/micro-mistral/magpie-pro.parquet", "reference_logps")

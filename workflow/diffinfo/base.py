@@ -5,26 +5,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from diffinfo.artifacts import whole_folder
+from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import _Model
+from diffinfo.config import TEMPLATE_DATE, Line, _Model
+from diffinfo.models import check_weights
+from diffinfo.train.exactness import record
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
 
 
 class Source(_Model):
     """The part of a model's configuration that says where it comes from."""
 
-    source: str
-    revision: str | None = None
-    chat_template: str | None = None
-    chat_template_revision: str | None = None
+    source: Line
+    revision: Line | None = None
+    chat_template: Line | None = None
+    chat_template_revision: Line | None = None
+    chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line knows no dates
 
 
 def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
@@ -48,12 +58,17 @@ def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
         ) from error
 
 
-def main(*, spec: Source, out: Path) -> None:
+def main(*, spec: Source, out: Path, policy: bool = False) -> None:
     """Put a model together.
 
     Args:
         spec: where weights and chat template come from.
         out: folder to write; weights are linked, not copied, where the file system allows.
+        policy: whether it is to be trained and scored: its log-probabilities are then compared with its own forward
+            pass, in float32 on a CPU (see ``train.exactness``).
+
+    Raises:
+        UserError: when the weights are not those of the model that config.json names, or it cannot be scored.
     """
     from transformers import AutoTokenizer
 
@@ -68,17 +83,33 @@ def main(*, spec: Source, out: Path) -> None:
                 shutil.copyfile(file, folder / file.name)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if spec.chat_template:
-            sibling_folder = fetch(spec.chat_template, spec.chat_template_revision, [*TOKENIZER, "config.json"])
+            sibling_folder = fetch(spec.chat_template, spec.chat_template_revision, [*TOKENIZER, STOPS, "config.json"])
             sibling: Any = AutoTokenizer.from_pretrained(sibling_folder, trust_remote_code=False)
             if sibling.get_vocab() != tokenizer.get_vocab():
                 raise UserError(f"{spec.chat_template}: its vocabulary differs from that of {spec.source}.")
             tokenizer.chat_template = sibling.chat_template
+            _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
         if not tokenizer.chat_template:
             raise UserError(
                 f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
             )
+        day = date.fromisoformat(spec.chat_template_date)
+        tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
         tokenizer.save_pretrained(folder)
+        Chat(folder).tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
+        check_weights(folder)
+        if policy:
+            record(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
+
+
+def _add_stops(file: Path, stop_ids: list[int]) -> None:
+    """What the template's own model stops at ends generation here too."""
+    facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    own = facts.get("eos_token_id")
+    own = own if isinstance(own, list) else [own] if own is not None else []
+    facts["eos_token_id"] = list(dict.fromkeys([*stop_ids, *own]))
+    file.write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
 def _link(source: Path, target: Path) -> None:

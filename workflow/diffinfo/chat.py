@@ -1,22 +1,71 @@
-"""Templates to token ids and completion boundaries: the one place where text becomes tokens."""
+"""Templates to token ids and completion boundaries: the one place where text becomes tokens.
+
+A prompt is what sampling sees: the template's generation prompt and whatever else the template writes before an answer
+(Qwen3's empty think block). A completion is the answer alone and the one token that ends a turn. A row whose text a
+template changes, or does not come back out of its tokens, is a ``BadRow``. A template may trim white space around a message;
+tokens need not give back white space (a tokenizer's decoder makes it) nor whether Unicode's characters were composed.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from diffinfo.cli import UserError
+from diffinfo.cli import UserError, log
+from diffinfo.config import TEMPLATE_DATE
 
 Messages = list[dict[str, str]]
+
+_USER = [{"role": "user", "content": "a question"}]
+_SYSTEM = {"role": "system", "content": "a rule"}
+_ANSWER = "an answer"
+_SPELT, _MEANT = "\U0010fffc", "\U0010fffd"  # private characters: before control tokens of a message, of the template
+_DATE_CODES = ["-d", "-m", "-j", "-H", "-I", "-M", "-S", *"aAbBcdDeFGgHIjmMprRSTuUVwWxXyYzZ%"]
+
+
+class BadRow(Exception):
+    """Why a conversation cannot be used with a chat template."""
+
+
+def settled(template: str, day: date = TEMPLATE_DATE, values: Mapping[str, Any] | None = None) -> str:
+    """A template that holds its date and its variables itself, so that they are the same wherever a folder is read.
+
+    Args:
+        template: a Jinja chat template.
+        day: what ``strftime_now`` and ``date_string`` give; a template that was settled before keeps its own.
+        values: further variables, such as enable_thinking.
+    """
+    head = ""
+    if "strftime_now" in template and "macro strftime_now" not in template:
+        filled = "".join(f" | replace({json.dumps('%' + c)}, {json.dumps(day.strftime('%' + c))})" for c in _DATE_CODES)
+        head += f"{{% macro strftime_now(format) %}}{{{{ format{filled} }}}}{{% endmacro +%}}"
+    given = {"date_string": day.strftime("%d %b %Y")} if head and "date_string" in template else {}
+    for name, value in (given | dict(values or {})).items():
+        head += f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}"
+    return head + template
 
 
 class Chat:
     """The tokenizer of a model folder with its chat template and stop tokens.
 
+    Attributes:
+        tokenizer: the tokenizer; its template begins with BOS where the tokenizer puts one before any text.
+        stop_ids: the token that the template puts after an answer (or EOS), then every other that ends generation.
+
     Raises:
-        UserError: when the folder's tokenizer has no chat template.
+        UserError: when the folder's tokenizer has no chat template, or one that fails on the plainest conversation, drops
+            answers or renders BOS twice.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,40 +73,77 @@ class Chat:
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if not self.tokenizer.chat_template:
             raise UserError(f"{folder}: the tokenizer has no chat template; set models.<name>.chat_template.")
-        self.stop_ids: list[int] = _stop_ids(folder, self.tokenizer)
+        self._controls = re.compile("(?!)")
+        try:
+            self.tokenizer.chat_template = settled(self.tokenizer.get_chat_template())
+            self._require_one_bos()
+            opening = self._template(_USER, True)
+            whole = self._template([*_USER, _answer(_ANSWER)], False)
+        except (BadRow, ValueError) as error:
+            raise UserError(f"{folder}: {error}; set models.<name>.chat_template to another.") from error
+        before, answered, self._tail = whole.rpartition(_ANSWER)
+        if not answered:
+            raise UserError(f"{folder}: the chat template drops answers; set models.<name>.chat_template to another.")
+        self._separable = before.startswith(opening)
+        lead = before[len(opening) :] if self._separable else ""
+        self._lead = lead if lead.strip() else ""  # a mere space belongs to the answer's first word
+        # A finetune may have forgotten to declare the tokens of its template as special.
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = [token.content for token in added if token.special or token.content in opening + whole]
+        if names:
+            self._controls = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+        end = self._controls.search(self._tail)
+        self._end = self._tail[: end.end()] if end else ""
+        self.stop_ids: list[int] = _stop_ids(folder, self.tokenizer, end[0] if end else None)
+        if not self.stop_ids:
+            raise UserError(f"{folder}: neither chat template nor tokenizer names a token that ends an answer.")
+        self._folds_system = self._must_fold_system()
 
     def prompt_ids(self, messages: Messages) -> list[int]:
-        """Token ids of a conversation up to where the assistant speaks: exactly one BOS, rendered by the template."""
-        ids = list(self._render(_fold_system(messages, self.tokenizer), add_generation_prompt=True))
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            raise UserError(f"{self.folder}: the chat template renders the BOS token twice.")
-        return ids
-
-    def pair_ids(self, messages: Messages, response: str) -> tuple[list[int], list[int]]:
-        """Token ids of the prompt and of the completion; the completion ends with the end-of-turn token.
+        """Token ids of a conversation up to where the assistant's answer begins.
 
         Raises:
-            UserError: when the template renders the prompt differently once an answer follows.
+            BadRow: when the template refuses the conversation, or the text of a message is not in the decoded ids.
         """
-        prompt = self.prompt_ids(messages)
-        whole = self._render(
-            [*_fold_system(messages, self.tokenizer), {"role": "assistant", "content": response}],
-            add_generation_prompt=False,
-        )
-        if whole[: len(prompt)] != prompt:
+        return self._checked(self.prompt_text(messages), messages)
+
+    def pair_ids(self, messages: Messages, response: str) -> tuple[list[int], list[int]]:
+        """Token ids of the prompt and of the completion, which ends with the end-of-turn token.
+
+        Raises:
+            BadRow: when the template refuses the conversation, or the text is not what the ids decode to.
+            UserError: when the template renders every prompt differently once an answer follows.
+        """
+        if not self._separable:
             raise UserError(
-                f"{self.folder}: the chat template's prompt is no prefix of its conversation; completions cannot be told apart."
+                f"{self.folder}: the chat template's prompt is not a prefix of its conversation, so that completions cannot be"
+                " told apart; set models.<name>.chat_template to another."
             )
-        completion = whole[len(prompt) :]
-        ends = [index for index, token in enumerate(completion) if token in self.stop_ids]
-        if not ends:
-            return prompt, [*completion, self.stop_ids[0]]
-        return prompt, completion[: ends[-1] + 1]  # what the template puts behind the end of turn is not the answer's
+        text = self.prompt_text(messages)
+        prompt = self._checked(text, messages)
+        whole = self._template([*self._folded(messages), _answer(response)], False)
+        if not whole.startswith(text):
+            raise BadRow("the chat template renders the prompt differently once this response follows")
+        if not whole[len(text) :].endswith(self._tail):
+            raise BadRow("the chat template ends this response differently from others")
+        answer = whole[len(text) :].removesuffix(self._tail)
+        rest = answer + self._end
+        ids = self.encode(text + rest)
+        # Where a token would reach over the boundary, sampling would not have had it either.
+        completion = ids[len(prompt) :] if ids[: len(prompt)] == prompt else self.encode(rest)
+        if not self._end:
+            completion = [*completion, self.stop_ids[0]]
+        if answer.strip() != self.marked(response).strip() or _letters(self.text(completion)) != _letters(response):
+            raise BadRow("the chat template or the tokenizer changes the text of a response")
+        return prompt, completion
 
     def conversation_ids(self, messages: Messages) -> list[int]:
-        """Token ids of a whole conversation, as reward models read it."""
-        return self._render(_fold_system(messages, self.tokenizer), add_generation_prompt=False)
+        """Token ids of a whole conversation, as reward models read it.
+
+        Raises:
+            BadRow: when the template refuses the conversation, or the text of a message is not in the decoded ids.
+        """
+        return self._checked(self._template(self._folded(messages), False), messages)
 
     def dialogue_ids(self, messages: Messages, response: str) -> list[int]:
         """Token ids of prompt and completion together."""
@@ -68,36 +154,174 @@ class Chat:
         """Text of a completion, without its stop token."""
         if token_ids and token_ids[-1] in self.stop_ids:
             token_ids = token_ids[:-1]
-        decoded = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return (decoded if isinstance(decoded, str) else "".join(decoded)).strip()
+        return self._decode(token_ids).strip()
 
-    def _render(self, messages: Messages, add_generation_prompt: bool) -> list[int]:
-        ids: Any = self.tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=False
+    def prompt_text(self, messages: Messages) -> str:
+        """What ``prompt_ids`` encodes: text for ``encode`` alone, since spelt control tokens carry a mark."""
+        return self._template(self._folded(messages), True) + self._lead
+
+    def marked(self, text: str) -> str:
+        """Text for ``encode`` in which control tokens are only spelt, not meant."""
+        return self._controls.sub(rf"{_SPELT}\g<0>", text)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of rendered text: nothing is added to it, and no spelt control token becomes one."""
+        if _SPELT not in text:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        meant = re.sub(
+            f"({_SPELT})?({self._controls.pattern})", lambda found: found[2] if found[1] else _MEANT + found[2], text
         )
-        return list(ids)
+        return list(self._spelling.encode(meant, add_special_tokens=False).ids)
+
+    @cached_property
+    def _spelling(self) -> Tokenizer:
+        """The same tokenizer with other names for its control tokens, so that the usual ones are mere text."""
+        if not self.tokenizer.is_fast:
+            raise BadRow("a message spells a control token")
+
+        def renamed(name: str) -> str:
+            return _MEANT + name if self._controls.fullmatch(name) else name
+
+        facts = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for token in facts["added_tokens"]:
+            token["content"] = renamed(token["content"])
+        model = facts["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {renamed(name): token_id for name, token_id in model["vocab"].items()}
+        else:
+            model["vocab"] = [[renamed(name), score] for name, score in model["vocab"]]
+        if model.get("unk_token"):
+            model["unk_token"] = renamed(model["unk_token"])
+        backend = Tokenizer.from_str(json.dumps(facts))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    def _decode(self, token_ids: list[int]) -> str:
+        decoded = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return decoded if isinstance(decoded, str) else "".join(decoded)
+
+    def _template(self, messages: Messages, add_generation_prompt: bool) -> str:
+        safe = [message | {"content": self.marked(message["content"])} for message in messages]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt)
+            )
+        except Exception as error:  # a template may raise anything
+            raise BadRow(f"the chat template refuses the conversation: {' '.join(str(error).split())}") from error
+
+    def _checked(self, text: str, messages: Messages) -> list[int]:
+        """Token ids of rendered text, in which every message's own text must be found again."""
+        ids = self.encode(text)
+        decoded = _letters(self._decode(ids))
+        for message in messages:
+            if self.marked(message["content"]).strip() not in text or _letters(message["content"]) not in decoded:
+                raise BadRow(f"the chat template or the tokenizer changes what the {message['role']} says")
+        return ids
+
+    def _require_one_bos(self) -> None:
+        """Let the template begin with BOS where the tokenizer puts one before any text: models are trained with it."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return
+        begins = self.encode(self._template(_USER, True))[:2]
+        if begins == [bos, bos]:
+            raise BadRow("the chat template renders the BOS token twice")
+        if begins[:1] != [bos] and self.tokenizer("x")["input_ids"][:1] == [bos]:
+            log.warning(
+                "%s: the chat template renders no BOS token, which the tokenizer wants; it is added", self.folder
+            )
+            self.tokenizer.chat_template = "{{ bos_token }}" + str(self.tokenizer.chat_template)
+
+    def _must_fold_system(self) -> bool:
+        """Whether the template refuses a system message, drops it, or moves it once an answer follows."""
+        asked = [_SYSTEM, *_USER]
+        try:
+            opening = self._template(asked, True)
+            whole = self._template([*asked, _answer(_ANSWER)], False)
+        except BadRow:
+            return True
+        moved = self._separable and not whole.startswith(opening)
+        return moved or _SYSTEM["content"] not in opening
+
+    def _folded(self, messages: Messages) -> Messages:
+        """Put a system message in front of the first user turn where the template cannot hold it (Gemma, Mistral v0.3)."""
+        if not self._folds_system or not messages or messages[0]["role"] != "system":
+            return messages
+        if len(messages) < 2 or messages[1]["role"] != "user":
+            raise BadRow("a system message is not followed by the user's")
+        first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        return [first, *messages[2:]]
 
 
-def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """End-of-turn first, then end-of-sequence: what generation stops at (Gemma's base config names <eos> alone)."""
+def tokenised(chat: Chat, pairs: pd.DataFrame, source: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Token ids of preference pairs, and the quarantine table of those that the model's template cannot hold.
+
+    Args:
+        chat: the model's tokenizer and template.
+        pairs: preferences table.
+        source: its file, for messages and the quarantine table.
+
+    Returns:
+        A frame of prompt_id, prompt_ids, chosen_ids, rejected_ids; and a quarantine table, ``row`` from 1.
+
+    Raises:
+        UserError: when no pair is left.
+    """
+    good, bad = [], []
+    for number, row in enumerate(pairs.itertuples(), 1):
+        try:
+            prompt, chosen = chat.pair_ids(row.messages, row.chosen)
+            _, rejected = chat.pair_ids(row.messages, row.rejected)
+            if chosen == rejected:
+                raise BadRow("chosen and rejected response are the same tokens")
+            good.append((row.prompt_id, prompt, chosen, rejected))
+        except BadRow as error:
+            bad.append((str(source), number, row.prompt_id, str(error), row.chosen[:200]))
+    report([(row[2], row[3]) for row in bad], len(pairs), source, chat.folder)
+    return (
+        pd.DataFrame(good, columns=["prompt_id", "prompt_ids", "chosen_ids", "rejected_ids"]),
+        pd.DataFrame(bad, columns=["source", "row", "prompt_id", "reason", "excerpt"]).astype({"row": "int64"}),
+    )
+
+
+def report(bad: Sequence[tuple[str, str]], total: int, source: object, folder: Path) -> None:
+    """Log how many rows are left out for which reason, by name.
+
+    Args:
+        bad: name and reason of each row left out.
+        total: how many rows there are.
+        source: where they come from.
+        folder: the model whose template they do not fit.
+
+    Raises:
+        UserError: when none is left.
+    """
+    reasons = Counter(reason for _, reason in bad).most_common()
+    if len(bad) == total:
+        said = ", ".join(f"{count} x {reason}" for reason, count in reasons) or "it has no rows"
+        raise UserError(
+            f"{source}: nothing is left under the chat template of {folder} ({said}); set models.<name>.chat_template."
+        )
+    for reason, count in reasons:
+        names = [name for name, why in bad if why == reason]
+        more = f" and {count - 5} more" if count > 5 else ""
+        log.warning("%d of %d rows left out: %s (%s%s)", count, total, reason, ", ".join(names[:5]), more)
+
+
+def _answer(response: str) -> dict[str, str]:
+    return {"role": "assistant", "content": response}
+
+
+def _letters(text: str) -> str:
+    return "".join(unicodedata.normalize("NFC", text).split())
+
+
+def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, end: str | None) -> list[int]:
+    """The end of turn first (Llama's and Gemma's base configs do not name it), then what the folder stops at, then EOS."""
     ids: list[int] = []
     if (Path(folder) / "generation_config.json").exists():
         eos = GenerationConfig.from_pretrained(folder).eos_token_id
         ids = list(eos) if isinstance(eos, (list, tuple)) else [eos] if eos is not None else []
-    end_of_turn = tokenizer.get_vocab().get("<end_of_turn>")
-    ids = [i for i in [end_of_turn, *ids, tokenizer.eos_token_id] if i is not None]
-    return list(dict.fromkeys(ids))
-
-
-def _fold_system(messages: Messages, tokenizer: PreTrainedTokenizerBase) -> Messages:
-    """Put a system message in front of the first user turn where the template has no system role (Gemma)."""
-    if not messages or messages[0]["role"] != "system":
-        return messages
-    try:
-        tokenizer.apply_chat_template([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
-    except Exception as error:  # jinja's raise_exception has no narrower public type
-        if "system" not in str(error).lower():
-            raise
-        first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-        return [first, *messages[2:]]
-    return messages
+    end_of_turn = tokenizer.convert_tokens_to_ids(end) if end else None
+    return list(dict.fromkeys(i for i in [end_of_turn, *ids, tokenizer.eos_token_id] if i is not None))

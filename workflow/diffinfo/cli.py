@@ -38,7 +38,8 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     try:
         with alone(sys.argv) as needed:
             if needed:
-                auto_cli(cast("Any", components), as_positional=positional)
+                # JSON: in YAML a text such as ~ or [x] would arrive as something else
+                auto_cli(cast("Any", components), as_positional=positional, parser_mode="json")
     except UserError as error:
         sys.exit(f"error: {error}")
     except Exception as error:

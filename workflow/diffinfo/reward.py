@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffinfo import artifacts
 from diffinfo.chat import Messages
-from diffinfo.cli import progress, run
+from diffinfo.cli import UserError, progress, run
 from diffinfo.shards import drop, in_shards
 
 
@@ -37,22 +37,27 @@ def score(
 
     The conversation goes through the model's own chat template and is padded on the right; the raw logit is the score.
     Attention is never silently "sdpa": Gemma-2's soft-capping is lost there.
+
+    Raises:
+        UserError: when the template refuses a conversation or changes its text.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    from diffinfo.chat import Chat
-    from diffinfo.models import use_cpu_well
+    from diffinfo.chat import BadRow, Chat
+    from diffinfo.models import check_room, load_classifier, use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=1, attn_implementation=attention, dtype=getattr(torch, dtype),
-        local_files_only=True, use_safetensors=True, trust_remote_code=False,
-    ).to(device).eval()  # fmt: skip
+    model = load_classifier(folder, attention, dtype).to(device).eval()
     chat = Chat(folder)
-    sequences = [chat.conversation_ids(messages) for messages in conversations]
+    try:
+        sequences = [chat.conversation_ids(messages) for messages in conversations]
+    except BadRow as error:
+        raise UserError(f"{folder}: {error}; it cannot score this conversation, another reward model can.") from error
+    check_room(model, max(map(len, sequences), default=0))
     pad = model.config.pad_token_id
+    if pad is None:  # such a model reads one sequence at a time
+        pad, batch_tokens = 0, 1
     values = [0.0] * len(sequences)
     with torch.inference_mode():
         for group in progress(micro_batches([len(s) for s in sequences], batch_tokens), "scoring"):
@@ -75,7 +80,7 @@ def main(
     batch_tokens: int,
     progress_dir: Path | None = None,
 ) -> None:
-    """Score every completion.
+    """Score every completion but those that the reward model's template cannot hold: they go into the log and the footer.
 
     Args:
         model: reward model's folder.
@@ -86,12 +91,29 @@ def main(
         batch_tokens: tokens of one forward pass.
         progress_dir: where parts of a long table wait; it outlives a killed job.
     """
+    from diffinfo.chat import BadRow, Chat, report
+
     table = artifacts.read(completions, "completions")
     conversations = [
         [*messages, {"role": "assistant", "content": text}]
         for messages, text in zip(table.messages, table.completion, strict=True)
     ]
     table["tokens"] = table.token_ids.map(len)
+    chat = Chat(model)
+    bad = {}
+    for row, messages in zip(table.itertuples(), conversations, strict=True):
+        try:
+            chat.conversation_ids(messages)
+        except BadRow as error:
+            bad[row.Index] = (row.prompt_id, row.sample, str(error))
+    report(
+        [(f"{prompt}, sample {sample}", reason) for prompt, sample, reason in bad.values()],
+        len(table),
+        completions,
+        model,
+    )
+    conversations = [messages for index, messages in zip(table.index, conversations, strict=True) if index not in bad]
+    table = table.drop(index=list(bad))
     saved = progress_dir and progress_dir / artifacts.digest(model, completions, attention, dtype, batch_tokens)
 
     def scored(first: int, end: int) -> pd.DataFrame:
@@ -99,7 +121,14 @@ def main(
         return table.iloc[first:end].assign(score=values)
 
     scores = in_shards(saved, "scores", len(table), scored)
-    artifacts.write(out, scores, "scores", inputs={"model": model, "completions": completions}, dtype=dtype)
+    artifacts.write(
+        out,
+        scores,
+        "scores",
+        inputs={"model": model, "completions": completions},
+        dtype=dtype,
+        quarantined=list(bad.values()),
+    )
     drop(saved)
 
 

@@ -1,4 +1,4 @@
-"""The only reader of YAML: a key given twice is a fault, and files merge as Snakemake merges them."""
+"""The only reader of YAML: a key given twice is a fault, and files merge as Snakemake merges them (config.load says which)."""
 
 from __future__ import annotations
 

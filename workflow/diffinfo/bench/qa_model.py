@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from diffinfo.chat import Chat, Messages
+from diffinfo.chat import BadRow, Chat, Messages
 from diffinfo.cli import UserError, progress
 from diffinfo.models import load_model, use_cpu_well
 
@@ -36,8 +36,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
     def __init__(self, folder: Path, *, attention: str, dtype: str, batch_size: int, max_gen_toks: int) -> None:
         use_cpu_well()
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        chat = Chat(folder)
-        chat.prompt_ids([{"role": "user", "content": "x"}])  # raises on two BOS
+        self.chat = chat = Chat(folder)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = load_model(folder, attention, dtype)
         model.to(device)
@@ -68,8 +67,14 @@ class ChatModel(HFLM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: Messages, add_generation_prompt: bool = True) -> str:
         """Render a conversation whose system message has become the first sentence of each user turn."""
-        rendered: str = super().apply_chat_template(prefix_users(chat_history), add_generation_prompt)
-        return rendered
+        messages = prefix_users(chat_history)
+        if not add_generation_prompt:
+            rendered: str = super().apply_chat_template(messages, add_generation_prompt)
+            return rendered
+        try:
+            return self.chat.prompt_text(messages)
+        except BadRow as error:
+            raise UserError(f"{self.folder}: {error}; a QA prompt cannot be left out.") from error
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """See HFLM; with the workflow's progress bar."""
@@ -86,9 +91,13 @@ class ChatModel(HFLM):  # type: ignore[misc]
         return found
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        pair: tuple[list[int], list[int]] = super()._encode_pair(context, self.chat.marked(continuation))
         self._check_room(len(pair[0]) + len(pair[1]), self.max_length + 1)  # the last token is only predicted
         return pair
+
+    def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
+        """See HFLM; as in training, where nothing is added and spelt control tokens are text."""
+        return self.chat.encode(string)
 
     def tok_batch_encode(
         self,
@@ -98,9 +107,12 @@ class ChatModel(HFLM):  # type: ignore[misc]
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See HFLM; the questions of a batch, which must fit."""
-        ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
-        self._check_room(ids.shape[1], left_truncate_len or self.max_length)
-        return ids, mask
+        rows = [self.chat.encode(string) for string in strings]
+        longest = max(map(len, rows))
+        self._check_room(longest, left_truncate_len or self.max_length)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
+        return ids, torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
 
     def _check_room(self, tokens: int, room: int) -> None:
         if tokens > room:

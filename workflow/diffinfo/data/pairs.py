@@ -24,6 +24,7 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
     count, where best and worst tie, are the same text, or the best is empty: nothing but the end of turn would be
     learnt from it. An empty *rejected* response stays: it is what the model wrote, and its end-of-turn token carries a
     log-probability. Completions cut by ``max_tokens`` stay and keep their flag.
+    Completions that the reward model's template could not hold have no score and do not count.
 
     Args:
         completions: several completions of each prompt by one policy.
@@ -36,6 +37,8 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
             the completions come from several policies, or no pair is left.
     """
     table = artifacts.read(completions, "completions", columns=_READ)
+    unscored = {(prompt, sample) for prompt, sample, _ in artifacts.provenance(scores).get("quarantined", [])}
+    table = table[[key not in unscored for key in zip(table.prompt_id, table["sample"], strict=True)]]
     joined = _join(table, artifacts.read(scores, "scores"), completions, scores)
     by_prompt = joined.sort_values("sample", kind="stable").groupby("prompt_id").score
     best, worst = (joined.loc[index].set_index("prompt_id") for index in (by_prompt.idxmax(), by_prompt.idxmin()))

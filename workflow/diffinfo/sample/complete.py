@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from diffinfo import artifacts
-from diffinfo.chat import Chat
+from diffinfo.chat import BadRow, Chat, report
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import Engine
 from diffinfo.sample.engine import Decoding
@@ -34,6 +35,11 @@ def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.D
         )
     order = np.random.default_rng(seed).permutation(len(frame))
     return frame.iloc[np.sort(order[skip : None if limit is None else skip + limit])]
+
+
+def draws_seed(seed: int, stream: str) -> int:
+    """The seed of a stream's draws: ``seed`` itself without a name, else a number far from it and its neighbours."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:4], "little") if stream else seed
 
 
 def engine_for(engine: Engine, attention: str, dtype: str, max_model_len: int) -> Generate:
@@ -65,6 +71,7 @@ def main(
     limit: int | None = None,
     max_prompt_tokens: int = 2048,
     progress_dir: Path | None = None,
+    stream: str = "",
 ) -> None:
     """Complete every prompt.
 
@@ -85,6 +92,7 @@ def main(
         limit: at most that many prompts.
         max_prompt_tokens: longer prompts are left out, with a count.
         progress_dir: where parts of a long table wait; it outlives a killed job.
+        stream: another name gives other draws for the same prompts, independent of those under any other name.
     """
     frames = []
     for path in prompts:
@@ -92,7 +100,7 @@ def main(
         frame = artifacts.read(path, "benchmark" if benchmark else "prompts")
         frames.append(frame if benchmark else frame.assign(benchmark=""))
     asked = subset(pd.concat(frames, ignore_index=True), skip, limit, seed)
-    decoding = Decoding(n, temperature, top_p, max_tokens, seed)
+    decoding = Decoding(n, temperature, top_p, max_tokens, draws_seed(seed, stream))
     generate = engine_for(engine, attention, dtype, max_prompt_tokens + max_tokens)
     inputs = {"model": models, **{f"prompts {i}": path for i, path in enumerate(prompts)}}
     facts = {"decoding": vars(decoding), "engine": engine.name, "skip": skip, "limit": limit}
@@ -100,17 +108,32 @@ def main(
         facts, dtype, attention, max_prompt_tokens, *inputs.values()
     )
     tables = []
+    bad: list[tuple[str, str]] = []
     for epoch, folder in ({e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}).items():
         chat = Chat(folder)
-        ids = [chat.prompt_ids(messages) for messages in asked.messages]
-        fits = [len(prompt) <= max_prompt_tokens for prompt in ids]
-        if not all(fits):
-            log.warning("%d prompts are longer than %d tokens and left out", fits.count(False), max_prompt_tokens)
+        ids, bad = _tokenised(chat, asked)
+        report(bad, len(asked), ", ".join(map(str, prompts)), folder)
+        fits = [prompt is not None and len(prompt) <= max_prompt_tokens for prompt in ids]
+        if long := sum(prompt is not None for prompt in ids) - sum(fits):
+            log.warning("%d prompts are longer than %d tokens and left out", long, max_prompt_tokens)
         kept = asked[fits].assign(prompt_token_ids=[prompt for prompt, fit in zip(ids, fits, strict=True) if fit])
         part = partial(_completed, generate, folder, chat, decoding, kept, epoch)
         tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, n))
-    artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, **facts)
+    artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, quarantined=bad, **facts)
     drop(saved)
+
+
+def _tokenised(chat: Chat, asked: pd.DataFrame) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
+    """Token ids of each prompt, None where the template cannot hold it; prompt_id and reason of those."""
+    ids: list[list[int] | None] = []
+    bad = []
+    for row in asked.itertuples():
+        try:
+            ids.append(chat.prompt_ids(row.messages))
+        except BadRow as error:
+            ids.append(None)
+            bad.append((row.prompt_id, str(error)))
+    return ids, bad
 
 
 def _completed(

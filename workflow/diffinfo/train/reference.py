@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from diffinfo import artifacts
-from diffinfo.chat import Chat
+from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.models import use_cpu_well
+from diffinfo.models import check_room, use_cpu_well
+from diffinfo.train.exactness import load_scorer
 from diffinfo.train.logprobs import packs
-from diffinfo.train.loop import load_scorer
 
 
 def score_completions(
@@ -24,11 +25,12 @@ def score_completions(
     """log pi(completion | prompt) of token ids under a model folder, in nats; dtype is the precision of computation."""
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorer = load_scorer(folder, attention, dtype).to(device).eval()
+    scorer = load_scorer(folder, attention, dtype).to(device)
     sequences = [p + c for p, c in zip(prompts, completions, strict=True)]
+    check_room(scorer.model, max(map(len, sequences), default=0))
     values = torch.zeros(len(sequences), dtype=torch.float64)
     with torch.inference_mode():
-        for pack in progress(packs([len(s) for s in sequences], budget), "log-probabilities"):
+        for pack in progress(packs([len(s) for s in sequences], budget if scorer.packed else 1), "log-probabilities"):
             values[pack] = scorer([sequences[i] for i in pack], [len(prompts[i]) for i in pack]).cpu()
     return values.tolist()
 
@@ -60,6 +62,7 @@ def main(
     max_tokens: int,
     budget: int,
     out: Path,
+    quarantine_out: Path | None = None,
 ) -> None:
     """Tokenise the pairs and score them under pi_ref; pairs that do not fit are left out, with a count.
 
@@ -72,28 +75,25 @@ def main(
         max_tokens: longest prompt and completion together.
         budget: tokens of one forward pass.
         out: reference_logps table to write.
+        quarantine_out: table to write of pairs that the chat template cannot hold; ``sft`` leaves out the same.
     """
-    chat = Chat(model)
-    rows = []
     pairs = artifacts.read(preferences, "preferences")
-    for row in pairs.itertuples():
-        prompt, chosen = chat.pair_ids(row.messages, row.chosen)
-        _, rejected = chat.pair_ids(row.messages, row.rejected)
-        if len(prompt) <= max_prompt_tokens and len(prompt) + max(len(chosen), len(rejected)) <= max_tokens:
-            rows.append((row.prompt_id, prompt, chosen, rejected))
-    if not rows:
+    ids, quarantine = tokenised(Chat(model), pairs, preferences)
+    prompt, chosen, rejected = (ids[side].map(len) for side in ("prompt_ids", "chosen_ids", "rejected_ids"))
+    fits = (prompt <= max_prompt_tokens) & (prompt + np.maximum(chosen, rejected) <= max_tokens)
+    if not fits.any():
         raise UserError(
-            f"{preferences}: none of the {len(pairs)} pairs fits into preference.max_prompt_tokens = {max_prompt_tokens} "
+            f"{preferences}: none of the {len(ids)} pairs fits into preference.max_prompt_tokens = {max_prompt_tokens} "
             f"and preference.max_tokens = {max_tokens}; raise them."
         )
-    if len(rows) < len(pairs):
-        log.warning("%d of %d pairs are longer than the limits and left out", len(pairs) - len(rows), len(pairs))
-    ids = pd.DataFrame(rows, columns=["prompt_id", "prompt_ids", "chosen_ids", "rejected_ids"])
-    table = reference_table(model, ids, attention=attention, dtype=dtype, budget=budget)
-    artifacts.write(
-        out, table, "reference_logps",
-        inputs={"model": model, "preferences": preferences}, dtype=dtype, left_out=len(pairs) - len(rows),
-    )  # fmt: skip
+    if not fits.all():
+        log.warning("%d of %d pairs are longer than the limits and left out", (~fits).sum(), len(ids))
+    kept = ids[fits].reset_index(drop=True)
+    table = reference_table(model, kept, attention=attention, dtype=dtype, budget=budget)
+    inputs = {"model": model, "preferences": preferences}
+    artifacts.write(out, table, "reference_logps", inputs=inputs, dtype=dtype, left_out=len(pairs) - len(table))
+    if quarantine_out:
+        artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
 
 
 if __name__ == "__main__":

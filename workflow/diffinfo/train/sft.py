@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from diffinfo import artifacts
-from diffinfo.chat import Chat
+from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, run
 from diffinfo.config import Sft, Training
-from diffinfo.models import save_model
+from diffinfo.models import check_room, save_model
 from diffinfo.train.epochs import Row, Run, train_log
 from diffinfo.train.loop import Loop
 from diffinfo.train.speed import Speed
@@ -63,6 +63,7 @@ def main(
     save_minutes: float = 10.0,
     events: Path | None = None,
     processes: int = 1,
+    quarantine_out: Path | None = None,
 ) -> None:
     """Fine-tune a base model on chosen responses.
 
@@ -81,10 +82,11 @@ def main(
         save_minutes: between two states.
         events: folder for TensorBoard.
         processes: how many processes the launcher starts.
+        quarantine_out: table to write of pairs that the chat template cannot hold; ``reference`` leaves out the same.
     """
-    chat = Chat(model)
     pairs = artifacts.read(preferences, "preferences")
-    sequences = [chat.dialogue_ids(m, c) for m, c in zip(pairs.messages, pairs.chosen, strict=True)]
+    ids, quarantine = tokenised(Chat(model), pairs, preferences)
+    sequences = [p + c for p, c in zip(ids.prompt_ids, ids.chosen_ids, strict=True)]
     kept = [sequence for sequence in sequences if len(sequence) <= max_tokens]
     if not kept:
         raise UserError(f"{preferences}: none of the {len(sequences)} conversations fits into {max_tokens} tokens.")
@@ -100,8 +102,9 @@ def main(
         training=training,
         processes=processes,
     )
+    check_room(loop.module, max(map(len, kept)))
     speed = Speed(loop, events)
-    facts = {"settings": settings.model_dump(), "left_out": len(sequences) - len(kept)}
+    facts = {"settings": settings.model_dump(), "left_out": len(pairs) - len(kept)}
     key = artifacts.digest(facts, model, preferences, dtype, attention, max_tokens, training.model_dump())
     saved = progress_dir / key
     rows = Run(
@@ -115,6 +118,8 @@ def main(
         inputs = {"model": model, "preferences": preferences}
         artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
         artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs, processes=loop.ranks)
+        if quarantine_out:
+            artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
         shutil.rmtree(saved, ignore_errors=True)
 
 
