@@ -1,9 +1,13 @@
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, MistralForSequenceClassification
 
-from diffinfo import reward
+import templates
+from diffinfo import artifacts, reward
 from diffinfo.chat import Chat
+from diffinfo.cli import UserError
+from diffinfo.data import pairs
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +42,37 @@ def test_the_score_is_the_raw_logit_of_the_rendered_conversation(judge):
 
 def test_batches_and_padding_change_nothing(judge):
     assert reward.score(judge, CONVERSATIONS, 1) == pytest.approx(reward.score(judge, CONVERSATIONS, 10_000), abs=1e-5)
+
+
+def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog):
+    """As a reward model of the Qwen3 family, whose template cuts out what stands before </think>."""
+    folder = templates.folder(tmp_path / "reward", "qwen3", weights=True)
+    MistralForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(folder)
+    texts = ["good answer", "bad", "<think>why</think>good", "good", "the right way"]
+    rows = [
+        {
+            "benchmark": "", "epoch": 0, "prompt_id": f"p{i // 3}", "sample": i % 3, "completion": text, "token_ids": [1],
+            "messages": [{"role": "user", "content": "hello"}], "prompt_token_ids": [1], "logp": -1.0, "finish_reason": "stop",
+        }
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("completions", "scores", "preferences", "quarantine")}
+    artifacts.write(paths["completions"], pd.DataFrame(rows), "completions")
+    reward.main(
+        model=folder,
+        completions=paths["completions"],
+        out=paths["scores"],
+        attention="eager",
+        dtype="float32",
+        batch_tokens=99,
+    )
+    scores = artifacts.read(paths["scores"], "scores")
+    assert list(zip(scores.prompt_id, scores["sample"], strict=True)) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
+    assert artifacts.provenance(paths["scores"])["quarantined"][0][:2] == ["p0", 2]
+    assert "(p0, sample 2)" in caplog.text
+    pairs.main(**paths)
+    table = artifacts.read(paths["preferences"], "preferences")
+    assert set(table.chosen) | set(table.rejected) == set(texts) - {texts[2]}
+    bad = conversation("hello", texts[2])
+    with pytest.raises(UserError, match="it cannot score this conversation"):
+        reward.score(folder, [bad])
