@@ -3,8 +3,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralForSequenceClassification
 
+import templates
 from diffinfo import artifacts, reward
 from diffinfo.chat import Chat
+from diffinfo.cli import UserError
+from diffinfo.data import pairs
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,37 @@ def test_each_completion_gets_its_own_score(judge, tmp_path):
     assert table.tokens.tolist() == [1, 2, 3, 4, 5]
     alone = [reward.score(judge, [conversation(f"add {i} and 2", text)])[0] for i, text in enumerate(texts)]
     assert table.score.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog):
+    """As a reward model of the Qwen3 family, whose template cuts out what stands before </think>."""
+    folder = templates.folder(tmp_path / "reward", "qwen3", weights=True)
+    MistralForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(folder)
+    texts = ["good answer", "bad", "<think>why</think>good", "good", "the right way"]
+    rows = [
+        {
+            "benchmark": "", "epoch": 0, "prompt_id": f"p{i // 3}", "sample": i % 3, "completion": text, "token_ids": [1],
+            "messages": [{"role": "user", "content": "hello"}], "prompt_token_ids": [1], "logp": -1.0, "finish_reason": "stop",
+        }
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("completions", "scores", "preferences", "quarantine")}
+    artifacts.write(paths["completions"], pd.DataFrame(rows), "completions")
+    reward.main(
+        model=folder,
+        completions=paths["completions"],
+        out=paths["scores"],
+        attention="eager",
+        dtype="float32",
+        batch_tokens=99,
+    )
+    scores = artifacts.read(paths["scores"], "scores")
+    assert list(zip(scores.prompt_id, scores["sample"], strict=True)) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
+    assert artifacts.provenance(paths["scores"])["quarantined"][0][:2] == ["p0", 2]
+    assert "(p0, sample 2)" in caplog.text
+    pairs.main(**paths)
+    table = artifacts.read(paths["preferences"], "preferences")
+    assert set(table.chosen) | set(table.rejected) == set(texts) - {texts[2]}
+    bad = conversation("hello", texts[2])
+    with pytest.raises(UserError, match="it cannot score this conversation"):
+        reward.score(folder, [bad])
