@@ -35,6 +35,14 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}  # type: ignore[no-untyped-call]
 
 
+def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
+    value = int(loader.construct_yaml_int(node))  # type: ignore[no-untyped-call]
+    if abs(value) >= 2**64:  # written in base 16 it may have more digits than Python prints
+        raise ConfigError(f"{node.start_mark.name}, line {node.start_mark.line + 1}: the number is too large.")
+    return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -73,13 +81,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
         raise ConfigError(f"{file} is nested too deeply, or an alias stands for what holds it.") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-    ) as error:  # a tag that its text does not fit
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{file} must hold a mapping of keys, it holds {type(value).__name__}.")
