@@ -110,6 +110,20 @@ def test_types_as_clusters_name_them(project_factory, kind, row, single, several
     assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--nice=100"} <= set(two)
 
 
+def test_other_resources_of_the_profile_count_beside_gpus(project_factory):
+    project = project_factory()
+    with_profile(project, gres="lscratch:100", gpu_type="h100", tasks_per_gpu=1, gpu_partition="''")
+    one = asked(project, "preference")
+    assert gpus(one) == ["--gres=lscratch:100", "--gpus=h100:8"]
+    assert "--ntasks-per-gpu=1" in one
+    assert gpus(asked(project, "ingest_pairs")) == ["--gres=lscratch:100"]
+    two = asked(project, "preference", "--config", "train_nodes=2")
+    assert gpus(two) == ["--gpus-per-node=h100:4", "--gres=lscratch:100"]
+    output = project.snakemake("-n", TARGET, "--profile", "slurm", "--configfile", PAPER)
+    assert "slurm_partition=gpu" not in output  # none of its own: the one for the rest
+    assert "slurm_partition=cpu" in output
+
+
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [
