@@ -1,10 +1,13 @@
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, MistralForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralForSequenceClassification
 
+import templates
 from diffinfo import artifacts, reward
 from diffinfo.chat import Chat
+from diffinfo.cli import UserError
+from diffinfo.data import pairs
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +54,79 @@ def test_padded_batches_stay_within_the_budget(budget):
     assert len(groups) == {1: 7, 10: 6, 24: 3, 25: 3, 1000: 1}[budget]
 
 
-def test_every_completion_is_scored_behind_its_own_prompt(judge, tmp_path, monkeypatch):
+def test_the_reward_model_reads_the_public_template_without_a_generation_prompt(tiny, tmp_path):
+    """Of both templates; Gemma's generation prompt is words, and would change the score."""
+    torch.manual_seed(1)
+    network = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, attn_implementation="eager")
+    folder = tmp_path / "reward"
+    network.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.save_pretrained(folder)
+
+    def logit(talk, **options):
+        ids = tokenizer.apply_chat_template(talk, return_dict=False, **options)
+        with torch.no_grad():
+            return network.eval()(torch.tensor([ids])).logits.item()
+
+    talks = [*CONVERSATIONS, [*conversation("add 1 and 2", "3 ."), *conversation("and 3", "6 .")]]
+    expected = [logit(talk, add_generation_prompt=False) for talk in talks]
+    assert reward.score(folder, talks) == pytest.approx(expected, abs=1e-5)
+    if "gemma" in str(tiny):
+        assert logit(talks[0], add_generation_prompt=True) != pytest.approx(expected[0], abs=1e-3)
+
+
+def test_each_completion_gets_its_own_score(judge, tmp_path):
+    texts = ["3 .", "the old owl is big because it often likes the home .", "", "4", "the owl"]
     rows = [
-        {"benchmark": "", "epoch": 1, "prompt_id": f"p{i}", "sample": s, "messages": talk[:1], "prompt_token_ids": [1],
-         "completion": f"{talk[1]['content']} {s}", "token_ids": [7] * (i + s), "logp": 0.0, "finish_reason": "stop"}
-        for i, talk in enumerate(CONVERSATIONS) for s in (0, 1)
+        {
+            "benchmark": "", "epoch": 1 + i % 2, "prompt_id": f"p{i // 2}", "sample": i % 2,
+            "messages": [{"role": "user", "content": f"add {i} and 2"}], "prompt_token_ids": [1], "completion": text,
+            "token_ids": list(range(i + 1)), "logp": -1.0, "finish_reason": "stop",
+        }
+        for i, text in enumerate(texts)
     ]  # fmt: skip
-    artifacts.write(tmp_path / "completions.parquet", pd.DataFrame(rows), "completions")
+    artifacts.write(tmp_path / "c.parquet", pd.DataFrame(rows), "completions")
     reward.main(
-        model=judge, completions=tmp_path / "completions.parquet", out=tmp_path / "scores.parquet", attention="eager",
-        dtype="float32", batch_tokens=50,
+        model=judge, completions=tmp_path / "c.parquet", out=tmp_path / "s.parquet", attention="eager", dtype="float32",
+        batch_tokens=40,
     )  # fmt: skip
-    table = artifacts.read(tmp_path / "scores.parquet", "scores").set_index(["prompt_id", "sample"])
-    for row in rows:
-        (alone,) = reward.score(judge, [[*row["messages"], {"role": "assistant", "content": row["completion"]}]])
-        found = table.loc[(row["prompt_id"], row["sample"])]
-        assert found.score == pytest.approx(alone, abs=1e-5)
-        assert (found.tokens, found.epoch) == (len(row["token_ids"]), 1)
-    assert table.score.nunique() == 6
+    table = artifacts.read(tmp_path / "s.parquet", "scores")
+    key = ["epoch", "prompt_id", "sample"]
+    assert table[key].to_dict("records") == pd.DataFrame(rows)[key].to_dict("records")
+    assert table.tokens.tolist() == [1, 2, 3, 4, 5]
+    alone = [reward.score(judge, [conversation(f"add {i} and 2", text)])[0] for i, text in enumerate(texts)]
+    assert table.score.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog):
+    """As a reward model of the Qwen3 family, whose template cuts out what stands before </think>."""
+    folder = templates.folder(tmp_path / "reward", "qwen3", weights=True)
+    MistralForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(folder)
+    texts = ["good answer", "bad", "<think>why</think>good", "good", "the right way"]
+    rows = [
+        {
+            "benchmark": "", "epoch": 0, "prompt_id": f"p{i // 3}", "sample": i % 3, "completion": text, "token_ids": [1],
+            "messages": [{"role": "user", "content": "hello"}], "prompt_token_ids": [1], "logp": -1.0, "finish_reason": "stop",
+        }
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("completions", "scores", "preferences", "quarantine")}
+    artifacts.write(paths["completions"], pd.DataFrame(rows), "completions")
+    reward.main(
+        model=folder,
+        completions=paths["completions"],
+        out=paths["scores"],
+        attention="eager",
+        dtype="float32",
+        batch_tokens=99,
+    )
+    scores = artifacts.read(paths["scores"], "scores")
+    assert list(zip(scores.prompt_id, scores["sample"], strict=True)) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
+    assert artifacts.provenance(paths["scores"])["quarantined"][0][:2] == ["p0", 2]
+    assert "(p0, sample 2)" in caplog.text
+    pairs.main(**paths)
+    table = artifacts.read(paths["preferences"], "preferences")
+    assert set(table.chosen) | set(table.rejected) == set(texts) - {texts[2]}
+    bad = conversation("hello", texts[2])
+    with pytest.raises(UserError, match="it cannot score this conversation"):
+        reward.score(folder, [bad])

@@ -93,7 +93,7 @@ def test_every_tag_counts_in_its_group_with_the_published_weight(group: str, tag
 
 def pool(scores: dict[str, list[float]], chars: int = 100) -> pd.DataFrame:
     rows = [
-        {"model": model, "prompt_id": f"t{i}", "score": score, "chars": chars, "truncated": False}
+        {"model": model, "prompt_id": f"t{i}", "score": score, "chars": chars}
         for model, values in scores.items()
         for i, score in enumerate(values)
     ]
@@ -104,12 +104,12 @@ def test_votes_follow_margins_lengths_and_skips() -> None:
     frame = pool({"b": [7, 7, 7, 7, 7, 7, 7], "a": [5, 6, 9, 5, 5, 5, np.nan]})
     frame.loc[(frame.model == "a") & (frame.prompt_id == "t3"), "chars"] = 1600
     frame.loc[(frame.model == "a") & (frame.prompt_id == "t4"), "chars"] = 1601
-    frame.loc[(frame.model == "b") & (frame.prompt_id == "t5"), "truncated"] = True
+    frame["truncated"] = (frame.model == "b") & (frame.prompt_id == "t5")  # cut by max_tokens: it votes
     found = votes(frame, win_margin=2, length_margin=1500)
     assert found["first"].unique().tolist() == ["a"]
-    assert found["outcome"].tolist() == [0, 0.5, 1, 0, 0.5]  # t3 is 1,500 longer, t4 1,501
+    assert found["outcome"].tolist() == [0, 0.5, 1, 0, 0.5, 0]  # t3 is 1,500 longer, t4 1,501
     frame.loc[frame.prompt_id == "t0", "chars"] = 0
-    assert len(votes(frame, win_margin=2, length_margin=1500)) == 4
+    assert len(votes(frame, win_margin=2, length_margin=1500)) == 5
 
 
 def test_elo_by_hand() -> None:

@@ -136,7 +136,7 @@ def test_arena_hards_interval_is_the_bootstrap_of_its_battles():
 def test_elos_interval_is_that_of_its_rounds():
     rng = np.random.default_rng(0)
     scores = pd.DataFrame(
-        [{"model": m, "prompt_id": f"t{t}", "score": float(rng.integers(1, 11)), "chars": 10, "truncated": False}
+        [{"model": m, "prompt_id": f"t{t}", "score": float(rng.integers(1, 11)), "chars": 10}
          for m in "ab" for t in range(15)]
     )  # fmt: skip
     wide = scores.pivot_table(index="prompt_id", columns="model", values="score").sort_index()

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffinfo import artifacts
 from diffinfo.config import Objectives, Preference, Sft, Training
+from diffinfo.train import reference
 
 ROWS, BATCH = 12, 5  # three steps an epoch, the last of them smaller
 SMALL = Training(micro_batch_tokens=64)  # several passes a step
@@ -214,6 +215,54 @@ def test_objective(job, few, tmp_path, tiny_mistral, method, style):
     assert max(log.grad_norm) > limit > min(log.grad_norm), log.grad_norm.tolist()
     for epoch, weights in enumerate(after, start=1):
         close(loaded(made.folder / f"models/epoch-{epoch}", network), weights, begin)
+
+
+def test_pairs_and_conversations_at_the_limits_stay_and_longer_ones_go(job, few, tiny_mistral, tmp_path):
+    path, table = few
+    tokenizer = AutoTokenizer.from_pretrained(tiny_mistral)
+    lengths = {"prompt": [], "sft": [], "pair": []}
+    for row in table.itertuples():
+        prompt, chosen = tokens(tokenizer, row.messages, row.chosen)
+        rejected = tokens(tokenizer, row.messages, row.rejected)[1]
+        lengths["prompt"].append(len(prompt))
+        lengths["sft"].append(len(prompt + chosen))
+        lengths["pair"].append(len(prompt) + max(len(chosen), len(rejected)))
+    few_tokens, many = sorted(lengths["pair"])[6], 1000
+
+    def scored(prompt_limit, limit):
+        reference.main(
+            model=tiny_mistral, preferences=path, budget=512, attention="sdpa", dtype="float32",
+            max_prompt_tokens=prompt_limit, max_tokens=limit, out=tmp_path / "r.parquet",
+        )  # fmt: skip
+        return artifacts.read(tmp_path / "r.parquet", "reference_logps").prompt_id.tolist()
+
+    fits = [name for name, length in zip(table.prompt_id, lengths["pair"], strict=True) if length <= few_tokens]
+    assert 1 < len(fits) < ROWS
+    assert scored(many, few_tokens) == fits
+    short = sorted(lengths["prompt"])[6]
+    fits = [name for name, length in zip(table.prompt_id, lengths["prompt"], strict=True) if length <= short]
+    assert 1 < len(fits) < ROWS
+    assert scored(short, many) == fits
+    limit = sorted(lengths["sft"])[6]
+    made = job("a", "sft", preferences=path, max_tokens=limit, epochs=1)
+    made.here()
+    fits = sum(length <= limit for length in lengths["sft"])
+    assert artifacts.provenance(made.folder / "log.parquet")["left_out"] == ROWS - fits
+    assert made.log().tokens.sum() == sum(length - 1 for length in lengths["sft"] if length <= limit)
+
+
+def test_rate_rises_and_falls_in_straight_lines(tiny_mistral):
+    """The world's own models are trained with a rate that falls to zero."""
+    from diffinfo.train.loop import Loop
+
+    common = {"attention": "sdpa", "dtype": "float32", "max_grad_norm": 1.0, "training": SMALL}
+    loop = Loop(tiny_mistral, optimizer=torch.optim.Adam, learning_rate=0.1, warmup_steps=4, decay_until=20, **common)
+    rates = []
+    for loop.step in (0, 1, 4, 10, 20, 25):
+        rates.append(loop.rate())
+    assert rates == pytest.approx([0, 0.1 / 4 * 19 / 20, 0.1 * 16 / 20, 0.1 * 10 / 20, 0, 0])
+    loop.decay_until, loop.warmup_steps, loop.step = None, 0, 1
+    assert loop.rate() == 0.1
 
 
 def test_order_of_epochs():

@@ -243,3 +243,15 @@ def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
     assert "vLLM is not in this environment: add --sdm conda" in said
     assert not (project.folder / "results/base").exists()
+
+
+@pytest.mark.parametrize(("decode", "streams"), [("greedy", False), ("sample", True)])
+def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, decode, streams):
+    """y_w and y_l are independent in the theory: with one stream they share their random numbers."""
+    shown = project_factory().snakemake(
+        "-n", "-p", "--until", "did_completions", changes={"did": {"decode": decode}, "epochs": 1}
+    )
+    jobs = [line for line in shown.splitlines() if "diffinfo.sample.complete" in line and "results/did/" in line]
+    assert len(jobs) > 2
+    assert [streams and "/ref/" in line for line in jobs] == ["--stream reference" in line for line in jobs]
+    assert any("/ref/" in line for line in jobs)

@@ -145,7 +145,7 @@ def test_no_value_of_any_string_key_is_run(project_factory, tmp_path):
             assert str(path[-1]) in said
     assert ("judges", "hostile", "model") in expected
     assert {path[-1] for path in expected} >= {
-        "source", "revision", "split", "chat_template", "system_prompt", "base_url", "questions", "baseline", "tasks",
+        "source", "split", "test_split", "chat_template", "system_prompt", "base_url", "questions", "baseline", "tasks",
     }  # fmt: skip
     project: Project = project_factory()
     (project.folder / "config.yaml").write_text(yaml.safe_dump(values))

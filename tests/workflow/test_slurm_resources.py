@@ -2,19 +2,22 @@
 
 import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
+import snakemake_executor_plugin_slurm
 import yaml
-from snakemake_executor_plugin_slurm.submit_string import get_submit_command
-from snakemake_executor_plugin_slurm.utils import set_gres_string
-from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 from diffinfo.config import load
 from diffinfo.cost import Costs, read_assumptions
-from diffinfo.slurm_plugin import _whole_memory
+from diffinfo.slurm_plugin import mend
 
 PAPER = "workflow/presets/paper.yaml"
 TARGET = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+
+PLUGIN = SimpleNamespace(**vars(snakemake_executor_plugin_slurm))  # with the names that its run_job calls
+PLUGIN.Executor = SimpleNamespace(_report_job_error_threadsafe=None)
+mend(PLUGIN)
 
 
 class Resources(dict):
@@ -48,12 +51,12 @@ def asked(project, rule, *arguments):
     """Arguments of sbatch for the first job of a rule."""
     output = project.snakemake("-n", TARGET, "--profile", "slurm", "--configfile", PAPER, *arguments)
     job = Job(output.split(f"\nrule {rule}:")[1].split("\n\n")[0])
-    validate_slurm_extra(job)
+    PLUGIN.validate_slurm_extra(job)
     parameters = dict.fromkeys(("run_uuid", "slurm_logfile", "comment_str", "workdir"), "x") | {
         "account": "",
         "partition": "",
     }
-    return shlex.split(_whole_memory(get_submit_command)(job, parameters) + set_gres_string(job))
+    return shlex.split(PLUGIN.get_submit_command(job, parameters) + PLUGIN.set_gres_string(job))
 
 
 def gpus(command):
@@ -108,6 +111,20 @@ def test_types_as_clusters_name_them(project_factory, kind, row, single, several
     two = asked(project, "preference", "--config", "train_nodes=2")
     assert gpus(two) == [several]
     assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--nice=100"} <= set(two)
+
+
+def test_other_resources_of_the_profile_count_beside_gpus(project_factory):
+    project = project_factory()
+    with_profile(project, gres="lscratch:100", gpu_type="h100", tasks_per_gpu=1, gpu_partition="''")
+    one = asked(project, "preference")
+    assert gpus(one) == ["--gres=lscratch:100", "--gpus=h100:8"]
+    assert "--ntasks-per-gpu=1" in one
+    assert gpus(asked(project, "ingest_pairs")) == ["--gres=lscratch:100"]
+    two = asked(project, "preference", "--config", "train_nodes=2")
+    assert gpus(two) == ["--gpus-per-node=h100:4", "--gres=lscratch:100"]
+    output = project.snakemake("-n", TARGET, "--profile", "slurm", "--configfile", PAPER)
+    assert "slurm_partition=gpu" not in output  # none of its own: the one for the rest
+    assert "slurm_partition=cpu" in output
 
 
 @pytest.mark.parametrize(

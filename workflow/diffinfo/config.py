@@ -40,6 +40,7 @@ def _matches(pattern: str | re.Pattern[str], what: str) -> AfterValidator:
 
 
 Line = Annotated[str, _matches(LINE, "one line of text, without control characters or white space around it")]
+Revision = Annotated[str, _matches(r"(?!-|.*\.\.)[\w.+@/-]+", "a branch, tag or commit")]
 Variable = Annotated[
     str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _ that begins with no digit")
 ]
@@ -91,10 +92,10 @@ class Model(_Model):
     """A Hugging Face folder to start from."""
 
     source: Line  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
-    revision: Line | None = None
+    revision: Revision | None = None
     architecture: Literal["mistral", "gemma2", "reward"] | None = None  # only where source is "world"
     chat_template: Line | None = None  # hub id or folder whose chat template (and stop tokens) to use
-    chat_template_revision: Line | None = None
+    chat_template_revision: Revision | None = None
     chat_template_kwargs: dict[Variable, bool | int | float | str | None] = {}  # such as {enable_thinking: false}
     chat_template_date: date = TEMPLATE_DATE  # what a template that asks for today's date is given
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
@@ -108,7 +109,7 @@ class Dataset(_Model):
 
     format: Literal["magpie", "ultrafeedback", "prompts"]  # "prompts": pairs are sampled and scored here
     source: Line  # "world", a hub id, or a local .parquet, .json or .jsonl file or folder of them
-    revision: Line | None = None
+    revision: Revision | None = None
     split: Line = "train"
     test_split: Line | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
     test_prompts: Count = 1000

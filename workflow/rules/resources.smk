@@ -1,6 +1,7 @@
 # What each job is given: GPUs, cores, memory and time by the model's and the data's size, from the costs of the plan.
 # Needs: CONFIG, and of the SLURM profile's default-resources, where it is used, gpu_type, gpu_partition, slurm_partition,
-# max_runtime, max_mem_mb, mem_mb and slurm_extra; what no job here states (qos, constraint, ...) Snakemake itself passes on.
+# max_runtime, max_mem_mb, mem_mb, gres, slurm_extra, mpi, tasks and tasks_per_gpu, which are stated here and so would be
+# overridden; what no job states (qos, constraint, ...) Snakemake itself passes on.
 # Gives: cpus (for threads) and RESOURCES (for resources) of every rule.
 import ast
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ def profile(key):
 try:
     COSTS = Costs(CONFIG, read_assumptions(), profile("gpu_type"))
     LONGEST, LARGEST = minutes(profile("max_runtime")), megabytes(profile("max_mem_mb"))
-    EXTRA = profile("slurm_extra")
+    EXTRA, GRES = profile("slurm_extra"), profile("gres")
     validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=EXTRA)))
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -58,8 +59,11 @@ def each(job):
 
 
 def by_plugin(job, several):
-    """Whether the SLURM plugin asks for the GPUs of a job, on several machines or on one; it refuses types with hyphens."""
-    return job.gpus and (job.nodes > 1) == several and "-" not in job.gpu_type
+    """Whether the SLURM plugin asks for the GPUs of a job, on several machines or on one.
+
+    It refuses types with hyphens, and a second entry in ``gres``.
+    """
+    return job.gpus and (job.nodes > 1) == several and "-" not in job.gpu_type and not (several and GRES)
 
 
 def gpu(wildcards, rulename):
@@ -75,9 +79,9 @@ def gpu_model(wildcards, rulename):
 
 
 def gres(wildcards, rulename):
-    """GPUs of each of several machines, with their type."""
+    """GPUs of each of several machines, with their type; else what the profile asks for."""
     job = need(wildcards, rulename)
-    return f"gpu:{each(job)}" if by_plugin(job, several=True) else None
+    return f"gpu:{each(job)}" if by_plugin(job, several=True) else GRES
 
 
 def slurm_extra(wildcards, rulename):
@@ -86,14 +90,15 @@ def slurm_extra(wildcards, rulename):
     parts = [
         EXTRA,
         "--ntasks-per-node=1" if job.nodes > 1 else None,
-        f"--gpus-per-node={each(job)}" if job.gpus and "-" in job.gpu_type else None,
+        f"--gpus-per-node={each(job)}" if job.gpus and not by_plugin(job, several=job.nodes > 1) else None,
     ]
     return " ".join(filter(None, parts)) or None
 
 
 def slurm_partition(wildcards, rulename):
-    """The profile's partition for GPUs or the one for the rest."""
-    return profile("gpu_partition" if need(wildcards, rulename).gpus else "slurm_partition")
+    """The profile's partition for GPUs, where it has one, or the one for the rest."""
+    with_gpus = profile("gpu_partition") if need(wildcards, rulename).gpus else None
+    return with_gpus or profile("slurm_partition")
 
 
 def nodes(wildcards, rulename):
@@ -102,19 +107,19 @@ def nodes(wildcards, rulename):
     return job.nodes if job.gpus or job.nodes > 1 else None
 
 
-def on_several(value):
-    """A resource that jobs on several machines alone have: one task each, started by srun inside the job."""
+def on_several(key, value):
+    """A resource of jobs on several machines: one task each, started by srun inside the job; else the profile's."""
 
     def resource(wildcards, rulename):
         job = need(wildcards, rulename)
-        return (job.nodes if value == "nodes" else value) if job.nodes > 1 else None
+        return (job.nodes if value == "nodes" else value) if job.nodes > 1 else profile(key)
 
     return resource
 
 
 RESOURCES = {
     **{f.__name__: f for f in (mem_mb, runtime, gpu, gpu_model, gres, nodes, slurm_partition, slurm_extra)},
-    "mpi": on_several("srun"),
-    "tasks": on_several("nodes"),
-    "tasks_per_gpu": on_several(0),
+    "mpi": on_several("mpi", "srun"),
+    "tasks": on_several("tasks", "nodes"),
+    "tasks_per_gpu": on_several("tasks_per_gpu", 0),
 }

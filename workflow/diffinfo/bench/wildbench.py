@@ -197,15 +197,15 @@ def votes(scores: pd.DataFrame, *, win_margin: float, length_margin: int) -> pd.
     """Virtual battles of every pair of models on every task both have a grade for.
 
     Args:
-        scores: columns model, prompt_id, score, chars, truncated. Empty and truncated answers and those without a grade
-            are skipped.
+        scores: columns model, prompt_id, score, chars. Empty answers and those without a grade are skipped; answers that
+            were cut by max_tokens vote, as in the original, which skips only what its own word limit cut.
         win_margin: a score difference of at least this is a win, a smaller one a tie.
         length_margin: a length difference of more characters forces a tie.
 
     Returns:
         Columns first, second (models in alphabetical order), outcome (1, 1/2 or 0, of the first), sorted.
     """
-    played = scores[(scores["chars"] > 0) & ~scores["truncated"].astype(bool) & scores["score"].notna()]
+    played = scores[(scores["chars"] > 0) & scores["score"].notna()]
     by_model = {str(model): part.set_index("prompt_id") for model, part in played.groupby("model")}
     parts = []
     for first, second in itertools.combinations(sorted(by_model), 2):
@@ -232,7 +232,7 @@ def elo(
     the original the seed has no effect in its worker processes).
 
     Args:
-        scores: columns model, prompt_id, score, chars, truncated; one row per model and task.
+        scores: columns model, prompt_id, score, chars; one row per model and task.
         initial: published ratings of the anchors, all others start at 1000. Votes between anchors are skipped; anchors
             move too, and are pulled half-way back at every 100th of their votes, as in the published ratings.
         rounds: permutations.

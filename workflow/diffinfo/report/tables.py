@@ -288,10 +288,7 @@ def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, st
         if table.epoch.nunique() != 1:
             raise UserError(f"{path} holds {table.epoch.nunique()} epochs, Table 3 needs the best one alone.")
     pool = pd.concat(
-        [
-            table[["prompt_id", "score", "chars", "truncated"]].assign(model="/".join(key))
-            for key, table in tables.items()
-        ]
+        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()]
     )
     ratings = elo(
         pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
