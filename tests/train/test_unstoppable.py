@@ -9,8 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from safetensors import safe_open
 
-from diffinfo.train import checkpoint
+from diffinfo.cli import UserError
+from diffinfo.config import Preference
+from diffinfo.objectives import loss
+from diffinfo.train import checkpoint, preference
+from diffinfo.train.projection import Projection
 
 
 def ended(child) -> int:
@@ -152,3 +157,55 @@ def test_another_number_of_ranks_goes_on(job, method, before, after):
     assert "going on after step" in said, said[-3000:]
     assert moved.log().step.tolist() == calm.log().step.tolist()
     assert torch.allclose(torch.tensor(moved.log().loss), torch.tensor(calm.log().loss), atol=1e-4)
+
+
+def nan_gradient(real):
+    """A loss that is finite and whose gradient is NaN."""
+    return lambda method, settings, x: real(method, settings, x) + 0 * (x.w - x.w.detach()).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"), [("dpo-b0.1", "gradient"), ("dpo-pg", "projection"), ("orpo-b0.5", "loss")]
+)
+def test_a_step_that_is_not_finite_leaves_the_last_good_state(job, method, fault, monkeypatch):
+    calm = job("calm", method)
+    calm.here()
+    bad = job("bad", method, save_minutes=1e-9)
+    real, steps = preference.train_step, []
+
+    def step(loop, *arguments):
+        steps.append(loop.step)
+        if len(steps) < 5:
+            return real(loop, *arguments)
+        with monkeypatch.context() as here:
+            if fault == "gradient":
+                here.setattr(preference, "loss", nan_gradient(preference.loss))
+            elif fault == "projection":  # only g_l is bad: the sums tell, the norm of what is left would not
+                nothing = Projection(float("nan"), 1.0, float("nan"), 0.0)
+                here.setattr(preference, "project", lambda *_: nothing)
+            else:
+                here.setattr(preference, "loss", lambda *arguments: loss(*arguments) * float("nan"))
+            return real(loop, *arguments)
+
+    monkeypatch.setattr(preference, "train_step", step)
+    with pytest.raises(
+        UserError, match=rf"{method} epochs 1-2, step 5 of this job: the .* is nan.*lower the learning rate"
+    ):
+        bad.here()
+    assert bad.states()[-1].name == "step-00000004"
+    with safe_open(bad.states()[-1] / "rank-0.safetensors", "pt") as file:
+        assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
+    assert not (bad.folder / "models").exists()
+    monkeypatch.setattr(preference, "train_step", real)
+    bad.here()
+    assert bad.bytes() == calm.bytes()
+
+
+def test_weights_that_overflow_are_neither_saved_nor_published(job):
+    settings = Preference(learning_rate=3e38, batch_size=40, warmup_steps=0)
+    wild = job("wild", "dpo-b0.1", epochs=1, save_minutes=1e-9, settings=settings)
+    with pytest.raises(UserError, match="weights that are no finite numbers"):
+        wild.here()
+    assert wild.states() == []
+    assert not list((wild.folder / "progress").glob("*/epoch-*"))
+    assert not (wild.folder / "models").exists()

@@ -70,7 +70,7 @@ class Run:
             epoch_done: called on every rank after the last step of an epoch.
 
         Raises:
-            UserError: when the loss is no number.
+            UserError: when the loss, the gradient's norm or a weight is not a finite number; no state of that is saved.
             SystemExit: 128 + the signal's number, after the state was saved, when the job is told to stop.
         """
         per_epoch = math.ceil(self.examples / self.batch_size)
@@ -86,14 +86,17 @@ class Run:
                 order = epoch_order(self.examples, self.seed, epoch)
                 with self.speed.watching() as row:
                     row |= {"epoch": epoch, **self.step(order[batch * self.batch_size : (batch + 1) * self.batch_size])}
-                if not math.isfinite(row["loss"]):
-                    raise UserError(f"step {self.loop.step}: the loss is {row['loss']}; lower the learning rate.")
+                for what, value in (("loss", row["loss"]), ("gradient's norm", row["grad_norm"])):
+                    if not math.isfinite(value):
+                        raise self._diverged(number + 1, f"the {what} is {value}")
                 rows.append(row)
-                ends = batch == per_epoch - 1
-                if ends and epoch_done:
-                    epoch_done(epoch)
+                ends = batch == per_epoch - 1 or number == total - 1
                 due = time.monotonic() - last > 60 * self.minutes
                 stop, due = self._agree(told, due)
+                if (stop or due or ends) and not self.loop.finite():
+                    raise self._diverged(number + 1, "the update left weights that are no finite numbers")
+                if batch == per_epoch - 1 and epoch_done:
+                    epoch_done(epoch)
                 if stop or due or (ends and number < total - 1):
                     self._save({"rows": rows, "done": number + 1})
                     last = time.monotonic()
@@ -101,6 +104,12 @@ class Run:
                     log.warning("told to stop: saved after step %d; run again to go on from there", self.loop.step)
                     raise SystemExit(128 + stop)
         return rows
+
+    def _diverged(self, step: int, what: str) -> UserError:
+        return UserError(
+            f"{self.what}, step {step} of this job: {what}. The state before it is kept and nothing was published: "
+            "lower the learning rate."
+        )
 
     def _agree(self, told: list[int], due: bool) -> tuple[int, bool]:
         """What the ranks do together: stop by a signal that any of them got, save when rank 0's clock says so."""

@@ -77,7 +77,7 @@ def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives,
         seen = project(*gradients)
         extra = {"dot": seen.dot, "norm_chosen": seen.norm_chosen, "norm_rejected": seen.norm_rejected}
         extra["cosine"] = seen.cosine
-        norm = loop.update(gradients[0])
+        norm = loop.update(gradients[0]) if seen.finite else float("nan")
     else:
         for pack, weight in loop.share(pairs.lengths()):
             both = loop.scorer(
