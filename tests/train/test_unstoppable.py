@@ -1,8 +1,11 @@
 """Real SIGKILLs, SIGTERMs and damage: whatever happens to a run, it ends with the bytes of a calm one."""
 
+import errno
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from safetensors import safe_open
 from diffinfo.cli import UserError
 from diffinfo.config import Preference
 from diffinfo.objectives import loss
-from diffinfo.train import checkpoint, preference
+from diffinfo.train import checkpoint, loop, preference
 from diffinfo.train.projection import Projection
+from train.conftest import TRAINING
 
 
 def ended(child) -> int:
@@ -33,6 +37,7 @@ def test_ten_random_kills_change_no_byte(job, method):
     started = time.monotonic()
     assert ended(wild.start()) == 0
     whole = time.monotonic() - started
+    shutil.rmtree(wild.folder / "progress")
     rng = random.Random(method)
     kills = 0
     while kills < 10:
@@ -40,13 +45,14 @@ def test_ten_random_kills_change_no_byte(job, method):
         child.join(rng.uniform(0, 0.9 * whole))
         if child.exitcode is not None:
             assert wild.bytes() == calm.bytes()  # it went through: start anew
+            shutil.rmtree(wild.folder / "progress")
             continue
         child.kill()
         kills += ended(child) == -signal.SIGKILL
         assert len(wild.states()) <= checkpoint.KEPT + 1  # one more while the oldest is being removed
     assert ended(wild.start()) == 0
     assert wild.bytes() == calm.bytes()
-    assert not list((wild.folder / "progress").iterdir())
+    assert wild.states() == []  # they would take disk
 
 
 def test_a_kill_between_the_files_of_a_state_changes_no_byte(job):
@@ -209,3 +215,53 @@ def test_weights_that_overflow_are_neither_saved_nor_published(job):
     assert wild.states() == []
     assert not list((wild.folder / "progress").glob("*/epoch-*"))
     assert not (wild.folder / "models").exists()
+
+
+def never(*_, **__):
+    raise AssertionError("it was trained before")
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo-b0.1"])
+def test_what_is_trained_is_published_again_until_it_is_recorded(job, method, monkeypatch):
+    """Snakemake deletes the outputs of a job that dies before they are recorded."""
+    done = job("done", method)
+    done.here()
+    before = done.bytes()
+    with monkeypatch.context() as here:
+        here.setattr(loop.Loop, "__init__", never)
+        for lost in (["models"], ["log.parquet"], ["models", "log.parquet", "speed.parquet"]):
+            for path in (done.folder / name for name in lost):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            done.here()
+            assert done.bytes() == before
+            assert (done.folder / "speed.parquet").exists()
+        other = job("done", method, dtype="float32", training=TRAINING.model_copy(update={"micro_batch_tokens": 600}))
+        with pytest.raises(AssertionError, match="it was trained before"):
+            other.here()
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo-b0.1"])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_gets_copies(job, method, number, monkeypatch):
+    """EXDEV: results/ is another file system than the progress; EPERM: BeeGFS and AFS."""
+    calm, copied = job("calm", method), job("copied", method)
+    calm.here()
+
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refused)
+    copied.here()
+    assert copied.bytes() == calm.bytes()
+
+
+def test_two_file_systems(job, tmp_path):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is but one file system here")
+    calm, across = job("calm", "dpo-b0.1"), job("across", "dpo-b0.1")
+    calm.here()
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        across.arguments["progress_dir"] = Path(folder)
+        across.here()
+    assert across.bytes() == calm.bytes()

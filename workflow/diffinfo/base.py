@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from diffinfo.artifacts import whole_folder
+from diffinfo.artifacts import link, whole_folder
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import _Model
 
@@ -63,7 +62,7 @@ def main(*, spec: Source, out: Path) -> None:
     with whole_folder(out) as folder:
         for file in sorted(weights.iterdir()):
             if file.suffix == ".safetensors":
-                _link(file.resolve(), folder / file.name)
+                link(file.resolve(), folder / file.name)
             elif file.suffix in (".json", ".model", ".jinja"):
                 shutil.copyfile(file, folder / file.name)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -79,13 +78,6 @@ def main(*, spec: Source, out: Path) -> None:
             )
         tokenizer.save_pretrained(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pandas as pd
 from diffinfo import artifacts
 from diffinfo.chat import Messages
 from diffinfo.cli import progress, run
-from diffinfo.shards import drop, in_shards
+from diffinfo.shards import in_shards
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -84,7 +84,7 @@ def main(
         attention: attention kernel.
         dtype: precision.
         batch_tokens: tokens of one forward pass.
-        progress_dir: where parts of a long table wait; it outlives a killed job.
+        progress_dir: where parts of the table wait; they outlive a killed job.
     """
     table = artifacts.read(completions, "completions")
     conversations = [
@@ -100,7 +100,8 @@ def main(
 
     scores = in_shards(saved, "scores", len(table), scored)
     artifacts.write(out, scores, "scores", inputs={"model": model, "completions": completions}, dtype=dtype)
-    drop(saved)
+    if saved:
+        artifacts.keep_until_recorded(saved, out)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def tokens(key):
     return getattr(CONFIG, key).max_tokens
 
 
-PARTS = "--progress_dir results/.progress/parts"  # of long tables; a killed job makes the missing ones
+PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
 ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.yaml"
 
 

@@ -104,4 +104,4 @@ rule did_entropy:
     shell:
         "python -m diffinfo.entropy.did measure --proxy {input.proxy} --prompts {input.prompts} --policy {params.folder}"
         " --reference {input.reference} {params.engine} {params.settings}"
-        " --samples {output.samples} --out {output.entropy} 2> {log}"
+        f" {PARTS} --samples {{output.samples}} --out {{output.entropy}} 2> {{log}}"

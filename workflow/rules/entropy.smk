@@ -24,7 +24,7 @@ rule entropy_samples:
         decoding=entropy_decoding(),
     shell:
         "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
-        " {params.decoding} --out {output} 2> {log}"
+        f" {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule entropy:

@@ -24,7 +24,7 @@ rule reward_completions:
         decoding=reward_decoding(),
     shell:
         "python -m diffinfo.sample.complete --models {input.models} {params.epochs} --prompts [{input.prompts}]"
-        " {params.engine} {params.decoding} --out {output} 2> {log}"
+        f" {{params.engine}} {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule reward_scores:
@@ -47,7 +47,7 @@ rule reward_scores:
         scorer=scorer_arguments(),
     shell:
         "python -m diffinfo.reward --model {input.model} --completions {input.completions} {params.scorer}"
-        " --out {output} 2> {log}"
+        f" {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule answers:
@@ -73,7 +73,7 @@ rule answers:
         max_tokens=tokens("answers"),
     shell:
         "python -m diffinfo.sample.complete --models {input.models} {params.epochs} --prompts {params.prompts}"
-        " {params.engine} --max_tokens {params.max_tokens} --out {output} 2> {log}"
+        f" {{params.engine}} --max_tokens {{params.max_tokens}} {PARTS} --out {{output}} 2> {{log}}"
 
 
 rule qa:

@@ -8,6 +8,7 @@ goes on from there and ends with the same bytes.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
 import sys
@@ -17,17 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pandas as pd
 import torch
 
-from diffinfo import schemas
+from diffinfo import artifacts, schemas
 from diffinfo.cli import UserError, log, progress
 from diffinfo.train.checkpoint import KEPT, newest_state, save_state, states
 from diffinfo.train.loop import Loop, epoch_order
 from diffinfo.train.speed import Speed
 
 Row = dict[str, float]
+LOG, SPEED = "log.parquet", "speed.parquet"  # of a finished run, in its progress folder
 
 
 @dataclass
@@ -143,3 +146,33 @@ def _signals() -> Iterator[list[int]]:
 def train_log(rows: list[Row]) -> pd.DataFrame:
     """Rows as a train_log frame: what a stage does not measure is null."""
     return pd.DataFrame(rows).reindex(columns=schemas.SCHEMAS["train_log"][1].names)
+
+
+def finish(loop: Loop, saved: Path, rows: list[Row], speed: Speed) -> None:
+    """Leave beside the weights in ``saved`` the tables of a finished run, and no state of it."""
+    if loop.leads:
+        artifacts.write(saved / SPEED, speed.table(), "train_speed")
+        artifacts.write(saved / LOG, train_log(rows), "train_log")  # last: it says that everything is there
+        for state in states(saved):
+            shutil.rmtree(state)
+
+
+def finished(saved: Path) -> bool:
+    """Whether an earlier job has trained to the end: what it left may only have to be published."""
+    return (saved / LOG).exists()
+
+
+def publish(
+    saved: Path, weights: dict[Path, Path], out: Path, log_out: Path, speed_out: Path,
+    inputs: dict[str, Path], facts: dict[str, Any], processes: int,
+) -> None:  # fmt: skip
+    """Put a finished run where the workflow expects it; ``weights`` tells which folder becomes which within ``out``."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    with artifacts.whole_folder(out) as folder:
+        for source, target in weights.items():
+            artifacts.link(source, folder / target)
+    artifacts.write(log_out, artifacts.read(saved / LOG, "train_log"), "train_log", inputs=inputs, **facts)
+    speed = artifacts.read(saved / SPEED, "train_speed")
+    artifacts.write(speed_out, speed, "train_speed", inputs=inputs, processes=processes)
+    artifacts.keep_until_recorded(saved, out, log_out, speed_out)
