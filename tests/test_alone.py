@@ -1,108 +1,117 @@
-"""One process per output: who waits for whom, and what is left to do afterwards."""
+"""One writer an output: who waits, what a waiting job is told, and file systems without locks."""
 
-import multiprocessing
+import errno
+import fcntl
+import logging
 import os
-import queue
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from diffinfo.alone import _digest, alone, at_work
+from diffinfo import alone
 
-FORK = multiprocessing.get_context("fork")
-COMMAND = ["python", "-m", "stage", "--log_out", "results/log.parquet", "--seed", "1"]
-
-
-class Holder:
-    """A process inside ``alone``; ``answer`` is what it was given, None while it waits for another."""
-
-    def __init__(self, command: list[str] = COMMAND, rank: str = "0") -> None:
-        self.answers, self.leave = FORK.Queue(), FORK.Event()
-        self.process = FORK.Process(target=self.run, args=(command, rank))
-        self.process.start()
-
-    def run(self, command: list[str], rank: str) -> None:
-        os.environ["RANK"] = rank
-        with alone(command) as work:
-            self.answers.put(work)
-            self.leave.wait(60)
-
-    def answer(self, seconds: float) -> bool | None:
-        try:
-            return self.answers.get(timeout=seconds)
-        except queue.Empty:
-            return None
-
-    def end(self, how: int | None = None) -> None:
-        self.leave.set() if how is None else os.kill(self.process.pid, how)
-        self.process.join(60)
-        assert self.process.exitcode == (0 if how is None else -how)
+HOLDER = """
+import logging, sys
+from diffinfo.alone import alone
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+with alone(["stage", "--log_out", "x.parquet"], sys.argv[1]) as needed:
+    print("needed" if needed else "done", flush=True)
+    if input() == "fail":
+        raise SystemExit(1)
+"""
 
 
-@pytest.fixture(autouse=True)
-def locks(tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFINFO_LOCKS", str(tmp_path / "locks"))
-    (tmp_path / "locks").mkdir()
-    return tmp_path / "locks"
+class Job(subprocess.Popen):
+    """A process that holds the lock of x.parquet, or waits for it."""
+
+    def __init__(self, folder: Path, number: int, made: str) -> None:
+        self.out = folder / f"{number}.out"
+        environment = {**os.environ, "DIFFINFO_LOCKS": str(folder / "locks"), "PYTHONPATH": str(CODE)}
+        with open(self.out, "w") as out:
+            super().__init__(
+                [sys.executable, "-c", HOLDER, made], env=environment, stdin=subprocess.PIPE, stdout=out,
+                stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+
+    def says(self, words: str) -> bool:
+        """Whether it says something within half a minute."""
+        end = time.monotonic() + 30
+        while words not in self.out.read_text() and time.monotonic() < end:
+            time.sleep(0.02)
+        return words in self.out.read_text()
 
 
-def second(first: Holder, command: list[str] = COMMAND, how: int | None = None) -> bool | None:
-    """What a process is given that came while ``first`` was at work, once that has ended."""
-    later = Holder(command)
-    assert later.answer(0.5) is None  # it waits
-    first.end(how)
-    given = later.answer(60)
-    later.end()
-    return given
+CODE = Path(alone.__file__).parents[1]
 
 
-def started(command: list[str] = COMMAND, rank: str = "0") -> Holder:
-    first = Holder(command, rank)
-    assert first.answer(60) is True
-    return first
+@pytest.fixture
+def process(tmp_path):
+    """Starts jobs."""
+    started = []
+
+    def start(made: str) -> Job:
+        started.append(Job(tmp_path, len(started), made))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
 
 
-def test_whoever_waited_for_the_same_command_has_nothing_left_to_do(locks):
-    assert second(started()) is False
-    assert not list(locks.iterdir())
+@pytest.mark.parametrize(
+    ("ending", "made", "told"),
+    [
+        ("well", "same", "nothing is left to do"),
+        ("well", "other", "needed"),  # another command, or other inputs
+        ("killed", "same", "needed"),  # its outputs are not there, or not whole
+        ("terminated", "same", "needed"),
+        ("failed", "same", "needed"),
+    ],
+)
+def test_what_a_job_that_has_waited_is_told(process, ending, made, told):
+    first = process("same")
+    assert first.says("needed")
+    second = process(made)
+    assert second.says("another process is at work on the same output")
+    if ending in ("killed", "terminated"):
+        first.send_signal(signal.SIGKILL if ending == "killed" else signal.SIGTERM)
+    else:
+        first.stdin.write("fail\n" if ending == "failed" else "\n")
+        first.stdin.flush()
+    first.wait(30)
+    assert second.says(told)
+    assert ("needed" in second.out.read_text()) == (told == "needed")
 
 
-def test_whoever_waited_for_a_killed_process_does_its_work(locks):
-    assert second(started(), how=signal.SIGKILL) is True
-    assert second(started(), how=signal.SIGTERM) is True
+def test_nothing_is_told_by_a_file_that_was_left_behind(process, tmp_path):
+    first = process("same")
+    assert first.says("needed")
+    first.kill()
+    first.wait(30)
+    (left,) = (tmp_path / "locks").iterdir()
+    left.write_text("done same")  # even so: nobody was waited for
+    again = process("same")
+    assert again.says("needed")
+    again.communicate("\n", timeout=30)
+    assert not list((tmp_path / "locks").iterdir())
 
 
-def test_whoever_waited_for_another_command_does_its_own():
-    assert second(started(), [*COMMAND[:-1], "2"]) is True
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+@pytest.mark.parametrize("at", ["at once", "while waiting"])
+def test_without_locks_the_job_runs_with_a_warning(tmp_path, monkeypatch, caplog, number, at):
+    def refused(handle, how):
+        if at == "while waiting" and how & fcntl.LOCK_NB:
+            raise BlockingIOError(errno.EAGAIN, "held")
+        raise OSError(number, "No locks available")
 
-
-def test_ranks_and_outputs_do_not_wait_for_each_other():
-    first = started()
-    others = [Holder(rank="1"), Holder([*COMMAND[:4], "results/other.parquet"])]
-    assert [other.answer(60) for other in others] == [True, True]
-    for process in (first, *others):
-        process.end()
-
-
-def test_an_old_note_excuses_nobody_who_did_not_wait(locks):
-    first = started()
-    (file,) = locks.iterdir()
-    first.end(signal.SIGKILL)
-    file.write_text(f"done {_digest(*COMMAND)}")  # killed between its last word and the end of its lock
-    started().end()
-
-
-def test_a_folder_of_locks_knows_whether_anyone_is_at_work(locks):
-    assert not at_work(locks)
-    first = started()
-    assert at_work(locks)
-    first.end(signal.SIGKILL)
-    assert list(locks.iterdir())  # the file stays, the lock is gone
-    assert not at_work(locks)
-
-
-def test_without_a_folder_nothing_is_locked(locks, monkeypatch):
-    monkeypatch.delenv("DIFFINFO_LOCKS")
-    with alone(COMMAND) as one, alone(COMMAND) as two:
-        assert (one, two) == (True, True)
-    assert not list(locks.iterdir())
+    monkeypatch.setenv("DIFFINFO_LOCKS", str(tmp_path))
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with caplog.at_level(logging.WARNING), alone.alone(["stage", "--log_out", "x.parquet"], "same") as needed:
+        assert needed
+    assert "no locks on this file system (No locks available); start no second Snakemake here" in caplog.text
+    assert not list(tmp_path.iterdir())
