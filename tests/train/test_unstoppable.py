@@ -1,17 +1,26 @@
 """Real SIGKILLs, SIGTERMs and damage: whatever happens to a run, it ends with the bytes of a calm one."""
 
+import errno
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from safetensors import safe_open
 
-from diffinfo.train import checkpoint
+from diffinfo.cli import UserError
+from diffinfo.config import Preference
+from diffinfo.objectives import loss
+from diffinfo.train import checkpoint, loop, preference
+from diffinfo.train.projection import Projection
 from project import wait_until
+from train.conftest import TRAINING
 
 
 def ended(child) -> int:
@@ -36,6 +45,7 @@ def test_ten_random_kills_change_no_byte(job, method):
     started = time.monotonic()
     assert ended(wild.start()) == 0
     whole = time.monotonic() - started
+    shutil.rmtree(wild.folder / "progress")
     rng = random.Random(method)
     kills, starts = 0, 0
     while kills < 10:
@@ -46,13 +56,14 @@ def test_ten_random_kills_change_no_byte(job, method):
         if child.exitcode is not None:
             assert child.exitcode == 0
             assert wild.bytes() == calm.bytes()  # it went through: start anew
+            shutil.rmtree(wild.folder / "progress")
             continue
         child.kill()
         kills += ended(child) == -signal.SIGKILL
         assert len(wild.states()) <= checkpoint.KEPT + 1  # one more while the oldest is being removed
     assert ended(wild.start()) == 0
     assert wild.bytes() == calm.bytes()
-    assert not list((wild.folder / "progress").iterdir())
+    assert wild.states() == []  # they would take disk
 
 
 def test_a_kill_between_the_files_of_a_state_changes_no_byte(job):
@@ -160,3 +171,105 @@ def test_another_number_of_ranks_goes_on(job, method, before, after):
     assert "going on after step" in said, said[-3000:]
     assert moved.log().step.tolist() == calm.log().step.tolist()
     assert torch.allclose(torch.tensor(moved.log().loss), torch.tensor(calm.log().loss), atol=1e-4)
+
+
+def nan_gradient(real):
+    """A loss that is finite and whose gradient is NaN."""
+    return lambda method, settings, x: real(method, settings, x) + 0 * (x.w - x.w.detach()).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"), [("dpo-b0.1", "gradient"), ("dpo-pg", "projection"), ("orpo-b0.5", "loss")]
+)
+def test_a_step_that_is_not_finite_leaves_the_last_good_state(job, method, fault, monkeypatch):
+    calm = job("calm", method)
+    calm.here()
+    bad = job("bad", method, save_minutes=1e-9)
+    real, steps = preference.train_step, []
+
+    def step(loop, *arguments):
+        steps.append(loop.step)
+        if len(steps) < 5:
+            return real(loop, *arguments)
+        with monkeypatch.context() as here:
+            if fault == "gradient":
+                here.setattr(preference, "loss", nan_gradient(preference.loss))
+            elif fault == "projection":  # only g_l is bad: the sums tell, the norm of what is left would not
+                nothing = Projection(float("nan"), 1.0, float("nan"), 0.0)
+                here.setattr(preference, "project", lambda *_: nothing)
+            else:
+                here.setattr(preference, "loss", lambda *arguments: loss(*arguments) * float("nan"))
+            return real(loop, *arguments)
+
+    monkeypatch.setattr(preference, "train_step", step)
+    with pytest.raises(
+        UserError, match=rf"{method} epochs 1-2, step 5 of this job: the .* is nan.*lower the learning rate"
+    ):
+        bad.here()
+    assert bad.states()[-1].name == "step-00000004"
+    with safe_open(bad.states()[-1] / "rank-0.safetensors", "pt") as file:
+        assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
+    assert not (bad.folder / "models").exists()
+    monkeypatch.setattr(preference, "train_step", real)
+    bad.here()
+    assert bad.bytes() == calm.bytes()
+
+
+def test_weights_that_overflow_are_neither_saved_nor_published(job):
+    settings = Preference(learning_rate=3e38, batch_size=40, warmup_steps=0)
+    wild = job("wild", "dpo-b0.1", epochs=1, save_minutes=1e-9, settings=settings)
+    with pytest.raises(UserError, match="weights that are no finite numbers"):
+        wild.here()
+    assert wild.states() == []
+    assert not list((wild.folder / "progress").glob("*/epoch-*"))
+    assert not (wild.folder / "models").exists()
+
+
+def never(*_, **__):
+    raise AssertionError("it was trained before")
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo-b0.1"])
+def test_what_is_trained_is_published_again_until_it_is_recorded(job, method, monkeypatch):
+    """Snakemake deletes the outputs of a job that dies before they are recorded."""
+    done = job("done", method)
+    done.here()
+    before = done.bytes()
+    with monkeypatch.context() as here:
+        here.setattr(loop.Loop, "__init__", never)
+        for lost in (["models"], ["log.parquet"], ["models", "log.parquet", "speed.parquet"]):
+            for path in (done.folder / name for name in lost):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            done.here()
+            assert done.bytes() == before
+            assert (done.folder / "speed.parquet").exists()
+        other = job("done", method, dtype="float32", training=TRAINING.model_copy(update={"micro_batch_tokens": 600}))
+        with pytest.raises(AssertionError, match="it was trained before"):
+            other.here()
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo-b0.1"])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_gets_copies(job, method, number, monkeypatch):
+    """EXDEV: results/ is another file system than the progress; EPERM: BeeGFS and AFS."""
+    calm, copied = job("calm", method), job("copied", method)
+    calm.here()
+
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refused)
+    copied.here()
+    assert copied.bytes() == calm.bytes()
+
+
+def test_two_file_systems(job, tmp_path):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is but one file system here")
+    calm, across = job("calm", "dpo-b0.1"), job("across", "dpo-b0.1")
+    calm.here()
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        across.arguments["progress_dir"] = Path(folder)
+        across.here()
+    assert across.bytes() == calm.bytes()

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from diffinfo.artifacts import whole_folder
+from diffinfo.artifacts import link, whole_folder
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import TEMPLATE_DATE, Line, Revision, _Model
@@ -79,7 +79,7 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
     with whole_folder(out) as folder:
         for file in files:
             if file.suffix == ".safetensors":
-                _link(file.resolve(), folder / file.name)
+                link(file.resolve(), folder / file.name)
             elif file.suffix in (".json", ".model", ".jinja"):
                 shutil.copyfile(file, folder / file.name)
         _check_index(folder, spec.source)
@@ -172,13 +172,6 @@ def _rendered(tokenizer: Any) -> list[str]:
         tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=messages[-1] is question)
         for messages in ([question], [question, answer], [question, answer, question], [question, answer] * 2)
     ]
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":

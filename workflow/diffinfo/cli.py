@@ -28,6 +28,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     """
     from jsonargparse import auto_cli
 
+    from diffinfo import provenance
     from diffinfo.alone import alone
 
     gc.freeze()
@@ -36,7 +37,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        with alone(sys.argv) as needed:
+        with alone(sys.argv, provenance.begin(sys.argv)) as needed:
             if needed:
                 # JSON: in YAML a text such as ~ or [x] would arrive as something else
                 auto_cli(cast("Any", components), as_positional=positional, parser_mode="json")

@@ -12,7 +12,7 @@ import pandas as pd
 from diffinfo import artifacts
 from diffinfo.chat import Messages
 from diffinfo.cli import UserError, progress, run
-from diffinfo.shards import drop, in_shards
+from diffinfo.shards import in_shards
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -89,7 +89,7 @@ def main(
         attention: attention kernel.
         dtype: precision.
         batch_tokens: tokens of one forward pass.
-        progress_dir: where parts of a long table wait; it outlives a killed job.
+        progress_dir: where parts of the table wait; they outlive a killed job.
     """
     from diffinfo.chat import BadRow, Chat, report
 
@@ -129,7 +129,8 @@ def main(
         dtype=dtype,
         quarantined=list(bad.values()),
     )
-    drop(saved)
+    if saved:
+        artifacts.keep_until_recorded(saved, out)
 
 
 if __name__ == "__main__":

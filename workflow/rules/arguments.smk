@@ -6,7 +6,7 @@ from diffinfo import local
 
 def world_part(*keys):
     """Some keys of ``world`` as an argument, so that the others may change without a rerun."""
-    return told(world=CONFIG.world.model_dump_json(include=set(keys)))
+    return constant(world=CONFIG.world.model_dump_json(include=set(keys)))
 
 
 def world_model_part(wildcards, input):
@@ -198,9 +198,9 @@ def judge_arguments(name):
     """A judge as arguments; the endpoint's key stays in the environment."""
     judge = CONFIG.judges[name]
     if judge.kind == "openai":
-        return told(judge=judge)
+        return constant(judge=judge)
     model = spec(judge.model)
-    return told(
+    return constant(
         judge=judge.model_dump_json(include={"kind", "model"}),
         reward_model=f"results/base/{judge.model}",
         attention=model.attention,

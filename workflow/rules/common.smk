@@ -81,13 +81,13 @@ def listed(*names):
     return lists
 
 
-def told(**values):
+def constant(**values):
     """Arguments that are the same for all wildcards."""
 
-    def constant(wildcards):
+    def same(wildcards):
         return arguments(**values)
 
-    return constant
+    return same
 
 
 def spec(model):
@@ -125,7 +125,7 @@ def epoch_folder(wildcards, input):
     return input.models if wildcards.method == "ref" else f"{input.models}/epoch-{wildcards.epoch}"
 
 
-PARTS = "--progress_dir results/.progress/parts"  # of long tables; a killed job makes the missing ones
+PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
 ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.yaml"
 
 

@@ -105,4 +105,4 @@ rule did_entropy:
     shell:
         "python -m diffinfo.entropy.did measure --proxy {input.proxy:q} --prompts {input.prompts:q}"
         " --policy {params.folder:q} --reference {input.reference:q} {params.engine:q} {params.settings:q}"
-        " --samples {output.samples:q} --out {output.entropy:q} 2> {log:q}"
+        f" {PARTS} --samples {{output.samples:q}} --out {{output.entropy:q}} 2> {{log:q}}"

@@ -25,7 +25,7 @@ rule entropy_samples:
         prompts=listed("prompts"),
     shell:
         "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.engine:q}"
-        " {params.decoding:q} --out {output:q} 2> {log:q}"
+        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule entropy:

@@ -25,7 +25,7 @@ rule reward_completions:
         prompts=listed("prompts"),
     shell:
         "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
-        " {params.engine:q} {params.decoding:q} --out {output:q} 2> {log:q}"
+        f" {{params.engine:q}} {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule reward_scores:
@@ -48,7 +48,7 @@ rule reward_scores:
         scorer=scorer_arguments,
     shell:
         "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.scorer:q}"
-        " --out {output:q} 2> {log:q}"
+        f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule answers:
@@ -71,10 +71,10 @@ rule answers:
         epochs=epoch_argument,
         engine=engine_arguments,
         prompts=listed("prompts"),
-        decoding=told(max_tokens=CONFIG.answers.max_tokens),
+        decoding=constant(max_tokens=CONFIG.answers.max_tokens),
     shell:
         "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
-        " {params.engine:q} {params.decoding:q} --out {output:q} 2> {log:q}"
+        f" {{params.engine:q}} {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule qa:

@@ -26,7 +26,7 @@ rule arena_hard_select:
     params:
         answers=listed("answers"),
         judge=judge_arguments(ARENA.select_judge),
-        settings=told(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
+        settings=constant(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
         "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.judge:q}"
         f" {{params.settings:q}} {CACHE}"
@@ -56,7 +56,7 @@ rule arena_hard:
     params:
         answers=listed("answers", "select"),
         judge=judge_arguments(ARENA.judge),
-        settings=told(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
+        settings=constant(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
         "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.judge:q}"
         f" {{params.settings:q}} {CACHE}"

@@ -1,6 +1,6 @@
 # Preference pairs from sampled and scored candidates (Magpie-G27, J.2).
 # Needs: results/data/<dataset>/prompts.parquet, the teacher, the reward model. Gives: completions, scores, preferences.
-DECODING = told(**CONFIG.sampling.model_dump(exclude={"model"}))
+DECODING = constant(**CONFIG.sampling.model_dump(exclude={"model"}))
 
 
 rule sample_responses:

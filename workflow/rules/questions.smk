@@ -19,7 +19,7 @@ rule arena_hard_questions:
     resources:
         **RESOURCES,
     params:
-        files=told(
+        files=constant(
             questions=located(ARENA.questions, "arena-hard"),
             baseline=located(ARENA.baseline, "arena-hard-baseline"),
             limit=ARENA.limit,
@@ -45,7 +45,7 @@ rule wildbench_tasks:
     resources:
         **RESOURCES,
     params:
-        tasks=told(tasks=located(CONFIG.wildbench.tasks, "wildbench"), limit=CONFIG.wildbench.limit),
+        tasks=constant(tasks=located(CONFIG.wildbench.tasks, "wildbench"), limit=CONFIG.wildbench.limit),
     shell:
         "python -m diffinfo.bench.questions wildbench {params.tasks:q}"
         " --out {output.table:q} --quarantine {output.quarantine:q} 2> {log:q}"

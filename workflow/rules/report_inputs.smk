@@ -90,8 +90,8 @@ TABLES = {
     ],
 }
 SETTINGS = {
-    "table1": told(),
-    "table2": told(dagger_below=CONFIG.did.dagger_below),
-    "table3": told(wildbench=CONFIG.wildbench),
+    "table1": constant(),
+    "table2": constant(dagger_below=CONFIG.did.dagger_below),
+    "table3": constant(wildbench=CONFIG.wildbench),
 }
 CORRECTNESS = [name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness"]

@@ -15,7 +15,7 @@ rule objectives:
     resources:
         **RESOURCES,
     params:
-        settings=told(**CONFIG.synthetic.model_dump(include={"steps", "seeds", "taus", "record_every"})),
+        settings=constant(**CONFIG.synthetic.model_dump(include={"steps", "seeds", "taus", "record_every"})),
     shell:
         "python -m diffinfo.synthetic.categorical {params.settings:q} --out {output:q} 2> {log:q}"
 
@@ -33,7 +33,7 @@ rule population:
     resources:
         **RESOURCES,
     params:
-        settings=told(seeds=CONFIG.synthetic.seeds, taus=CONFIG.synthetic.taus),
+        settings=constant(seeds=CONFIG.synthetic.seeds, taus=CONFIG.synthetic.taus),
     shell:
         "python -m diffinfo.synthetic.population {params.settings:q} --out {output:q} 2> {log:q}"
 
@@ -51,7 +51,7 @@ rule theorems:
     resources:
         **RESOURCES,
     params:
-        settings=told(seed=CONFIG.synthetic.theorem_seed),
+        settings=constant(seed=CONFIG.synthetic.theorem_seed),
     shell:
         "python -m diffinfo.synthetic.theorems {params.settings:q} --out {output:q} 2> {log:q}"
 
@@ -69,7 +69,7 @@ rule did_proxy:
     resources:
         **RESOURCES,
     params:
-        settings=told(
+        settings=constant(
             seeds=CONFIG.synthetic.world_seeds,
             steps=CONFIG.synthetic.proxy_steps,
             learning_rate=CONFIG.synthetic.proxy_learning_rate,
@@ -91,7 +91,7 @@ rule rejected_sampling:
     resources:
         **RESOURCES,
     params:
-        settings=told(
+        settings=constant(
             seeds=CONFIG.synthetic.world_seeds,
             pairs=CONFIG.synthetic.rejected_pairs,
             learning_rate=CONFIG.synthetic.rejected_learning_rate,

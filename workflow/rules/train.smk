@@ -57,7 +57,7 @@ rule reference_logps:
         **RESOURCES,
     params:
         model=kernel,
-        limits=told(
+        limits=constant(
             max_prompt_tokens=CONFIG.preference.max_prompt_tokens,
             max_tokens=CONFIG.preference.max_tokens,
             budget=CONFIG.training.micro_batch_tokens,

@@ -72,9 +72,9 @@ def _settings(note: Page, drawn: pd.DataFrame) -> None:
 def _write_figure(
     figure: Any, heading: str, rows: pd.DataFrame, kind: str, note: Page, out: Path, **inputs: Path
 ) -> None:
-    artifacts.write(out.with_suffix(".parquet"), rows, kind, inputs=inputs)
     drawing.save(figure, heading, out)
     note.write(out.with_suffix(".md"))
+    artifacts.write(out.with_suffix(".parquet"), rows, kind, inputs=inputs)
 
 
 def curves(*, objectives: Path, out: Path) -> None:
@@ -282,12 +282,12 @@ def summary(
     trained = artifacts.read(objectives, "objectives")
     runs = training_against_optimum(trained, artifacts.read(population, "population"))
     sources = {"objectives": objectives, "population": population}
-    artifacts.write(tables / "laboratory.parquet", runs, "population", inputs=sources)
     laboratory_table(runs, trained, tables / "laboratory", figures)
     theorems_table(artifacts.read(theorems, "theorems"), tables / "theorems")
     did_proxy_page(artifacts.read(did_proxy, "did_proxy"), tables / "did_proxy", figures / "did_proxy")
     pairs = artifacts.read(rejected_sampling, "rejected_sampling")
     rejected_sampling_page(pairs, tables / "rejected_sampling", figures / "rejected_sampling")
+    artifacts.write(tables / "laboratory.parquet", runs, "population", inputs=sources)
 
 
 if __name__ == "__main__":

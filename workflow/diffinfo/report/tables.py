@@ -316,8 +316,8 @@ def _score(judgments: pd.DataFrame) -> tuple[float, float, float, int]:
 
 
 def _write(frame: pd.DataFrame, kind: str, page: Page, inputs: list[Path], out: Path, **facts: Any) -> None:
-    artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs}, **facts)
     page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs}, **facts)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ that a policy's numerics do not depend on how many train it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -112,16 +113,24 @@ class Loop:
         return gradients
 
     def update(self, gradients: list[Tensor]) -> float:
-        """Clip and step; returns the norm before clipping."""
+        """Clip and step; returns the norm before clipping, the same on all ranks. One that is not finite changes nothing."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.step()
+        whole = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        norm = float(whole.full_tensor() if isinstance(whole, DTensor) else whole)
+        if math.isfinite(norm):
+            self.step += 1
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate()
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return norm
+
+    def finite(self) -> bool:
+        """Whether all weights and optimiser states are finite numbers (collective)."""
+        tensors = [*self.parameters, *(value for state in self.optimizer.state.values() for value in state.values())]
+        local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+        return not self.total(torch.tensor([float(not all(bool(tensor.isfinite().all()) for tensor in local))]))[0]
 
     def rate(self) -> float:
         """Learning rate of the current step: linear warm-up, then constant, or falling to zero at ``decay_until``."""
