@@ -144,7 +144,7 @@ def test_the_proxy_is_measured_on_prompts_that_it_was_not_trained_on(tmp_path, m
         mine = (samples.prompt_id == prompt).to_numpy()
         if samples.token_ids[mine].map(tuple).nunique() > 1:
             rising.append(np.polyfit(ratio[mine], logps["sure"][mine], 1)[0] >= 0)
-    assert 0 < np.mean(rising) < 1
+    assert np.mean(rising) not in (0, 0.5, 1)  # the other sign would be another share
     assert row.beta_accuracy == np.mean(rising)
     assert [len(set(one)) for one in scored] == [len(one) for one in scored]  # a text that came twice is scored once
     assert len(scored[0]) < 20
