@@ -112,6 +112,30 @@ def test_writing_is_two_flops_a_parameter_and_token_at_another_share(rule):
     assert cost.job(rule, wildcards).hours == pytest.approx(work / 3600 + loading(gpu, models))
 
 
+def test_scoring_works_on_one_gpu_whatever_the_engine_shares():
+    one, four = costs(), costs(engine={"tensor_parallel": 4})
+    for rule, wildcards in (("qa", EVERY), ("reference_logps", MISTRAL), ("score_responses", SAMPLED)):
+        assert four.job(rule, wildcards) == one.job(rule, wildcards)
+    whole, shared = (cost.job("sample_responses", SAMPLED) for cost in (one, four))
+    assert (whole.gpus, shared.gpus) == (1, 4)
+    start = loading(A.hardware[one.gpu_type["gemma-2-27b-it"]])
+    assert 4 * (shared.hours - start) == pytest.approx(whole.hours - start)
+    both = four.job("did_entropy", MISTRAL)  # writes on four, then scores on one
+    work = seconds(7.25, 2, 2 * 1000 * 4 * (PROMPT + RESPONSE), A100, "read")
+    work += seconds(7.25, 2, 1000 * PROMPT, A100, "read", gpus=4)
+    work += seconds(7.25, 2, 1000 * 4 * RESPONSE, A100, "write", gpus=4)
+    assert (both.gpus, both.hours) == (4, pytest.approx(work / 3600 + loading(A100)))
+
+
+def test_a_gpu_holds_its_share_of_weights_gradients_and_averages():
+    held = {rule: costs().job(rule, MISTRAL).gpu_gb for rule in ("preference", "sft", "qa")}
+    assert held["preference"] == pytest.approx((1 + 1 + 1) * 4 * 7.25 / 8)  # RMSprop keeps one average
+    assert held["sft"] == pytest.approx((1 + 1 + 2) * 4 * 7.25 / 8)  # Adam two
+    assert held["qa"] == pytest.approx(2 * 7.25)
+    small = costs(training={"master_weights": "bfloat16"}).job("preference", MISTRAL)
+    assert small.gpu_gb == pytest.approx(held["preference"] / 2)
+
+
 def test_judging_is_counted_in_games_epochs_and_tokens():
     dollars = {name: (1900 * price.read + 600 * price.written) / 1e6 for name, price in A.judges.prices.items()}
     nano, full, omni = "gpt-4.1-nano-2025-04-14", "gpt-4.1-2025-04-14", "gpt-4o-2024-08-06"

@@ -44,6 +44,16 @@ def test_batches_and_padding_change_nothing(judge):
     assert reward.score(judge, CONVERSATIONS, 1) == pytest.approx(reward.score(judge, CONVERSATIONS, 10_000), abs=1e-5)
 
 
+@pytest.mark.parametrize("budget", [1, 10, 24, 25, 1000])
+def test_padded_batches_stay_within_the_budget(budget):
+    lengths = [5, 12, 7, 12, 3, 8, 1]
+    groups = reward.micro_batches(lengths, budget)
+    assert sorted(index for group in groups for index in group) == list(range(7))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
+    assert len(groups) == {1: 7, 10: 6, 24: 3, 25: 3, 1000: 1}[budget]
+
+
 def test_the_reward_model_reads_the_public_template_without_a_generation_prompt(tiny, tmp_path):
     """Of both templates; Gemma's generation prompt is words, and would change the score."""
     torch.manual_seed(1)

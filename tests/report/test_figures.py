@@ -133,6 +133,9 @@ def test_figure3_ranks_dpo_and_dpo_pg_alone(tree, tmp_path):
     assert mrr["dpo-b0.1", 1] == 1 / 2
     assert mrr["dpo-pg", 2] == pytest.approx(1 / 3)
     assert "logpi-b0.1" not in set(data.method)
+    gemma = [tree.qa(f"micro-gemma2/magpie-pro/{m}", [v]) for m, v in (("dpo-b0.1", 0.5), ("dpo-pg", 0.6))]
+    figures.figure3(inputs=[*inputs, *gemma], out=out)  # Gemma's are Figure 12's
+    assert artifacts.read(out, "figure3").equals(data)
     lead = data[data.quantity == "lead"].iloc[0]
     assert lead.value == pytest.approx((1 + 1 / 3) / 2 - (1 / 2 + 1 / 3 + 1 + 1 / 2) / 4)
     assert (lead.benchmarks, lead.questions) == (8, 400)

@@ -76,16 +76,17 @@ def test_leading_begins_after_the_last_step_behind():
 
 def test_the_theorems_page_counts_rows_checks_and_counter_examples(tmp_path):
     table = pd.DataFrame({
-        "statement": ["A", "B", "B"], "quantity": ["x", "y", "z"], "value": [0.0, 1.0, 0.0], "tolerance": [1e-8, 0.0, 0.5],
-        "holds": [True, False, True], "broken": ["how", None, "else"], "broken_value": [0.5, None, 0.25],
+        "statement": ["A", "B", "B", "B"], "quantity": ["w", "x", "y", "z"], "value": [0.0, 1.0, 0.0, 0.0],
+        "tolerance": [1e-8, 0.0, 0.5, 0.3], "holds": [True, False, True, True],
+        "broken": ["how", None, "else", "other"], "broken_value": [0.5, None, 0.25, 0.25],
     })  # fmt: skip
     laboratory.theorems_table(table, tmp_path / "t")
     text = (tmp_path / "t.md").read_text()
-    assert "2 of 3 rows hold; 1 of 2 checks whose condition can" in text
-    assert "B (1 of 2)." in text
+    assert "3 of 4 rows hold; 1 of 3 checks whose condition can" in text
+    assert "B (1 of 3)." in text
     rows = lines(tmp_path / "t.md", "statement")
-    assert [row["holds"] for row in rows] == ["yes", "no", "yes"]
-    assert [row["value then"] for row in rows] == ["0.5", "", "0.25"]
+    assert [row["holds"] for row in rows] == ["yes", "no", "yes", "yes"]
+    assert [row["value then"] for row in rows] == ["0.5", "", "0.25", "0.25"]
 
 
 def test_bands_are_students_on_their_own_scale():

@@ -166,6 +166,7 @@ def test_every_column_of_table1_shows_its_number(tree, tmp_path):
     ]
     truncated = artifacts.read(inputs[0], "entropy").assign(truncated=0.25, prompts=77)
     artifacts.write(inputs[0], truncated, "entropy")
+    inputs.append(tree.entropy(f"entropy/{UF}/logpi-b0.02/epoch-5", 50.0))  # none of its samples was cut
     tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
     absent, row = lines(tmp_path / "table1.md", "β")[:2]
     half = 1.96 * math.sqrt(1 + 0.25)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.synthetic import did_proxy, rejected_sampling
 from diffinfo.synthetic.distributions import did, entropy, js, kl
-from diffinfo.synthetic.ensemble import all_responses, copies, decode, log_probability
+from diffinfo.synthetic.ensemble import all_responses, copies, decode, log_probability, row_of
 from diffinfo.synthetic.enumerable import POLICIES, build, dpo_loss
 
 
@@ -205,6 +206,7 @@ def test_estimates_costs_and_entropies_of_the_proxys_table(monkeypatch):
     m, everyone, generator = 4, did_proxy.members(2), torch.Generator().manual_seed(3)
     prompts, pairs = did_proxy.preferences(made, everyone, 24, generator)
     exact = {name: made.exact(weights) for name, weights in {"reference": made.reference, **made.policies}.items()}
+    compared = 0
     for mark, proxies in did_proxy.train(made, everyone, prompts, pairs, 24, 1e-3, [8, 24]).items():
         asked = made.test_prompts.repeat_interleave(32, 0).expand(len(everyone), -1, -1)
         samples = decode(proxies, asked, generator)
@@ -218,10 +220,16 @@ def test_estimates_costs_and_entropies_of_the_proxys_table(monkeypatch):
                 continue
             row = rows.loc["proxy"]
             assert row.estimate == pytest.approx(-logp[i, :, :4].mean().item(), abs=1e-4)  # the recipe's four samples
+            ratio = (exact[member.policy] - exact["reference"])[member.world].gather(-1, row_of(samples[i]).view(m, 32))
+            x, y = ratio[:, :4].numpy(), logp[i, :, :4].numpy()
+            if (np.ptp(x, axis=1) > 0).all():  # a prompt whose samples are all the same has no slope
+                compared += 1
+                assert row.beta_accuracy == np.mean([np.polyfit(*one, 1)[0] >= 0 for one in zip(x, y, strict=True)])
             assert row.cost == 6 * 32 * mark + 2 * row.pairs + 4 * m  # forward and backward, making pairs, measuring
             assert rows.loc["proxy-snis"].cost == row.cost + (3 * 32 - 4) * m  # more samples, through all three models
             seen = zip(pairs[i, 0, : row.pairs].tolist(), pairs[i, 1, : row.pairs].tolist(), strict=True)
             assert row.tied == pytest.approx(sum(w == lost for w, lost in seen) / row.pairs)
+    assert compared > 4
     for row in table.itertuples():
         policy, reference = exact[row.policy][row.seed - 3], exact["reference"][row.seed - 3]
         assert row.policy_entropy == pytest.approx(-(policy.exp() * policy).sum(-1).mean().item())
