@@ -1,14 +1,18 @@
-# make results | plan | test | test-slurm | lint: each makes .venv from envs/ where it is missing or older than its lock.
+# make results | golden | plan | test | test-slurm | lint: each makes .venv from envs/ where it is missing or older than its lock.
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
+.PHONY: results golden plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
 
 results: $(VENV)/.ready
 	snakemake --cores $(CORES)
 	snakemake --cores $(CORES) --report results/report.html
+
+# whether the default configuration's results are those of tests/golden.json, within what another processor changes
+golden: $(VENV)/.ready
+	PYTHONPATH=workflow python tests/golden.py check
 
 # make plan CONFIG=workflow/presets/paper.yaml: hours, disk, judge calls and dollars before anything runs
 plan: $(VENV)/.ready

@@ -50,8 +50,9 @@ include: "workflow/rules/restart.smk"
 
 
 rule all:
-    """Every table, figure and claim."""
+    """All that the grid lists, and every table, figure and claim."""
     default_target: True
     input:
+        grid_targets(),
         report_targets(),
         laboratory_targets(),

@@ -27,7 +27,8 @@ from transformers import MistralConfig, MistralForCausalLM, TrainerCallback
 
 from diffinfo.config import Objectives, Training
 from diffinfo.objectives import Method
-from diffinfo.train.loop import Loop, load_scorer
+from diffinfo.train.exactness import load_scorer
+from diffinfo.train.loop import Loop
 from diffinfo.train.preference import Pairs, train_step
 from diffinfo.train.speed import Speed, flops
 
@@ -244,7 +245,7 @@ def report(scratch: Path, options: argparse.Namespace) -> None:
 
     timed = Pairs(table.iloc[options.batch : options.batch * (options.steps + 1)])
     rate = options.steps * median(seconds["ours"])
-    gflops = flops(model.config, [len(sequence) for sequence in timed.chosen + timed.rejected]) / rate / 1e9
+    gflops = flops(model, [len(sequence) for sequence in timed.chosen + timed.rejected]) / rate / 1e9
     print(f"{'contestant':32}{'s/step':>8}{'of ours':>9}")
     for name, values in seconds.items():
         print(f"{name:32}{median(values):8.2f}{ratio(name, 'ours'):9.2f}")

@@ -11,11 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def public_data() -> Path:
-    """Public data beside the project; tests that need it are skipped where it is absent."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the public data folder is not beside the project")
-    return folder
+    """Slices of public data, see its README.md."""
+    return ROOT / "tests" / "data" / "public"
 
 
 @pytest.fixture(scope="session", params=["mistral", "gemma2"])

@@ -7,11 +7,33 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def wait_until(
+    condition: Callable[[], object],
+    what: str,
+    seconds: float = 60,
+    *,
+    alive: Callable[[], object] = lambda: True,
+    every: float = 0.1,
+) -> None:
+    """Return once ``condition`` is true; fail after ``seconds``, or when what is to bring it about is not ``alive``."""
+    end = time.monotonic() + seconds
+    while not condition():
+        there = alive()
+        if condition():
+            return
+        assert there, f"ended before: {what}"
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(every)
 
 
 class Run(subprocess.Popen):

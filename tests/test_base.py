@@ -124,3 +124,78 @@ def test_a_template_that_cannot_be_used_is_one_sentence(template, tmp_path):
     source = templates.folder(tmp_path / "base", template, weights=True)
     with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
         base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")
+
+
+def templated(folder, template):
+    """The folder, with this chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+HOSTILE = {
+    "endless": ENDLESS,
+    "endless-later": "{% if messages|length > 2 %}" + ENDLESS + "{% endif %}x",
+    "power": "{{ (10 ** (10 ** 10)) % 7 }}",
+    "memory": "{% set n = namespace(x='x' * 1000) %}{% for a in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "large": "{{ 'x' * 10 ** 11 }}",
+    "long": "{% for a in range(99999) %}{{ 'x' * 100 }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
+def test_a_template_without_end_is_refused(bare, tmp_path, monkeypatch, template):
+    monkeypatch.setattr(base, "SECONDS", 1)
+    with pytest.raises(UserError, match="its chat template needs more than 1 s or 1024 MiB for one short conversation"):
+        base.main(spec=base.Source(source=str(templated(bare, template))), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no chat') }}", "{% for %}", "{{ [].append.__globals__ }}"])
+def test_a_template_that_fails_is_refused(bare, tmp_path, template):
+    with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
+        base.main(spec=base.Source(source=str(templated(bare, template))), out=tmp_path / "out")
+
+
+def test_a_broken_tokenizer_is_one_sentence(bare, tmp_path):
+    (bare / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="its tokenizer cannot be loaded: "):
+        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../other.safetensors", "/etc/passwd", "model-00002.safetensors", "config.json", 3]
+)
+def test_weights_outside_the_folder_are_not_read(bare, tmp_path, name):
+    (bare / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
+    shutil.copyfile(bare / "model.safetensors", tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"index\.json names .*, which is not a \.safetensors file of this folder"):
+        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 1}', "[" * 100_000])
+def test_a_broken_index_is_one_sentence(bare, tmp_path, index):
+    (bare / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match=r"index\.json has no weight_map of files"):
+        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+
+
+def test_what_is_not_a_file_is_not_copied(tiny, tmp_path):
+    """An endless device, a pipe, a folder and a link to nothing: none is opened."""
+    source = shutil.copytree(tiny, tmp_path / "source")
+    (source / "zero.json").symlink_to("/dev/zero")
+    (source / "gone.json").symlink_to("nowhere")
+    (source / "folder.json").mkdir()
+    os.mkfifo(source / "pipe.json")
+    base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")
+    assert not {"zero.json", "gone.json", "folder.json", "pipe.json"} & {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.parametrize("revision", ["../../x", "-x", "a b", "$(x)", "a\nb", ""])
+def test_a_revision_that_git_has_no_name_for_is_refused(revision):
+    with pytest.raises(ValueError, match="a branch, tag or commit"):
+        base.Source(source="a/b", revision=revision)

@@ -75,8 +75,8 @@ BAD = {
                             "grid.1.methods: 'dpo-pg\\n' is no method; did you mean 'dpo-pg'?"),
     "beta-of-dpo-pg": ("grid.1.methods", ["dpo-pg-b0.1"],
                        "grid.1.methods: 'dpo-pg-b0.1' is no method; did you mean 'dpo-pg'?"),
-    "method-twice": ("grid.1.methods", ["dpo", "dpo-b0.1"],
-                     "grid.1.methods: dpo-b0.1 is listed twice ('dpo' means every beta of betas); list each once"),
+    "method-twice": ("grid.6.methods", ["dpo", "dpo-b0.1"],
+                     "grid.6.methods: dpo-b0.1 is listed twice ('dpo' means every beta of betas); list each once"),
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
@@ -107,8 +107,8 @@ BAD = {
     "missing-section": ("wildbench", ..., "wildbench: this key is missing; add it"),
     "missing-key": ("sampling.model", ..., "sampling.model: this key is missing; add it"),
     "empty-grid": ("grid", [], "grid: List should have at least 1 item after validation, not 0, got []"),
-    "cell-twice": ("grid.1.dataset", "ultrafeedback",
-                   "grid.1: micro-mistral on ultrafeedback is listed twice; merge the two rows"),
+    "cell-twice": ("grid.1.methods", ["dpo-b0.1", "dpo-pg"],
+                   "grid.1.methods: dpo-b0.1 of micro-mistral on ultrafeedback is in grid.0 too; list each method in one row"),
     "bad-name": ("datasets.Magpie Pro", {"format": "magpie", "source": "world"},
                  "datasets.Magpie Pro: 'Magpie Pro' is no name; use lower-case letters, digits, '.' and '-'"),
     "missing-file": ("datasets.magpie-pro.source", "none/rows.jsonl",
@@ -266,14 +266,6 @@ def test_a_missing_file_and_a_folder_are_sentences(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_doubled_keys_are_found_in_files_that_someone_else_read(tmp_path: Path) -> None:
-    """Snakemake's reader keeps the last of two equal keys; parse() reads its files again."""
-    file = tmp_path / "over.yaml"
-    file.write_text("epochs: 1\nepochs: 2\n")
-    with pytest.raises(ConfigError, match="line 2: the key 'epochs' is given twice"):
-        parse(merge(DEFAULT, {"epochs": 2}), [file])
-
-
 def test_merge_keys_of_yaml_work(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("a: &base {x: 1, y: 2}\nb:\n  <<: *base\n  y: 3\n")
@@ -305,3 +297,61 @@ def test_the_schema_on_disk_is_the_models() -> None:
 def test_check_counts_cells(capsys: pytest.CaptureFixture[str]) -> None:
     config.check(ROOT / "config.yaml")
     assert capsys.readouterr().out.endswith("grid rows\n")
+
+
+def laughs(line: str) -> str:
+    """Thirty levels, each of which names the one above nine times."""
+    return "a0: &a0 {k0: 1}\n" + "".join(f"a{i}: &a{i} " + line.replace("A", f"*a{i - 1}") + "\n" for i in range(1, 30))
+
+
+BOMBS = {
+    "lists": (laughs("[A, A, A, A, A, A, A, A, A]"), "stands for more than 100000 values"),
+    "mappings": (
+        laughs("{a: A, b: A, c: A, d: A, e: A, f: A, g: A, h: A, i: A}"),
+        "stands for more than 100000 values",
+    ),
+    "merges": (laughs("{<<: [A, A, A, A, A, A, A, A, A]}"), "stands for more than 100000 values"),
+    "deep-lists": ("a: " + "[" * 5000 + "]" * 5000, "is nested too deeply"),
+    "deep-mappings": ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "is nested too deeply"),
+    "circle": ("a: &a [*a]", "an alias stands for what holds it"),
+    "circle-of-mappings": ("a: &a {b: *a}", "an alias stands for what holds it"),
+    "large": ("a: " + "x" * 1_000_000, "is larger than 1000000 bytes"),
+    "digits": ("epochs: " + "9" * 5000, "is not valid YAML: Exceeds the limit"),
+    "hexadecimal": ("epochs: 0x" + "f" * 5000, "line 1: the number is too large."),
+    "python": (
+        "a: !!python/object/apply:os.system ['touch pwned']",
+        "is not valid YAML: could not determine a constructor",
+    ),
+    "python-name": ("!!python/name:os.system : 1", "is not valid YAML: could not determine a constructor"),
+    "no-such-day": ("a: 2020-99-99", "is not valid YAML: month must be"),
+    "no-integer": ("a: !!int x", "is not valid YAML: invalid literal"),
+    "empty-integer": ("a: !!int ''", "is not valid YAML: string index"),
+    "no-truth": ("a: !!bool x", "is not valid YAML: 'x'"),
+    "no-time": ("a: !!timestamp x", "is not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BOMBS.values(), ids=BOMBS)
+def test_yaml_that_is_no_configuration_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bomb.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(Path("bomb.yaml"))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("key", [1, None, 1.5, True])
+def test_a_key_that_is_not_text_is_a_fault(key: Any) -> None:
+    assert any("models" in line or str(key) in line for line in faults(("models", DEFAULT["models"] | {key: {}})))
+    with pytest.raises(ConfigError, match=str(key)):
+        parse({**DEFAULT, key: 1})
+
+
+@pytest.mark.parametrize("value", [2**53, 10**400, -(2**60)])
+def test_a_number_too_large_for_a_seed_is_a_fault(value: int) -> None:
+    assert "world.seed: fits no key: the number must be smaller than 2^53" in faults(("world.seed", value))[0]

@@ -6,22 +6,18 @@ import pytest
 import yaml
 
 from diffinfo.cli import UserError
-from diffinfo.config import parse
+from diffinfo.config import load
 from diffinfo.cost import ASSUMPTIONS, Costs, read_assumptions
 from diffinfo.jobs import Job
 from diffinfo.plan import paper_check, warnings
-from diffinfo.strict_yaml import merge, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MISTRAL = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "method": "dpo-b0.1", "span": "2-2", "epoch": "2"}
 
 
 def costs(preset="paper", gpu_type=None, **changes):
-    files = ["config.yaml"] + (["workflow/presets/paper.yaml"] if preset == "paper" else [])
-    values = {}
-    for part in (*(read_yaml(ROOT / file) for file in files), changes):
-        values = merge(values, part)
-    return Costs(parse(values), read_assumptions(), gpu_type)
+    file = ROOT / ("workflow/presets/paper.yaml" if preset == "paper" else "config.yaml")
+    return Costs(load(file, values=changes), read_assumptions(), gpu_type)
 
 
 def test_a_training_epoch_is_eight_flops_a_parameter_and_token_with_checkpointing():
@@ -60,6 +56,48 @@ def test_machines_share_the_gpus_and_the_memory():
     assert costs(train_nodes=2).job("qa", MISTRAL).nodes == 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "gpus"),
+    [
+        *((rule, 4) for rule in ("sample_responses", "did_completions", "did_entropy", "entropy_samples", "answers")),
+        ("reward_completions", 4),
+        *((rule, 1) for rule in ("reference_logps", "score_responses", "reward_scores", "qa")),
+        *((rule, 8) for rule in ("sft", "preference", "did_train")),
+        *(
+            (rule, 0)
+            for rule in ("base_model", "ingest_pairs", "did_pairs", "entropy", "arena_hard", "wildbench", "claims")
+        ),
+    ],
+)
+def test_gpus_are_those_that_a_stage_works_with(rule, gpus):
+    wildcards = MISTRAL | ({"dataset": "magpie-g27"} if rule in ("sample_responses", "score_responses") else {})
+    one, four = costs().job(rule, wildcards), costs(engine={"tensor_parallel": 4}).job(rule, wildcards)
+    assert four.gpus == gpus
+    if gpus != 4:
+        assert four == one
+    else:
+        assert four.cpus == 4 * one.cpus
+        assert one.hours / 4 < four.hours < one.hours
+
+
+def test_a_judge_that_is_a_reward_model_has_one_gpu():
+    judge = {"judges": {"own": {"kind": "reward-model", "model": "skywork-reward-27b"}}, "arena_hard": {"judge": "own"}}
+    assert costs(engine={"tensor_parallel": 4}, **judge).job("arena_hard", MISTRAL).gpus == 1
+
+
+def test_the_proxy_is_sampled_on_all_gpus_and_scored_on_one():
+    """Hours by hand: four GPUs read the prompts and write; policy and reference read on one."""
+    found = costs(engine={"tensor_parallel": 4}).job("did_entropy", MISTRAL)
+    assumed = read_assumptions()
+    data, gpu = assumed.datasets["Magpie-Align/Magpie-Llama-3.1-Pro-DPO-100K-v0.1"], assumed.hardware["a100"]
+    second = gpu.tflops * 1e12 / (2 * 7.25e9)  # tokens at the peak
+    samples = 4 * 1000
+    seconds = 1000 * data.prompt_tokens / (4 * second * gpu.read)
+    seconds += samples * data.response_tokens / (4 * second * gpu.write)
+    seconds += 2 * samples * (data.prompt_tokens + data.response_tokens) / (second * gpu.read)
+    assert found.hours == pytest.approx(seconds / 3600 + gpu.start_minutes / 60)
+
+
 def test_sampling_counts_every_sample_and_stops_at_the_limit():
     whole = costs().job("sample_responses", {"dataset": "magpie-g27"})
     sampling = costs().config.sampling
@@ -95,6 +133,39 @@ def test_an_unknown_gpu_type_is_named_with_its_key():
         costs(gpu_type="b200")
 
 
+def test_a_gpu_types_row_is_the_longest_whose_name_is_in_it():
+    found = costs(gpu_type="nvidia_a100-sxm4-80gb").job("preference", MISTRAL)
+    assert (found.hardware, found.gpu_type, found.hours) == (
+        "a100",
+        "nvidia_a100-sxm4-80gb",
+        costs().job("preference", MISTRAL).hours,
+    )
+    whichever = costs(gpu_type="").job("preference", MISTRAL)  # numbers are those of models.<name>.gpu
+    assert (whichever.hardware, whichever.gpu_type) == ("a100", "")
+    assert costs(gpu_type="NVIDIA_H100_PCIe").job("qa", MISTRAL).hardware == "h100"
+    assert costs(models={"mistral-7b-v0.3": {"gpu": "nvidia_h200"}}).job("qa", MISTRAL).hardware == "h200"
+    slices = read_assumptions().model_copy(deep=True)
+    slices.hardware["a100_3g.40gb"] = slices.hardware["a100"].model_copy(update={"memory_gb": 40})
+    assert Costs(costs().config, slices, "nvidia_a100_3g.40gb").job("qa", MISTRAL).hardware == "a100_3g.40gb"
+    with pytest.raises(UserError, match=r"'a100\$\(x\)', on which .* is not the name of a GPU type"):
+        costs(gpu_type="a100$(x)")
+
+
+def test_what_does_not_fit_a_gpu_is_warned_of():
+    def said(job, wildcards, **changes):
+        return warnings([Job(job, wildcards, frozenset(), frozenset({"a"}), "")], costs(**changes), {}, free_gb=1e6)
+
+    assert said("preference", MISTRAL) == said("score_responses", {"dataset": "magpie-g27"}) == []
+    (alone,) = said("preference", MISTRAL, preference={"processes": 1})
+    assert "an estimated 87 GB on each of 1 GPU(s)" in alone  # float32 weights, gradient and average: 12 x 7.25
+    large = {"models": {"skywork-reward-27b": {"billions": 70}}, "engine": {"tensor_parallel": 4}}
+    (scoring,) = said(
+        "score_responses", {"dataset": "magpie-g27"}, **large
+    )  # tensor parallelism does not split this one
+    assert scoring.startswith("score_responses skywork-reward-27b magpie-g27: an estimated 140 GB on each of 1 GPU(s)")
+    assert said("sample_responses", {"dataset": "magpie-g27"}, **large) == []
+
+
 def test_every_wrong_assumption_is_named(tmp_path):
     values = yaml.safe_load(ASSUMPTIONS.read_text())
     values["hardware"]["a100"]["train"] = 1.4
@@ -115,4 +186,6 @@ def test_long_jobs_and_a_small_disk_are_warned_of():
     assert too_long.startswith("sample_responses gemma-2-27b-it magpie-g27: an estimated ")
     assert "longer than the partition's 24 h" in too_long
     assert "20 GB are free" in too_large
-    assert warnings(jobs, costs(), {}, free_gb=1e6) == []  # no profile, no limit
+    for no_limit in ({}, {"max_runtime": "infinite"}):
+        assert warnings(jobs, costs(), no_limit, free_gb=1e6) == []
+    assert warnings(jobs, costs(), {"max_runtime": "1-00:00:00"}, free_gb=1e6) == [too_long]

@@ -1,4 +1,5 @@
 import math
+from decimal import Decimal, localcontext
 from types import SimpleNamespace
 
 import pytest
@@ -88,3 +89,41 @@ def test_dpo_pg_is_no_scalar_loss():
 def test_bad_names_are_refused(name):
     with pytest.raises(UserError):
         Method.parse(name)
+
+
+def orpo_exactly(w, l, nw, nl, beta):  # noqa: E741
+    """ORPO's loss and its slopes in w and l, with 400 digits."""
+    with localcontext() as context:
+        context.prec = 400
+        w, l, beta = Decimal(w), Decimal(l), Decimal(beta)  # noqa: E741
+        p, q = (w / nw).exp(), (l / nl).exp()
+        wrong = q * (1 - p) / (p * (1 - q) + q * (1 - p))  # 1 - sigma(log odds(y_w) - log odds(y_l))
+        values = -w - beta * (1 - wrong).ln(), -1 - beta * q / (p * (1 - q) + q * (1 - p)) / nw
+        return [float(v) for v in (*values, beta * wrong / (1 - q) / nl)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("l", [-9.0, -1e-3, -300.0])
+@pytest.mark.parametrize("w", [-1.0, -1e-2, -3e-4, -1e-5, -3e-6, -400.0])
+def test_orpo_is_exact_where_the_policy_is_sure(w, l, dtype):  # noqa: E741
+    x = pair(w, l, -5, -8)
+    leaves = [torch.tensor([v], dtype=dtype, requires_grad=True) for v in (w, l)]
+    x = PairLogps(*leaves, x.reference_w, x.reference_l, x.tokens_w.to(dtype), x.tokens_l.to(dtype))
+    value = loss(Method.parse("orpo-b0.5"), SETTINGS, x)
+    slopes = torch.autograd.grad(value.sum(), leaves)
+    expected = orpo_exactly(*(float(leaf.detach()) for leaf in leaves), 3, 5, 0.5)
+    got = [value.item(), *(slope.item() for slope in slopes)]
+    assert got == pytest.approx(expected, rel=2e-5 if dtype == torch.float32 else 1e-10, abs=1e-30)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("l", [-9.0, -1e-3, 0.0])
+@pytest.mark.parametrize("w", [0.0, 1e-8, -1e-9])
+def test_orpo_has_finite_slopes_at_certainty(w, l, dtype):  # noqa: E741
+    """Float32 rounds a sure policy's log-probability to 0, or above it."""
+    leaves = [torch.tensor([v], dtype=dtype, requires_grad=True) for v in (w, l)]
+    value = loss(Method.parse("orpo-b0.5"), SETTINGS, PairLogps(*leaves, *([torch.tensor([1.0])] * 4)))
+    slopes = torch.autograd.grad(value.sum(), leaves)
+    assert all(map(math.isfinite, (value.item(), *(slope.item() for slope in slopes))))
+    if l < 0:  # the limit: -1 - beta q / (1 - q)
+        assert slopes[0].item() == pytest.approx(-1 - 0.5 / math.expm1(-l), rel=1e-3)

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, MistralForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralForSequenceClassification
 
 import templates
 from diffinfo import artifacts, reward
@@ -42,6 +42,50 @@ def test_the_score_is_the_raw_logit_of_the_rendered_conversation(judge):
 
 def test_batches_and_padding_change_nothing(judge):
     assert reward.score(judge, CONVERSATIONS, 1) == pytest.approx(reward.score(judge, CONVERSATIONS, 10_000), abs=1e-5)
+
+
+def test_the_reward_model_reads_the_public_template_without_a_generation_prompt(tiny, tmp_path):
+    """Of both templates; Gemma's generation prompt is words, and would change the score."""
+    torch.manual_seed(1)
+    network = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, attn_implementation="eager")
+    folder = tmp_path / "reward"
+    network.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.save_pretrained(folder)
+
+    def logit(talk, **options):
+        ids = tokenizer.apply_chat_template(talk, return_dict=False, **options)
+        with torch.no_grad():
+            return network.eval()(torch.tensor([ids])).logits.item()
+
+    talks = [*CONVERSATIONS, [*conversation("add 1 and 2", "3 ."), *conversation("and 3", "6 .")]]
+    expected = [logit(talk, add_generation_prompt=False) for talk in talks]
+    assert reward.score(folder, talks) == pytest.approx(expected, abs=1e-5)
+    if "gemma" in str(tiny):
+        assert logit(talks[0], add_generation_prompt=True) != pytest.approx(expected[0], abs=1e-3)
+
+
+def test_each_completion_gets_its_own_score(judge, tmp_path):
+    texts = ["3 .", "the old owl is big because it often likes the home .", "", "4", "the owl"]
+    rows = [
+        {
+            "benchmark": "", "epoch": 1 + i % 2, "prompt_id": f"p{i // 2}", "sample": i % 2,
+            "messages": [{"role": "user", "content": f"add {i} and 2"}], "prompt_token_ids": [1], "completion": text,
+            "token_ids": list(range(i + 1)), "logp": -1.0, "finish_reason": "stop",
+        }
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    artifacts.write(tmp_path / "c.parquet", pd.DataFrame(rows), "completions")
+    reward.main(
+        model=judge, completions=tmp_path / "c.parquet", out=tmp_path / "s.parquet", attention="eager", dtype="float32",
+        batch_tokens=40,
+    )  # fmt: skip
+    table = artifacts.read(tmp_path / "s.parquet", "scores")
+    key = ["epoch", "prompt_id", "sample"]
+    assert table[key].to_dict("records") == pd.DataFrame(rows)[key].to_dict("records")
+    assert table.tokens.tolist() == [1, 2, 3, 4, 5]
+    alone = [reward.score(judge, [conversation(f"add {i} and 2", text)])[0] for i, text in enumerate(texts)]
+    assert table.score.tolist() == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog):

@@ -109,11 +109,12 @@ def test_code_in_a_model_folder_does_not_run(hostile, tmp_path):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_model_type_of_its_own_is_refused(hostile, attention):
+    from diffinfo.cli import UserError
     from diffinfo.models import load_model
 
     folder, marker = hostile
     edit(folder / "config.json", model_type="evil", architectures=["Evil"])
-    with pytest.raises(ValueError, match="trust_remote_code"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: .* contains custom code"):
         load_model(folder, attention)
     assert not marker.exists()
 
@@ -131,7 +132,7 @@ def test_pickled_weights_are_refused(hostile, tmp_path):
     with pytest.raises(UserError, match=r"no \.safetensors file; weights in pickle formats are not read"):
         fetch(spec=Source(source=str(folder)), out=tmp_path / "out")
     for load in (lambda: load_model(folder, "eager"), lambda: score(folder, [[{"role": "user", "content": "x"}]])):
-        with pytest.raises(OSError, match="safetensors"):
+        with pytest.raises(UserError, match="safetensors"):
             load()
     assert not marker.exists()
 

@@ -7,6 +7,8 @@ from diffinfo import artifacts, reward, shards
 from diffinfo.config import Engine
 from diffinfo.sample import complete
 
+SCORE = {"benchmark": "", "epoch": 0, "prompt_id": "p", "sample": 0, "tokens": 1, "score": 0.5}
+
 
 @pytest.fixture
 def prompts(tmp_path):
@@ -56,7 +58,7 @@ def test_sampling_goes_on_from_its_whole_parts(tiny_mistral, prompts, tmp_path, 
     calls.extend([None] * 9)  # it lives on
     assert sample("killed.parquet", progress) == calm
     assert [call[-2:] for call in calls if call] == [(0, 3), (3, 6), (6, 9)]  # each part once
-    assert not list(progress.iterdir())
+    assert len(list(progress.rglob("*.parquet"))) == 3  # they stay: Snakemake may yet delete the table
 
 
 def test_scoring_goes_on_from_its_whole_parts(prompts, tmp_path, killed_at, monkeypatch):
@@ -87,9 +89,34 @@ def test_scoring_goes_on_from_its_whole_parts(prompts, tmp_path, killed_at, monk
     assert len([call for call in calls if call]) == 3
 
 
-def test_a_short_table_is_made_at_once(tmp_path):
-    made = shards.in_shards(
-        tmp_path / "parts", "scores", 20_000, lambda first, end: pd.DataFrame({"x": range(first, end)})
+def test_a_short_table_that_is_lost_before_it_is_recorded_is_not_sampled_again(
+    tiny_mistral, prompts, tmp_path, monkeypatch
+):
+    def sample():
+        complete.main(
+            models=tiny_mistral, prompts=[prompts], out=tmp_path / "out.parquet", engine=Engine(), attention="sdpa",
+            dtype="float32", max_tokens=6, n=2, temperature=0.9, seed=7, progress_dir=tmp_path / "progress",
+        )  # fmt: skip
+        return (tmp_path / "out.parquet").read_bytes()
+
+    first = sample()
+    (tmp_path / "out.parquet").unlink()
+    monkeypatch.setattr(complete, "_completed", lambda *_: pytest.fail("sampled again"))
+    assert sample() == first
+
+
+def test_a_short_table_is_one_part(tmp_path):
+    calls = []
+
+    def make(first, end):
+        calls.append((first, end))
+        return pd.DataFrame({"x": [1.0] * (end - first)}).assign(**SCORE)
+
+    for _ in range(2):
+        assert len(shards.in_shards(tmp_path / "parts", "scores", 20_000, make)) == 20_000
+    assert calls == [(0, 20_000)]
+    assert (
+        len(shards.in_shards(None, "scores", 0, make))
+        == len(shards.in_shards(tmp_path / "none", "scores", 0, make))
+        == 0
     )
-    assert len(made) == 20_000
-    assert not (tmp_path / "parts").exists()

@@ -20,7 +20,7 @@ SECRET = "sk-test-0123456789-secret"
 
 
 class LoopbackJudge(ThreadingHTTPServer):
-    """Answers chat completions by ``reply(body, number)``: a text, or an HTTP status to fail with."""
+    """Answers chat completions by ``reply(body, number)``: a text, a text and its end, or an HTTP status to fail with."""
 
     daemon_threads = True
 
@@ -28,7 +28,9 @@ class LoopbackJudge(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
-        self.reply: Callable[[dict[str, Any], int], str | int] = lambda body, number: "My final verdict is [[A=B]]"
+        self.reply: Callable[[dict[str, Any], int], str | tuple[str, str] | int] = lambda body, number: (
+            "My final verdict is [[A=B]]"
+        )
         self.lock = threading.Lock()
 
     @property
@@ -51,7 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(text, int):  # an endpoint that echoes the key, as careless ones do
             self._send(text, {"error": {"message": f"failed for {self.headers['authorization']}", "type": "test"}})
             return
-        message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        text, end = text if isinstance(text, tuple) else (text, "stop")
+        message = {"index": 0, "finish_reason": end, "message": {"role": "assistant", "content": text}}
         self._send(200, {"id": "1", "object": "chat.completion", "created": 0, "model": "x", "choices": [message]})
 
     def _send(self, status: int, value: dict[str, Any]) -> None:

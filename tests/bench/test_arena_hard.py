@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,16 +15,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from diffinfo import artifacts
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
 from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, bradley_terry, verdict, win_rate
-from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "arena-hard"
 OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
 
 
@@ -103,6 +104,32 @@ def test_bootstrap_is_seeded_and_covers_the_rate() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.3)
 
 
+def percentile(values: list[float], share: float) -> float:
+    """By its definition: linear between the two nearest of the sorted values."""
+    ordered, place = sorted(values), share * (len(values) - 1)
+    below = int(place)
+    above = min(below + 1, len(values) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+@pytest.mark.parametrize("resamples", [1, 40, 100])
+def test_bootstrap_is_the_middle_95_percent_of_means_over_as_many_battles(resamples: int) -> None:
+    outcomes = np.array([1.0] * 5 + [0.5] * 3 + [0.0] * 4)
+    rng = np.random.default_rng(5)
+    means = [100 * outcomes[rng.integers(12, size=12)].mean() for _ in range(resamples)]
+    expected = percentile(means, 0.025), percentile(means, 0.975)
+    assert bootstrap(outcomes, resamples, 5) == pytest.approx(expected, abs=1e-3)
+
+
+def test_lengths_count_no_special_tokens(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "<s>": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.enable_truncation(2)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert module.token_counts(tmp_path, {"a": "one two three", "b": ""}) == {"a": 3, "b": 0}
+
+
 def test_best_epoch_is_the_first_of_equals() -> None:
     def table(**rates: float) -> pd.DataFrame:
         return pd.DataFrame({"epoch": [int(key[1:]) for key in rates], "win_rate": list(rates.values())})
@@ -152,6 +179,7 @@ def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answ
     rates = rates.set_index("epoch")
     assert rates.win_rate[1] == pytest.approx(100 * (6 + 1 + 2 * 0.5) / 9, abs=1e-6)
     assert rates.win_rate[2] == pytest.approx(50)
+    assert rates.low[1] < rates.win_rate[1] < rates.high[1]
     assert rates.games.tolist() == [8, 8]
     assert rates.unscored.tolist() == [3, 0]
     assert rates.mean_tokens.tolist() == [(3 + 1 + 1 + 1) / 4, 1]
@@ -169,6 +197,31 @@ def test_stage_over_http(loopback: Any, questions: Path, words: Path, write_answ
     assert len(follow_ups) == 2
     assert [turn["role"] for turn in follow_ups[0]] == ["system", "user", "assistant", "user"]
     assert follow_ups[0][2]["content"] == "I would rather not say"
+    one = stage(loopback, [epochs], questions, words, tmp_path / "one", bootstrap=1)[1]
+    assert (one.low == one.high).all()  # of a single resample
+
+
+def test_a_reply_that_was_cut_is_asked_to_go_on(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    """Its label is not the last word: the follow-up must not differ from it, nor be cut itself."""
+    second = {"q0": "[[A>B]]", "q1": "[[B>A]]", "q2": ("so [[A>B]] it", "length"), "q3": "[[A>B]]"}
+
+    def reply(body: dict[str, Any], number: int) -> Any:
+        question = f"q{body['messages'][1]['content'].split('question ')[1][0]}"
+        if len(body["messages"]) == 4:
+            return second[question]
+        return ("thinking" if question == "q3" else "it seems [[A>B]], but", "length")
+
+    loopback.reply = reply
+    answers = write_answers("1-1", {1: dict.fromkeys(second, "answer")})
+    for _ in range(2):
+        judged, rates = stage(loopback, [answers], questions, words, tmp_path)
+        got = judged.drop_duplicates("prompt_id").set_index("prompt_id").verdict.fillna("none")
+        assert got.to_dict() == {"q0": "A>B", "q1": "none", "q2": "none", "q3": "A>B"}
+        assert rates.unscored.tolist() == [4]
+        assert len(loopback.bodies) == 16  # each was paid once
+    assert verdict(Reply("[[A>B]]", "length")) is None
 
 
 def test_final_mode_judges_the_best_epoch_alone(
@@ -214,12 +267,11 @@ def test_identical_answers_and_biased_judges_give_half(
     assert rates.win_rate.tolist() == pytest.approx([50])
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the public Arena-Hard files are not at {REAL}")
-def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers: Any) -> None:
-    table = tmp_path / "q.parquet"
+def test_real_questions_through_the_embedded_judge(tmp_path: Path, public_data: Path, write_answers: Any) -> None:
+    table, real = tmp_path / "q.parquet", public_data / "arena-hard"
     benchmarks.arena_hard(
-        questions=str(REAL / "question.3071ef9.jsonl"),
-        baseline=str(REAL / "answer.gpt-4-0314.HEAD.jsonl"),
+        questions=str(real / "question.3071ef9.jsonl"),
+        baseline=str(real / "answer.gpt-4-0314.HEAD.jsonl"),
         out=table,
         quarantine=tmp_path / "bad.parquet",
     )
@@ -228,7 +280,7 @@ def test_real_questions_through_the_embedded_judge(tmp_path: Path, write_answers
     found = answered([write_answers("cut", {1: cut})], asked)
     likes_length = RewardModel(lambda talks: [float(len(talk[-1]["content"])) / 100 for talk in talks])
     judged = module.judge_answers(found, likes_length, "embedded")
-    assert len(judged) == 1000
+    assert len(judged) == 10
     assert judged.verdict.notna().all()
     assert win_rate(battles(judged)) < 5
 
@@ -249,7 +301,7 @@ def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
 
     def command(at: Path) -> list[str]:
         return [
-            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", f"[{answers}]",
+            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", json.dumps([str(answers)]),
             "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
             "--cache", str(at / "cache"), "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
             "--judgments", str(at / "judgments.parquet"), "--winrates", str(at / "winrates.parquet"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from diffinfo.bench.judge import Cache, Endpoint, Judge, Request, RewardModel, identity, make_judge
+from diffinfo.bench.judge import Cache, Endpoint, Judge, Reply, Request, RewardModel, identity, make_judge
 from diffinfo.cli import UserError
 from diffinfo.config import Judge as JudgeConfig
 
@@ -40,6 +40,28 @@ def test_replies_keep_their_order_and_are_paid_once(loopback: Any, tmp_path: Pat
     other_job = Endpoint(loopback.config(concurrency=1), tmp_path, "another job")
     assert other_job.ask(ask_about("3", "new"), "asking") == ["reply to 3", "reply to new"]
     assert asked(loopback)[20:] == ["new"]
+
+
+def test_a_reply_that_was_cut_is_paid_once_and_stays_known_as_cut(
+    loopback: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = {"a": "stop", "b": "length", "c": "content_filter"}
+    loopback.reply = lambda body, number: (echo(body, number), ends[body["messages"][0]["content"]])
+    for job in ("one", "another"):  # the second reads what the first has paid
+        caplog.clear()
+        replies = Endpoint(loopback.config(), tmp_path, job).ask(ask_about(*"abc"), "asking")
+        assert [reply.cut for reply in replies] == [False, True, True]
+        assert [reply.finish_reason for reply in replies] == list(ends.values())
+        assert replies == [f"reply to {text}" for text in "abc"]
+        assert "2 of 3 replies were cut" in caplog.text
+        assert "max_tokens" in caplog.text
+    assert len(loopback.bodies) == 3
+
+
+def test_replies_of_older_caches_are_not_paid_again(tmp_path: Path) -> None:
+    (tmp_path / "judge-old.jsonl").write_text('{"key": "k", "reply": "[[A=B]]"}\n')
+    [reply] = Cache(tmp_path, "judge", "job").find({"k"}).values()
+    assert (reply, reply.cut) == ("[[A=B]]", False)
 
 
 def test_anything_that_is_sent_makes_another_key(loopback: Any, tmp_path: Path) -> None:
@@ -138,11 +160,11 @@ def test_key_is_sent_but_never_written(
 
 def test_torn_lines_are_passed_over_and_not_lengthened(tmp_path: Path) -> None:
     cache = Cache(tmp_path, "judge", "job")
-    cache.add("one", "first\nreply")
+    cache.add("one", Reply("first\nreply"))
     with open(cache.file, "ab") as handle:
         handle.write(b'{"key": "two", "reply": "never fini')
     again = Cache(tmp_path, "judge", "job")
-    again.add("three", "third")
+    again.add("three", Reply("third"))
     (tmp_path / "judge-other.jsonl").write_bytes(b'\xff\xfe\n[1]\n{"key": "four"}\n{"key": "five", "reply": "fifth"}')
     (tmp_path / "elsewhere-job.jsonl").write_bytes(b'{"key": "six", "reply": "of another judge"}\n')
     keys = {"one", "two", "three", "four", "five", "six"}

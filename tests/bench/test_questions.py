@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diffinfo import artifacts
 from diffinfo.bench import questions as module
 from diffinfo.cli import UserError
-
-REAL = Path(__file__).parents[3] / "shared" / "data" / "arena-hard"
-needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"the public Arena-Hard files are not at {REAL}")
 
 
 def lines(path: Path, rows: list[Any]) -> str:
@@ -37,14 +36,13 @@ def answer(uid: str, text: Any = "fine") -> dict[str, Any]:
     return {"uid": uid, "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]}
 
 
-@needs_real_data
 @pytest.mark.parametrize("file", ["question.HEAD.jsonl", "question.3071ef9.jsonl"])
-def test_real_questions_in_both_schemas(tmp_path: Path, file: str) -> None:
-    out, bad = tmp_path / "out.parquet", tmp_path / "bad.parquet"
-    baseline = str(REAL / "answer.gpt-4-0314.HEAD.jsonl")
-    module.arena_hard(questions=str(REAL / file), baseline=baseline, out=out, quarantine=bad)
+def test_real_questions_in_both_schemas(tmp_path: Path, public_data: Path, file: str) -> None:
+    out, bad, real = tmp_path / "out.parquet", tmp_path / "bad.parquet", public_data / "arena-hard"
+    baseline = str(real / "answer.gpt-4-0314.HEAD.jsonl")
+    module.arena_hard(questions=str(real / file), baseline=baseline, out=out, quarantine=bad)
     table = artifacts.read(out, "benchmark")
-    assert len(table) == table.prompt_id.nunique() == 500
+    assert len(table) == table.prompt_id.nunique() == 5
     assert table.baseline.str.len().min() > 0
     row = table.set_index("prompt_id").loc["328c149ed45a41c0b9d6f14659e63599"]
     assert row.messages == [
@@ -158,7 +156,10 @@ def task(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
-    rows = [task(), task(session_id="t", references={"gpt-4": None}, secondary_tags=[])]
+    rows = [
+        task(references={"empty": " ", "gpt-4": "reference", "other": "another"}),
+        task(session_id="t", references={"gpt-4": None}, secondary_tags=[]),
+    ]
     if kind == "jsonl":
         source = lines(tmp_path / "t.jsonl", rows)
     else:
@@ -214,3 +215,24 @@ def test_answers_meet_their_questions(questions: Path, write_answers: Any) -> No
         module.answered([first, first], asked)
     with pytest.raises(UserError, match="the benchmark table lacks, such as 'q9'"):
         module.answered([write_answers("3-3", {3: {"q9": "x"}})], asked)
+
+
+@pytest.mark.parametrize("name", ["it's $(touch pwned) [a,b]::c.jsonl", "*.jsonl", "-x.jsonl"])
+def test_a_file_name_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text('{"uid": "1", "prompt": "a"}\n{"uid": 1' + "0" * 5000 + "}\n")
+    Path("b.jsonl").write_text('{"uid": "1", "messages": [{"role": "assistant", "content": "b"}]}\n')
+    module.arena_hard(questions=name, baseline="b.jsonl", out=Path("o.parquet"), quarantine=Path("q.parquet"))
+    assert list(artifacts.read(Path("o.parquet"), "benchmark").prompt_id) == ["1"]
+    assert list(artifacts.read(Path("q.parquet"), "quarantine").reason) == ["the line is not valid JSON"]
+
+
+def test_a_broken_byte_in_parquet_costs_its_row_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"one", b"caf\xe9"], pa.binary())
+    prompts = pa.StringArray.from_buffers(2, *raw.buffers()[1:])
+    pq.write_table(pa.table({"uid": ["1", "2"], "prompt": prompts}), tmp_path / "q.parquet")
+    (tmp_path / "b.jsonl").write_text('{"uid": "1", "messages": [{"role": "assistant", "content": "b"}]}\n')
+    files = {"questions": str(tmp_path / "q.parquet"), "baseline": str(tmp_path / "b.jsonl")}
+    module.arena_hard(**files, out=tmp_path / "o.parquet", quarantine=tmp_path / "left.parquet")
+    assert list(artifacts.read(tmp_path / "o.parquet", "benchmark").prompt_id) == ["1"]
+    assert list(artifacts.read(tmp_path / "left.parquet", "quarantine").reason) == ["invalid UTF-8"]

@@ -12,7 +12,7 @@ import pytest
 
 from diffinfo import artifacts
 from diffinfo.bench import wildbench as module
-from diffinfo.bench.judge import RewardModel
+from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.bench.wildbench import elo, grade, votes, wb_score
 from diffinfo.cli import UserError
@@ -46,6 +46,11 @@ from diffinfo.cli import UserError
         ('{"score": 3} or rather {"score": 4}', None),
         ('{"score": 3} that is {"score": "3"}', 3),
         ("{" * 5000, None),
+        ('{"score": 1', None),  # of 10?
+        ('{"strengths": "x", "score": 1.', None),
+        ('{"strengths": "x", "score": "1', None),
+        (Reply('{"score": 7}', "stop"), 7),
+        (Reply('{"score": 7}', "length"), None),  # what follows might be another
     ],
 )
 def test_grade(reply: str, score: float | None) -> None:
@@ -60,9 +65,35 @@ def test_score_of_groups() -> None:
     assert found == pytest.approx({"maths": 4, "creative": 0, "coding": 4, "overall": (4 + 0 + 5) / 2.75})
 
 
+PUBLISHED = {
+    "creative": 0.5,
+    "planning": 1.25,
+    "maths": 1.0,
+    "information": 0.75,
+    "coding": 1.25,
+}  # WildBench's weights
+TAGS = {  # and its groups, written out once more
+    "creative": ["Creative Writing", "Editing", "Brainstorming", "Role playing", "Others"],
+    "planning": ["Planning", "Reasoning"],
+    "maths": ["Math", "Data Analysis"],
+    "information": ["Information seeking", "Advice seeking"],
+    "coding": ["Coding & Debugging"],
+}
+
+
+@pytest.mark.parametrize(("group", "tag"), [(group, tag) for group, tags in TAGS.items() for tag in tags])
+def test_every_tag_counts_in_its_group_with_the_published_weight(group: str, tag: str) -> None:
+    """Ten for one task of the tag, five (a score of 0) for a task of every other group."""
+    tags = {name: found[0] for name, found in TAGS.items()} | {group: tag}
+    frame = pd.DataFrame({"prompt_id": list(tags), "score": [10.0 if name == group else 5.0 for name in tags]})
+    found = wb_score(frame, tags)
+    assert found.pop("overall") == pytest.approx(10 * PUBLISHED[group] / 4.75)
+    assert found == {name: 10.0 if name == group else 0.0 for name in TAGS}
+
+
 def pool(scores: dict[str, list[float]], chars: int = 100) -> pd.DataFrame:
     rows = [
-        {"model": model, "prompt_id": f"t{i}", "score": score, "chars": chars, "truncated": False}
+        {"model": model, "prompt_id": f"t{i}", "score": score, "chars": chars}
         for model, values in scores.items()
         for i, score in enumerate(values)
     ]
@@ -73,12 +104,12 @@ def test_votes_follow_margins_lengths_and_skips() -> None:
     frame = pool({"b": [7, 7, 7, 7, 7, 7, 7], "a": [5, 6, 9, 5, 5, 5, np.nan]})
     frame.loc[(frame.model == "a") & (frame.prompt_id == "t3"), "chars"] = 1600
     frame.loc[(frame.model == "a") & (frame.prompt_id == "t4"), "chars"] = 1601
-    frame.loc[(frame.model == "b") & (frame.prompt_id == "t5"), "truncated"] = True
+    frame["truncated"] = (frame.model == "b") & (frame.prompt_id == "t5")  # cut by max_tokens: it votes
     found = votes(frame, win_margin=2, length_margin=1500)
     assert found["first"].unique().tolist() == ["a"]
-    assert found["outcome"].tolist() == [0, 0.5, 1, 0, 0.5]  # t3 is 1,500 longer, t4 1,501
+    assert found["outcome"].tolist() == [0, 0.5, 1, 0, 0.5, 0]  # t3 is 1,500 longer, t4 1,501
     frame.loc[frame.prompt_id == "t0", "chars"] = 0
-    assert len(votes(frame, win_margin=2, length_margin=1500)) == 4
+    assert len(votes(frame, win_margin=2, length_margin=1500)) == 5
 
 
 def test_elo_by_hand() -> None:
@@ -106,6 +137,44 @@ def test_elo_with_anchors_by_hand() -> None:
     assert again.elo["anchor"] == pytest.approx(1200 + gain / 2 + more)  # not pulled again before its 100th vote
     both = elo(frame, {"anchor": 1200.0, "other": 1100.0}).set_index("model")
     assert both.battles.to_dict() == {"anchor": 1, "new": 2, "other": 1}  # anchors do not meet
+
+
+def one_by_one(frame: pd.DataFrame, initial: dict[str, float], rounds: int, seed: int) -> dict[str, list[float]]:
+    """Ratings after each round, vote by vote, as the original's loop does it."""
+    grades = {(row.model, row.prompt_id): row.score for row in frame.itertuples()}
+    names, tasks = sorted(set(frame.model)), sorted(set(frame.prompt_id))
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if not {a, b} <= set(initial)]
+    battles = [(a, b, grades[a, task] - grades[b, task]) for a, b in pairs for task in tasks]
+    after: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        rating = {name: initial.get(name, 1000.0) for name in names}
+        played = dict.fromkeys(names, 0)
+        for index in np.random.default_rng([seed, number]).permutation(len(battles)):
+            a, b, lead = battles[index]
+            won = 1.0 if lead >= 2 else 0.0 if lead <= -2 else 0.5
+            gain = 4 * (won - 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400)))
+            rating[a] += gain
+            rating[b] -= gain
+            for name in (a, b):
+                if name in initial and played[name] % 100 == 0:
+                    rating[name] = (rating[name] + initial[name]) / 2
+                played[name] += 1
+        for name in names:
+            after[name].append(rating[name])
+    return after
+
+
+@pytest.mark.parametrize("initial", [{}, {"a": 1150.0, "b": 1060.0}], ids=["no anchors", "two anchors"])
+def test_elo_is_the_original_loop(initial: dict[str, float]) -> None:
+    rng = np.random.default_rng(1)
+    frame = pool({name: list(rng.integers(1, 11, 60).astype(float)) for name in "abcd"})
+    after = one_by_one(frame, initial, rounds=9, seed=3)
+    found = elo(frame, initial, rounds=9, seed=3).set_index("model")
+    for name, ratings in after.items():
+        ordered = sorted(ratings)  # of nine: 2.5 % lies a fifth of the way from the first to the second
+        assert found.elo[name] == pytest.approx(sum(ratings) / 9, abs=1e-9)
+        assert found.low[name] == pytest.approx(ordered[0] + 0.2 * (ordered[1] - ordered[0]), abs=1e-9)
+        assert found.high[name] == pytest.approx(ordered[8] - 0.2 * (ordered[8] - ordered[7]), abs=1e-9)
 
 
 def test_elo_invariants() -> None:
@@ -152,6 +221,7 @@ def test_stage_with_an_endpoint(
         "unparseable": 1, "empty": 1, "truncated": 1, "unanswered": 0,
     }  # fmt: skip
     assert facts["wb_score"]["coding"] == 6
+    assert facts["mean_tokens"] == pytest.approx((1 + 2 + 0) / 3)
     assert len(loopback.bodies) == 2  # the empty answer was not sent
     body = next(body for body in loopback.bodies if "task 1" in body["messages"][0]["content"])
     [message] = body["messages"]
@@ -161,6 +231,21 @@ def test_stage_with_an_endpoint(
     assert "reference" not in message["content"]
     assert body["temperature"] == 0
     assert body["response_format"] == {"type": "json_object"}
+
+
+def test_a_reply_that_was_cut_gives_no_score(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
+    texts = {"task 0": ('{"score": 1', "length"), "task 1": ('{"score": 9}\n{"sc', "length"), "task 2": '{"score": 4}'}
+    loopback.reply = lambda body, number: next(
+        text for task, text in texts.items() if task in body["messages"][0]["content"]
+    )
+    answers = write_answers("a", {1: {"w0": "zero", "w1": "one", "w2": "two"}}, "wildbench")
+    for name in ("paid", "cached"):
+        out = tmp_path / f"{name}.parquet"
+        module.main(answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "cache", out=out)
+        table = artifacts.read(out, "judgments").set_index("prompt_id")
+        assert table.score.fillna(0).to_dict() == {"w0": 0, "w1": 0, "w2": 4}
+        assert artifacts.provenance(out)["epochs"]["1"]["unparseable"] == 2
+    assert len(loopback.bodies) == 3
 
 
 def test_no_readable_reply_at_all_is_an_error(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:

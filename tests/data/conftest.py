@@ -68,6 +68,11 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     return path
 
 
+@pytest.fixture
+def write() -> Callable[[Path, list[Any]], Path]:
+    return write_rows
+
+
 MAKERS = {
     "magpie": magpie,
     "ranked": ranked,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,114 @@ def test_a_broken_byte_in_parquet_costs_its_row_alone(ingest: Any, tmp_path: Pat
     assert len(done.ids) == 2
 
 
+HUGE = b"1" + b"0" * 400
+SCORES = {
+    "1e400": (b"1e400", "score_chosen is inf"),
+    "-1e400": (b"-1e400", "score_chosen is -inf"),
+    "400-digits": (HUGE, "score_chosen is too large"),
+    "5000-digits": (b"1" + b"0" * 5000, "invalid JSON"),
+    "NaN": (b"NaN", "score_chosen is nan"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(("score", "reason"), SCORES.values(), ids=SCORES)
+def test_a_number_beyond_all_floats_costs_its_row_alone(
+    ingest: Any, make: Make, tmp_path: Path, score: bytes, reason: str, suffix: str
+) -> None:
+    rows = [json.dumps(make("ultrafeedback", index)).encode() for index in range(4)]
+    rows[1] = rows[1].replace(b"8.0", score)
+    file = tmp_path / f"scores{suffix}"
+    file.write_bytes(b"\n".join(rows) if suffix == ".jsonl" else b"[" + b",".join(rows) + b"]")
+    if suffix == ".json" and len(score) > 4300:  # Python reads no such number: one sentence (below)
+        return
+    done = ingest(str(file), format="ultrafeedback")
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [(2, reason)]
+    assert done.ids == ["u0", "u2", "u3"]
+
+
+TIME = pa.timestamp("us")
+COLUMNS: dict[str, tuple[str, Any, str | None]] = {
+    "decimal": ("score_chosen", pa.array([Decimal("8.5")] * 3), None),
+    "decimal-infinite": ("score_chosen", pa.array([Decimal(10) ** 70] * 3, pa.decimal256(76)), None),
+    "uint64": ("score_chosen", pa.array([2**64 - 1] * 3, pa.uint64()), None),
+    "dictionary": ("prompt_id", pa.array(["a", "b", "c"]).dictionary_encode(), None),
+    "binary-prompt": ("prompt", pa.array([b"Question 1?"] * 3), "prompt is binary data, not text"),
+    "binary-score": ("score_rejected", pa.array([b"\xff"] * 3), "score_rejected is binary data, not a number"),
+    "binary-id": ("prompt_id", pa.array([b"x"] * 3), "the prompt's id is binary data, not text"),
+    "time": ("score_chosen", pa.array([0] * 3, TIME), "score_chosen is a datetime, not a number"),
+    "time-of-no-calendar": ("score_chosen", pa.array([2**62] * 3, TIME), "a value cannot be read"),
+    "date": ("prompt_id", pa.array([0] * 3, pa.date32()), "the prompt's id is a date, not text"),
+    "map": ("chosen", pa.array([[("a", "b")]] * 3, pa.map_(pa.string(), pa.string())),
+            "chosen holds something that is no message"),
+    "mapping": ("prompt", pa.array([{"a": b"\xff"}] * 3), "prompt is a mapping, not text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize(("column", "values", "reason"), COLUMNS.values(), ids=COLUMNS)
+def test_columns_of_other_types(
+    ingest: Any, make: Make, tmp_path: Path, column: str, values: Any, reason: str | None, folder: bool
+) -> None:
+    good = pa.Table.from_pylist([make("ultrafeedback", index) for index in range(3)])
+    source = tmp_path / "columns"
+    source.mkdir()
+    pq.write_table(good.set_column(good.column_names.index(column), column, values), source / "a.parquet")
+    path = str(source if folder else source / "a.parquet")
+    if reason is None:
+        assert len(ingest(path, format="ultrafeedback").ids) == 3
+        return
+    with pytest.raises(UserError, match=f"holds no good row for datasets.set: 3 x {reason}."):
+        ingest(path, format="ultrafeedback")
+
+
+def test_a_column_given_twice_is_one_sentence(ingest: Any, make: Make, tmp_path: Path) -> None:
+    good = pa.Table.from_pylist([make("prompts", index) for index in range(3)])
+    twice = pa.table([*good.columns, good["instruction"]], names=[*good.column_names, "instruction"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match=r"twice\.parquet holds the column instruction twice; remove one\."):
+        ingest(str(tmp_path / "twice.parquet"), format="prompts")
+
+
+def test_a_bad_byte_in_a_folder_costs_its_row_alone(ingest: Any, make: Make, write: Any, tmp_path: Path) -> None:
+    """So do broken lines; the name of the folder is nobody's pattern, and what describes data is not data."""
+    folder = tmp_path / "$HOME [a] *"
+    (folder / "train").mkdir(parents=True)
+    bad = json.dumps(make("prompts", 8)).encode().replace(b"Question", b"Qu\xffstion")
+    write(folder / "train/b.jsonl", [make("prompts", 0), bad, b"{", make("prompts", 1)])
+    write(folder / "train-00000-of-00001.parquet", [make("prompts", index) for index in (2, 3)])
+    write(folder / "train_prefs.jsonl", [make("prompts", 9)])
+    write(folder / "test.jsonl", [make("prompts", 4)])
+    (folder / "dataset_infos.json").write_text("{}")
+    done = ingest(str(folder), format="prompts", test_split="test")
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [
+        (4, "invalid UTF-8"),
+        (5, "invalid JSON"),
+    ]
+    assert set(done.quarantine.source) == {f"{folder}[train]"}
+    assert done.ids == ["p2", "p3", "p0", "p1", "p4"]
+    assert ingest(str(folder), format="prompts", split="train_prefs", test_split="test").ids == ["p9", "p4"]
+
+
+def test_a_folder_without_splits_is_all_train(ingest: Any, make: Make, write: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for index in range(3):
+        write(tmp_path / f"data/{index}.jsonl", [make("prompts", index)])
+    assert ingest(str(tmp_path / "data"), format="prompts").ids == ["p0", "p1", "p2"]
+
+
+def test_rows_of_the_hub_are_read_one_by_one(ingest: Any, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    raw = pa.array([b"one", b"caf\xe9", b"three"], pa.binary())
+    texts = pa.StringArray.from_buffers(3, *raw.buffers()[1:])
+    table = datasets.Dataset(pa.table({"instruction": texts, "other": [1, 2, 3]}))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    done = ingest("someone/data", format="prompts")
+    assert list(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == [(2, "invalid UTF-8")]
+    assert len(done.ids) == 2
+
+
 def test_nulls_in_parquet_are_quarantined(ingest: Any, make: Make) -> None:
     good = [make("ultrafeedback", index) for index in range(6)]
     bad = [make("ultrafeedback", 7, score_chosen=None), make("ultrafeedback", 8, chosen=None)]
@@ -165,6 +274,11 @@ FILES: dict[str, tuple[str, bytes | None, str]] = {
     "empty": ("rows.jsonl", b"", "datasets.set.source: the file {file} is empty."),
     "csv": ("rows.csv", b"a,b\n", "datasets.set.source: {file} is no .parquet, .json or .jsonl file; convert it."),
     "no-suffix": ("rows", b"{}\n", "datasets.set.source: {file} is no .parquet, .json or .jsonl file; convert it."),
+    "key-twice": ("rows.jsonl", b'{"instruction": "a", "instruction": "b"}\n',
+                  "{file} holds no good row for datasets.set: 1 x invalid JSON."),
+    "key-twice-in-a-list": ("rows.json", b'[{"instruction": "a", "instruction": "b"}]',
+                            "{file} is not valid JSON (a key is given twice)."),
+    "number-of-5000-digits": ("rows.json", b'[{"uuid": 1' + b"0" * 5000 + b"}]", "{file} is not valid JSON (Exceeds the limit"),
     "missing-folder": ("nowhere", None, "datasets.set.source: {file} does not exist."),
     "no-parquet": ("rows.parquet", b"PAR1 and so on", "{file} is not a complete Parquet file (truncated or damaged): "),
     "no-json": ("rows.json", b'[{"instruction": "a"},', "{file} is not valid JSON (Expecting value: line 1 column 23"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import unicodedata
@@ -161,13 +162,40 @@ def test_pairs_need_their_table_and_prompts_have_none(tmp_path: Path) -> None:
             main(dataset="d", spec=spec, source="x.jsonl", preferences=preferences, **files)
 
 
+@pytest.mark.parametrize("limit", [None, 1000, 30, 7])
+@pytest.mark.parametrize("wanted", [3, 25])
+def test_limit_duplicates_disjointness_and_held_out_prompts_are_those_of_a_plain_loop(
+    ingest: Any, make: Make, limit: int | None, wanted: int
+) -> None:
+    rng = random.Random(limit or 0)
+    other = ingest([make("magpie", index) for index in range(50, 56)], name="other", test_prompts=1)
+    numbers = [rng.randint(20, 70) for _ in range(60)]
+    rows = [
+        make("magpie", number, uuid=f"r{row}", **({"chosen": None, "responses": None} if number % 7 == 0 else {}))
+        for row, number in enumerate(numbers)
+    ]
+    done = ingest(rows, limit=limit, test_prompts=wanted, disjoint=[other.folder / "prompts.parquet"])
+    kept: list[str] = []
+    seen: set[int] = set()
+    for row, number in enumerate(numbers[:limit]):
+        if number % 7 and number not in seen and not 50 <= number < 55:  # 55 is the other's test prompt
+            seen.add(number)
+            kept.append(f"r{row}")
+    held = wanted if len(kept) > wanted else max(1, len(kept) // 5)
+    assert done.prompts.prompt_id.tolist() == kept[:-held]
+    assert done.test.prompt_id.tolist() == kept[-held:]
+    assert done.preferences.prompt_id.tolist() == kept[:-held]
+    by_id = {f"r{row}": number for row, number in enumerate(numbers)}
+    assert done.preferences.chosen.tolist() == [f"good {by_id[name]}" for name in kept[:-held]]
+    assert done.preferences.rejected.tolist() == [f"bad {by_id[name]}" for name in kept[:-held]]
+    assert len(done.quarantine) == len(numbers[:limit]) - len(kept)
+
+
 def test_the_real_magpie_sample(ingest: Any, public_data: Path) -> None:
     file = public_data / "magpie" / "example_instructions_5res_armorm.json"
-    if not file.is_file():
-        pytest.skip(f"{file.name} is not in the public data folder")
     done = ingest(str(file))
     raw = json.loads(file.read_text())
-    assert (len(done.prompts), len(done.test), len(done.quarantine)) == (4, 1, 0)
+    assert (len(done.prompts), len(done.test), len(done.quarantine)) == (2, 1, 0)
     assert done.ids == [row["uuid"] for row in raw]
     for row, pair in zip(raw, done.preferences.itertuples(), strict=False):
         scores = [reward["score"] for reward in row["rewards_armorm"]]
@@ -217,7 +245,10 @@ def test_splits_of_a_hub_dataset_from_the_command_line(hub_folder: Path, tmp_pat
 def test_an_unknown_split_is_one_sentence(hub_folder: Path, tmp_path: Path) -> None:
     done = command(hub_folder, tmp_path / "out", split="trian")
     assert done.returncode == 1
-    said = f"error: datasets.uf: cannot load '{hub_folder}' (split trian, revision latest): Unknown split \"trian\"."
+    said = (
+        f"error: datasets.uf: {hub_folder} has no .parquet, .json or .jsonl file whose name begins with the split 'trian'; "
+        "it has test.jsonl, train.jsonl."
+    )
     assert done.stderr.splitlines()[-1].startswith(said)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,31 @@ def test_completions_of_several_epochs_are_refused(pair: Any) -> None:
         UserError, match="holds completions of several epochs or benchmarks; pairs need those of one policy"
     ):
         pair(GOOD, epochs=(0, 0, 0, 1, 1))
+
+
+def test_pairs_of_random_scores_are_those_of_a_plain_loop(pair: Any) -> None:
+    """With ties among best and worst, equal texts, empty and cut completions, samples in any order."""
+    rng = random.Random(4)
+    samples: list[Sample] = [
+        (f"p{prompt}", sample, rng.choice(["", "one", "two", f"text {sample}"]), float(rng.randint(0, 4)),
+         rng.choice(["stop", "length"]))
+        for prompt in range(60) for sample in range(rng.randint(1, 5))
+    ]  # fmt: skip
+    rng.shuffle(samples)
+    expected, dropped = [], []
+    for prompt in dict.fromkeys(sample[0] for sample in samples):
+        mine = sorted((sample for sample in samples if sample[0] == prompt), key=lambda sample: sample[1])
+        best, worst = mine[0], mine[0]
+        for one in mine:
+            best = one if one[3] > best[3] else best
+            worst = one if one[3] < worst[3] else worst
+        if best[3] == worst[3] or best[2].strip() in ("", worst[2].strip()):
+            dropped.append(prompt)
+        else:
+            expected.append((prompt, best[2], worst[2], best[3], worst[3], best[4] == "length", worst[4] == "length"))
+    assert len(expected) > 10
+    assert len(dropped) > 10
+    pairs, left_out = pair(samples)
+    assert list(pairs.drop(columns="messages").itertuples(index=False, name=None)) == expected
+    assert [m[0]["content"] for m in pairs.messages] == [f"Question {row[0]}?" for row in expected]
+    assert left_out.prompt_id.tolist() == dropped

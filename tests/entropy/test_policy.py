@@ -14,6 +14,16 @@ def test_entropy_and_its_error_by_prompt(tmp_path, completions):
     assert (row.prompts, row.samples, row.truncated, row.mean_tokens) == (2, 4, 0.25, 2.5)
 
 
+def test_entropy_of_samples_in_any_order_is_that_of_numpy(tmp_path, completions):
+    logps = np.random.default_rng(1).normal(-30, 8, 40)
+    completions(tmp_path / "c.parquet", logps.tolist())
+    table = artifacts.read(tmp_path / "c.parquet", "completions").sample(frac=1, random_state=0)
+    got = policy.estimate(table)
+    assert got["entropy"] == pytest.approx(-logps.mean())
+    assert got["stderr"] == pytest.approx((-logps).reshape(20, 2).mean(1).std(ddof=1) / 20**0.5)
+    assert np.isnan(policy.estimate(table[table.prompt_id == "p0"])["stderr"])
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_other_temperatures_are_no_entropy(tmp_path, completions, temperature):
     completions(tmp_path / "c.parquet", [-1.0], temperature)

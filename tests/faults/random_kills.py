@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from project import Project
+from project import Project, Run
 
 COMPARED = ("tables", "figures", "claims.*")
 
@@ -45,17 +45,23 @@ def storm(project: Project, arguments: list[str], changes: dict | None, kills: i
     """Run to the end in spite of ``kills`` SIGKILLs, ``pause`` seconds apart on average; returns what was hit."""
     rng = random.Random(seed)
     hit: Counter = Counter()
-    run: subprocess.Popen | None = None
+    run: Run | None = None
     while True:
         if run is None or run.poll() is not None:
             if run is not None and run.returncode == 0:
                 break
+            killed = hit.total() - hit["runs"]
+            assert hit["runs"] <= killed + 2, (
+                f"it fails of itself:\n{(project.folder / 'snakemake.log').read_text()[-4000:]}"
+            )
             project.snakemake("--unlock", changes=changes)
             run = project.start(*arguments, changes=changes)
             hit["runs"] += 1
-        wait = rng.expovariate(1 / pause) if hit.total() - hit["runs"] < kills else 3600.0
+        if hit.total() - hit["runs"] >= kills:
+            run.ended(3600)
+            continue
         try:
-            run.wait(timeout=wait)
+            run.wait(timeout=rng.expovariate(1 / pause))
         except subprocess.TimeoutExpired:
             victim = rng.choice(processes(project))
             try:
@@ -83,7 +89,7 @@ def trial(
     """
     calm, stormy = (Project(folder / name) for name in ("calm", "stormy"))
     before = time.monotonic()
-    if calm.start(*arguments, changes=changes).wait():
+    if calm.start(*arguments, changes=changes).ended(3600):
         raise SystemExit((calm.folder / "snakemake.log").read_text()[-4000:])
     seconds = time.monotonic() - before
     print(f"calm run: {seconds:.0f} s", flush=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from diffinfo import artifacts
 from diffinfo.config import WildBench
@@ -27,6 +29,9 @@ CORRECT = "micro-mistral/correctness"
         ([(-3, -1), (-2, -1)], -1, "holds"),
         ([(float("-inf"), float("inf"))], 1, "undecided"),
         ([], 1, "undecided"),
+        ([(0, 2)], 1, "undecided"),
+        ([(-2, 0)], 1, "undecided"),
+        ([(0, 2)], -1, "undecided"),
     ],
 )
 def test_verdict(intervals, sign, expected):
@@ -119,3 +124,129 @@ def test_nothing_measured_is_undecided_in_words(tmp_path):
     assert set(found.verdict) == {"undecided"}
     assert set(found.evidence) == {"not measured in this grid"}
     assert found.value.isna().all()
+
+
+# What each claim measures, on tables written by hand -------------------------------------------------------------------
+
+MEASURES = {claim.name: claim.measure for claim in claims._claims(0.5)}
+
+
+def decisive(name: str, table: pd.DataFrame) -> list[tuple[float, float, float, int]]:
+    found = MEASURES[name](table)
+    return [(e.value, e.low, e.high, e.n) for e in found.decisive] if found else []
+
+
+def student(values) -> tuple[float, float, float, int]:
+    """Mean and Student's 95 % interval, by scipy."""
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return float(np.mean(values)), low, high, len(values)
+
+
+@pytest.mark.parametrize("name", ["a", "k1"])
+def test_entropy_claims_compare_with_the_reference(name):
+    row = {"entropy": 40.0, "low": 37.0, "high": 43.0, "reference": 30.0, "reference_low": 26.0, "reference_high": 34.0}
+    table = pd.DataFrame(
+        [row | {"beta": 0.1, "prompts": 50.0}, row | {"beta": 0.02, "prompts": 60.0, "entropy": np.nan}]
+    )
+    assert decisive(name, table) == [pytest.approx((10, 10 - 5, 10 + 5, 50))]  # errors of 3 and 4 make 5
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "quantity", "start"),
+    [("b", "dpo-b0.1", "chosen", 0), ("k2", "dpo-b0.1", "chosen", 0), ("c", "dpo-b0.1", "rejected", 0),
+     ("d1", "dpo-pg", "chosen", 0), ("d2", "dpo-pg", "rejected", 0), ("e", "dpo-pg", "dpo_loss", np.log(2))],
+)  # fmt: skip
+def test_changes_are_means_of_the_last_epochs_batches(name, method, quantity, start):
+    rng, others = np.random.default_rng(1), []
+    for other in ("dpo-b0.1", "dpo-pg", "logpi-b0.1"):
+        for kind in ("chosen", "rejected", "dpo_loss"):
+            curve = {"epoch": [1] * 5 + [2] * 5, "step": range(10), "value": rng.normal(size=10)}
+            others.append(pd.DataFrame(curve).assign(method=other, quantity=kind))
+    table = pd.concat(others)
+    last = table[(table.method == method) & (table.quantity == quantity) & (table.epoch == 2)].value
+    assert decisive(name, table) == [pytest.approx(student(last - start))]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "count"), [("h1", "win_rate", "games"), ("h2", "elo", "battles"), ("h3", "score", "tasks")]
+)
+def test_leads_are_those_of_the_mean_over_betas(name, column, count):
+    def row(value: float, half: float, n: int) -> dict:
+        wrong = {key: 0.0 for name in ("win_rate", "elo", "score") for key in (name, f"{name}_low", f"{name}_high")}
+        mine = {column: value, f"{column}_low": value - half, f"{column}_high": value + half}
+        return wrong | dict.fromkeys(("games", "battles", "tasks"), 1) | mine | {count: n}
+
+    table = pd.DataFrame([row(60, 2, 30), row(50, 4, 20), row(40, 1, 10), row(99, 1, 5)])
+    table["method"] = ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "logpi-b0.1"]
+    half = ((2**2 + 4**2) / 4 + 1**2) ** 0.5
+    assert decisive(name, table) == [pytest.approx((15, 15 - half, 15 + half, 10))]
+    assert decisive(name, table[table.method != "dpo-pg"]) == []
+
+
+def test_doubtful_proxies_decide_nothing():
+    def row(method: str, value: float, half: float, dagger: bool) -> dict:
+        ends = {"did_entropy": value, "low": value - half, "high": value + half}
+        return {"method": method, "dagger": dagger, "prompts": 100.0, **ends}
+
+    table = pd.DataFrame([
+        row("dpo-b0.1", 90, 3, True), row("dpo-b0.02", 60, 3, False), row("dpo-b0.05", 50, 3, False),
+        row("dpo-pg", 40, 4, False),
+    ])  # fmt: skip
+    half = (2 * 3**2 / 4 + 4**2) ** 0.5
+    assert decisive("g", table) == [pytest.approx((15, 15 - half, 15 + half, 100))]
+    assert "left out as unreliable (†): DPO β = 0.1" in MEASURES["g"](table).evidence
+    assert decisive("g", table.assign(dagger=table.method == "dpo-pg")) == []
+    assert decisive("g", table.assign(dagger=table.method != "dpo-pg")) == []
+
+
+def test_margins_are_compared_batch_by_batch():
+    rng = np.random.default_rng(2)
+    batch, gap = rng.normal(0, 9, 12), rng.normal(1, 0.1, 12)  # what a batch is like is far larger than the gap
+    curves = {"dpo-b0.1": batch, "dpop-b0.1": batch - gap, "dpo-b0.02": batch + 7, "cal-dpo-b0.1": batch}
+    table = pd.concat(
+        pd.DataFrame(
+            {"step": range(1, 13), "epoch": [1] * 6 + [2] * 6, "value": value, "method": method, "quantity": "margin"}
+        )
+        for method, value in curves.items()
+    ).sample(frac=1, random_state=0)
+    assert decisive("j1", table) == [pytest.approx(student(gap[6:]))]
+
+
+def test_cal_dpo_counts_in_its_lowest_epoch():
+    rng = np.random.default_rng(3)
+    values = {1: rng.normal(0, 1, 6), 2: rng.normal(-9, 1, 6), 3: rng.normal(5, 1, 6)}
+    table = pd.concat(
+        pd.DataFrame({"epoch": epoch, "value": value, "method": method, "quantity": "chosen"})
+        for epoch, value in values.items()
+        for method in ("cal-dpo-b0.1", "dpo-b0.1")
+    )
+    assert decisive("j2", table) == [pytest.approx(student(values[2]))]
+
+
+@pytest.mark.parametrize(("name", "count"), [("f", "prompts"), ("i", "questions")])
+def test_leads_of_figures_are_taken_as_they_are(name, count):
+    table = pd.DataFrame(
+        {"quantity": ["best", "lead"], "value": [9.0, 0.5], "low": [8.0, 0.1], "high": [10.0, 0.7], count: [1, 40]}
+    )
+    assert decisive(name, table) == [(0.5, 0.1, 0.7, 40)]
+
+
+def test_accuracies_stand_above_the_threshold():
+    table = pd.DataFrame({"method": ["dpo-b0.1", "dpo-pg"], "beta_accuracy": [0.75, np.nan], "prompts": [40.0, 40.0]})
+    wilson = stats.binomtest(30, 40).proportion_ci(0.95, "wilson")
+    assert decisive("l", table) == [pytest.approx((0.25, wilson.low - 0.5, wilson.high - 0.5, 40))]
+
+
+def test_the_weakest_estimate_of_a_claim_is_shown_and_datasets_are_kept_apart(tree, tmp_path):
+    values = {ROW: {"logpi-b0.1": 60.0, "logpi-b0.02": 50.0}, CORRECT: {"logpi-b0.1": 20.0, "logpi-b0.02": 10.0}}
+    inputs = [tree.entropy(f"entropy/{row}/ref/epoch-0", 40.0) for row in values]
+    for row, methods in values.items():
+        inputs += [tree.entropy(f"entropy/{row}/{method}/epoch-5", value) for method, value in methods.items()]
+    tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
+    claims.main(inputs=[tmp_path / "table1.parquet"], out=tmp_path / "claims.parquet", correctness=["correctness"])
+    found = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim")
+    assert found.loc["a", ["dataset", "verdict", "value"]].tolist() == ["magpie-pro", "holds", 10.0]
+    assert found.loc["k1", ["dataset", "verdict", "value"]].tolist() == ["correctness", "holds", -20.0]
+    half = 1.96 * 2**0.5
+    assert found.loc["a", ["low", "high"]].tolist() == pytest.approx([10 - half, 10 + half], abs=1e-3)
+    assert (found.drop(index=["a", "k1"]).evidence == "not measured in this grid").all()

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.report import figures
 from diffinfo.report.drawing import style
+from pages import lines
 
 MP, UF = "micro-mistral/magpie-pro", "micro-mistral/ultrafeedback"
 
@@ -81,6 +83,17 @@ def test_training_figures_show_their_quantities(tree, tmp_path):
     assert plain.value.iloc[-8:].mean() == pytest.approx(4 * (75.5 / 79), abs=0.5)
     assert artifacts.read(tmp_path / "figure9.parquet", "figure9").value.iloc[0] == pytest.approx(np.log(2))
     assert "Gemma2-9B on Magpie-Pro" in (tmp_path / "figure8.md").read_text()
+    assert "The line at ln 2 = 0.693" in (tmp_path / "figure9.md").read_text()
+
+
+def test_the_note_shows_the_last_epochs_mean_with_students_interval(tree, tmp_path):
+    figures.figure10(inputs=[tree.log(f"{MP}/dpo-b0.1", -5, -9)], out=tmp_path / "figure10.parquet")
+    data = artifacts.read(tmp_path / "figure10.parquet", "figure10")
+    last = data.value[data.epoch == 5]
+    low, high = stats.t.interval(0.95, 15, last.mean(), stats.sem(last))
+    (row,) = lines(tmp_path / "figure10.md", "row")
+    shown = f"{last.mean():.3f} ({low - last.mean():+.3f}, {high - last.mean():+.3f})"
+    assert (row["mean of the last epoch [nats]"], row["steps"], row["method"]) == (shown, "16", "DPO β = 0.1")
 
 
 def test_figure6_takes_the_best_and_pairs_by_prompt(tree, tmp_path):

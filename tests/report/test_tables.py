@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from diffinfo import artifacts
+from diffinfo.bench import wildbench
 from diffinfo.cli import UserError
 from diffinfo.config import WildBench
 from diffinfo.report import paper, tables
+from pages import lines
 
 UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"
 BENCH = WildBench(judge="embedded", rounds=4)
@@ -152,3 +157,107 @@ def test_a_path_that_names_no_cell_is_refused_in_one_sentence(tree, tmp_path):
     stray = tree.entropy("somewhere/else", 1.0)
     with pytest.raises(UserError, match="names no cell of the grid"):
         tables.table1(inputs=[stray], out=tmp_path / "table1.parquet")
+
+
+def test_every_column_of_table1_shows_its_number(tree, tmp_path):
+    inputs = [
+        tree.entropy(f"entropy/{UF}/logpi-b0.1/epoch-5", 40.0),
+        tree.entropy(f"entropy/{UF}/ref/epoch-0", 30.0, 0.5),
+    ]
+    truncated = artifacts.read(inputs[0], "entropy").assign(truncated=0.25, prompts=77)
+    artifacts.write(inputs[0], truncated, "entropy")
+    tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
+    absent, row = lines(tmp_path / "table1.md", "β")[:2]
+    half = 1.96 * math.sqrt(1 + 0.25)
+    assert row == {
+        "β": "0.1", "H(p*^{1/β})": "40.00 (-1.96, +1.96)", "H(π_ref)": "30.00 (-0.98, +0.98)",
+        "difference": f"10.00 (-{half:.2f}, +{half:.2f})", "prompts": "77",
+        "H(p*^{1/β}), paper": "619.79", "H(π_ref), paper": "374.65",
+    }  # fmt: skip
+    assert (absent["H(p*^{1/β})"], absent["difference"]) == ("not in this grid", "")
+    assert "Up to 25.0% of the samples of a cell were cut" in (tmp_path / "table1.md").read_text()
+
+
+def graded(tree, run: str, seed: int) -> tuple[Path, pd.DataFrame]:
+    """Judgments of forty tasks of different grades and lengths, some without a grade, some cut."""
+    path, rng = tree.judgments(run, [5.0] * 40), np.random.default_rng(seed)
+    frame = artifacts.read(path, "judgments").assign(
+        score=rng.integers(1, 11, 40).astype(float), chars=rng.integers(60, 180, 40), tokens=rng.integers(10, 60, 40)
+    )
+    frame.loc[seed, "score"] = np.nan
+    frame.loc[seed + 1, "truncated"] = True
+    artifacts.write(path, frame, "judgments")
+    return path, frame
+
+
+def test_table3_plays_elo_as_configured_and_takes_scores_with_students_interval(tree, tmp_path):
+    runs = {
+        method: graded(tree, f"{MP}/{method}", seed)
+        for seed, method in enumerate(("dpo-b0.1", "dpo-b0.02", "dpo-pg"), 1)
+    }
+    bench = WildBench(judge="x", rounds=7, seed=11, win_margin=3.0, length_margin=50)
+    rates = tree.winrates(f"{MP}/dpo-pg", 2, 45.0, half=3.0)
+    artifacts.write(rates, artifacts.read(rates, "winrates").assign(high=49.5), "winrates")
+    out = tmp_path / "table3.parquet"
+    tables.table3(inputs=[rates, *(path for path, _ in runs.values())], wildbench=bench, out=out)
+    found = artifacts.read(out, "table3").set_index("method")
+    pool = pd.concat([frame.assign(model=method) for method, (_, frame) in runs.items()])
+    ratings = wildbench.elo(pool, {}, rounds=7, seed=11, win_margin=3.0, length_margin=50).set_index("model")
+    order = [f"micro-mistral/magpie-pro/{method}" for method in runs]
+    assert sorted(order) == [f"micro-mistral/magpie-pro/{method}" for method in sorted(runs)]  # one order of play
+    for method, (_, frame) in runs.items():
+        row, rating, scored = found.loc[method], ratings.loc[method], frame.score.dropna()
+        assert (row.elo, row.elo_low, row.elo_high, row.battles) == pytest.approx(tuple(rating))
+        low, high = stats.t.interval(0.95, 38, scored.mean(), stats.sem(scored))
+        assert (row.score, row.score_low, row.score_high, row.tasks) == pytest.approx((scored.mean(), low, high, 39))
+        assert row.wildbench_tokens == pytest.approx(frame.tokens.mean())
+    assert found.elo_low["dpo-pg"] < found.elo["dpo-pg"] < found.elo_high["dpo-pg"]
+    row = found.loc["dpo-pg"]
+    assert (row.win_rate_low, row.win_rate_high, row.games, row.unscored) == (42.0, 49.5, 200, 1)
+    assert (row.mean_tokens, row.baseline_mean_tokens) == (31.5, 28.0)
+    printed = paper.printed("table3", "micro-mistral", "magpie-pro")["dpo-pg"]
+    for name in ("win_rate", "elo"):
+        low, high = printed[f"{name}_bracket"]
+        assert low < 0 < high
+        assert row[f"paper_{name}"] == printed[name]
+        assert (row[f"paper_{name}_low"], row[f"paper_{name}_high"]) == (printed[name] + low, printed[name] + high)
+    shown = {line["method"]: line for line in lines(out.with_suffix(".md"), "method")}["DPO-PG"]
+    elo, score = (
+        found.loc["dpo-pg", ["elo", "elo_low", "elo_high"]],
+        found.loc["dpo-pg", ["score", "score_low", "score_high"]],
+    )
+    bracket = [f"{v:.2f} ({low - v:+.2f}, {high - v:+.2f})" for v, low, high in (elo, score)]
+    assert shown == {
+        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "games (unscored)": "200 (1)",
+        "AH tokens": "31.5", "WB [Elo]": bracket[0], "WB score": bracket[1],
+        "WB tokens": f"{found.wildbench_tokens['dpo-pg']:.1f}", "best epoch, paper": str(printed["best_epoch"]),
+        "AH, paper": "{:.1f} ({:+.1f}, {:+.1f})".format(printed["win_rate"], *printed["win_rate_bracket"]),
+        "WB, paper": "{:.2f} ({:+.2f}, {:+.2f})".format(printed["elo"], *printed["elo_bracket"]),
+    }  # fmt: skip
+
+
+def test_every_column_of_table2_shows_its_number(tree, tmp_path):
+    proxy = tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, accuracy=0.3)
+    artifacts.write(proxy, artifacts.read(proxy, "entropy").assign(truncated=0.125), "entropy")
+    inputs = [proxy, table3(tree, tmp_path)]
+    tables.table2(inputs=inputs, out=tmp_path / "table2.parquet", dagger_below=0.5)
+    rows = {line["method"]: line for line in lines(tmp_path / "table2.md", "method")}
+    elo = artifacts.read(inputs[1], "table3").set_index("method").elo["dpo-b0.1"]
+    assert rows["DPO β = 0.1"] == {
+        "method": "DPO β = 0.1", "H(q)": "33.00 (-1.96, +1.96) †", "β′-accuracy": "30.0%", "AH [%]": "55.0",
+        "WB [Elo]": f"{elo:.1f}", "H(q), paper": "236.24 †", "β′-accuracy, paper": "28.1%", "AH, paper": "23.4",
+        "WB, paper": "1146.9",
+    }  # fmt: skip
+    assert rows["DPO-PG"]["H(q)"] == "not measured"
+    assert "Up to 12.5% of the proxy samples" in (tmp_path / "table2.md").read_text()
+
+
+def test_rows_come_in_the_papers_order_whatever_the_order_of_files(tree, tmp_path):
+    runs = ["micro-gemma2/magpie-g27/dpo-pg", f"{MP}/dpo-pg", "other/mine/dpo-pg", "micro-mistral/magpie-g27/dpo-pg"]
+    tables.table3(
+        inputs=[tree.winrates(run, 1, 50.0) for run in runs], wildbench=BENCH, out=tmp_path / "table3.parquet"
+    )
+    frame = artifacts.read(tmp_path / "table3.parquet", "table3")
+    assert list(dict.fromkeys(zip(frame.model, frame.dataset, strict=True))) == [
+        ("micro-mistral", "magpie-pro"), ("micro-mistral", "magpie-g27"), ("micro-gemma2", "magpie-g27"), ("other", "mine"),
+    ]  # fmt: skip

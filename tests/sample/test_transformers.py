@@ -11,7 +11,7 @@ from diffinfo.models import load_model
 from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
-from diffinfo.train.loop import load_scorer
+from diffinfo.train.exactness import load_scorer
 
 QUESTIONS = [
     "add 1 and 2",

@@ -7,14 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from project import Project
+from project import Project, wait_until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 NODES = ("n1", "n2")
@@ -73,15 +71,6 @@ def missing() -> list[str]:
     return lacking + ([] if os.geteuid() == 0 else ["root"])
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Return once ``condition`` is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.1)
-
-
 class Cluster:
     """The daemons; nothing outside ``root`` is written and nothing but what it started is stopped."""
 
@@ -90,7 +79,7 @@ class Cluster:
         for name in ("etc", "log", "spool/n1", "spool/n2", "state", "run", "dev", "bin"):
             (root / name).mkdir(parents=True)
         for index in range(2):
-            subprocess.run(["mknod", f"{root}/dev/gpu{index}", "c", "1", "3"], check=True)
+            subprocess.run(["mknod", f"{root}/dev/gpu{index}", "c", "1", "3"], check=True, timeout=60)
         conf = CONF.format(
             root=root, host=socket.gethostname().split(".")[0], ports=_free_ports(3), minutes=MAX_MINUTES
         )
@@ -197,7 +186,7 @@ class Cluster:
 
     def _daemon(self, *command: str) -> None:
         environment = {**self.environment, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        subprocess.run(command, check=True, env=environment, capture_output=True, timeout=60)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from diffinfo.orphans import NoAnswer, orphans
-from slurm.cluster import wait_until
+from project import wait_until
 from slurm.training import Training, end
 
 

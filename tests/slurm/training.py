@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project import Project, Run
-from slurm.cluster import Cluster, wait_until
+from project import Project, Run, wait_until
+from slurm.cluster import Cluster
 
 # A world too small to learn anything, whose trainings still last some seconds.
 NANO = {

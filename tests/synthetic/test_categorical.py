@@ -15,6 +15,32 @@ def test_the_grid_is_that_of_the_paper():
         "slic": 16, "orpo": 4, "simpo": 12, "cal-dpo": 5, "dpo": 1, "logpi": 1,
     }  # fmt: skip
     assert describe(GRID["slic"][3]) == "beta=0.1 lambda=10"
+    values = {
+        name: {key: sorted({setting[key] for setting in settings}) for key in settings[0]}
+        for name, settings in GRID.items()
+    }
+    assert values == {  # J.1
+        "slic": {"beta": [0.1, 0.5, 1.0, 2.0], "lambda": [0.1, 0.5, 1.0, 10.0]},
+        "orpo": {"beta": [0.1, 0.5, 1.0, 2.0]},
+        "simpo": {"beta": [2.0, 2.5], "gamma": [0.3, 0.5, 1.0, 1.2, 1.4, 1.6]},
+        "cal-dpo": {"beta": [0.001, 0.002, 0.003, 0.01, 0.1]},
+        "dpo": {"beta": [1.0]},
+        "logpi": {"beta": [1.0]},
+    }
+
+
+def test_the_recipe_is_that_of_the_paper():
+    assert vars(Recipe()) == {
+        "classes": 32, "batch": 512, "learning_rate": 1e-3, "max_norm": 1.0, "decay": 0.99, "epsilon": 1e-8,
+    }  # fmt: skip
+
+
+def test_seeds_draw_policies_and_batches_of_their_own():
+    world, recipe = policies([42, 7], [2.0], 8), Recipe(classes=8)
+    assert not torch.allclose(world.reference[0], world.reference[1])
+    same = world._replace(**{name: part[:1].repeat(2, 1) for name, part in world._asdict().items()})
+    one, two = next(batches(same, [42, 7], recipe, 1))
+    assert not torch.equal(one, two)
 
 
 def test_batches_are_shares_with_the_right_means():
@@ -86,10 +112,13 @@ def test_the_table_holds_every_run_at_every_recorded_step(tmp_path):
     assert len(table) == 39 * 2 * 2 * 4
     assert sorted(table.step.unique()) == [0, 3, 6, 7]
     assert not table.duplicated(["objective", "hyperparameters", "tau", "seed", "step"]).any()
-    one = experiment([2], [2.0], 7, 3)
-    both = table.merge(one, on=["objective", "hyperparameters", "tau", "seed", "step"], suffixes=("", "_alone"))
-    assert len(both) == 39 * 4
-    pd.testing.assert_series_equal(both.js_target, both.js_target_alone, check_names=False, rtol=1e-4, atol=1e-8)
+    for seed, tau in ((2, 2.0), (1, 2.0), (2, 0.5)):
+        one = experiment([seed], [tau], 7, 3)
+        both = table.merge(one, on=["objective", "hyperparameters", "tau", "seed", "step"], suffixes=("", "_alone"))
+        assert len(both) == 39 * 4
+        for column in ("js_target", "js_did"):
+            alone = both[f"{column}_alone"]
+            pd.testing.assert_series_equal(both[column], alone, check_names=False, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"record_every": 0}, {"taus": [0.0]}])

@@ -101,3 +101,12 @@ def test_members_train_as_if_alone_and_as_torch_would(weights, prompts):
         assert torch.allclose(both[name][1], alone[name][0], atol=2e-4), name
         assert torch.allclose(alone[name][0], plain[name][0], atol=2e-4), name
     assert not torch.allclose(alone["head"], weights["head"][1:])
+
+
+def test_nothing_follows_the_end(weights, prompts):
+    samples = (
+        decode(weights, prompts[:1].expand(2, 500, PROMPT), torch.Generator().manual_seed(3)).flatten(0, 1).tolist()
+    )
+    ended = [row for row in samples if END in row]
+    assert len(ended) > 100
+    assert all(not any(row[row.index(END) + 1 :]) for row in ended)

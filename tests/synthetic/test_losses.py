@@ -18,9 +18,12 @@ def case(name, dtype=torch.float64):
     return theta, reference, pairs / pairs.sum(), hyper_tensors(settings, dtype)
 
 
+@pytest.mark.parametrize("beta", [None, 0.3])
 @pytest.mark.parametrize("name", GRID)
-def test_hand_gradients_are_those_of_autograd(name):
+def test_hand_gradients_are_those_of_autograd(name, beta):
     theta, reference, pairs, hyper = case(name)
+    if beta is not None:  # the grid holds DPO and log-pi at beta = 1 alone
+        hyper = hyper | {"beta": torch.full_like(hyper["beta"], beta)}
     theta.requires_grad_()
     (expected,) = torch.autograd.grad(LOSSES[name](theta, reference, pairs, hyper).sum(), theta)
     got = GRADIENTS[name](theta.detach(), reference, pairs, hyper)
@@ -68,3 +71,18 @@ def test_a_constant_added_to_theta_changes_nothing(name):
     moved = LOSSES[name](theta + 3.0, reference, pairs, hyper)
     assert torch.allclose(LOSSES[name](theta, reference, pairs, hyper), moved, rtol=1e-12)
     assert GRADIENTS[name](theta, reference, pairs, hyper).sum(-1).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("sure", [20.0, 200.0])
+@pytest.mark.parametrize("name", GRID)
+def test_a_sure_policy_has_finite_losses_and_slopes(name, sure):
+    """At 200 the largest log-probability is 0 in either type: its odds would be infinite."""
+    _, reference, pairs, hyper = case(name, torch.float32)
+    theta = torch.zeros(len(GRID[name]), K)
+    theta[:, 0] = sure
+    value, slope = (kind[name](theta, reference, pairs, hyper) for kind in (LOSSES, GRADIENTS))
+    assert value.isfinite().all()
+    assert slope.isfinite().all()
+    wide = [{key: v.double() for key, v in hyper.items()}, *(t.double() for t in (theta, reference, pairs))]
+    exact = GRADIENTS[name](*wide[1:], wide[0])
+    assert torch.allclose(slope.double(), exact, rtol=1e-4, atol=1e-5)

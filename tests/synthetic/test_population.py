@@ -1,5 +1,6 @@
 import torch
 
+from diffinfo.synthetic import population
 from diffinfo.synthetic.categorical import GRID, hyper_tensors, policies
 from diffinfo.synthetic.distributions import js
 from diffinfo.synthetic.losses import LOSSES
@@ -32,6 +33,20 @@ def test_an_optimum_cannot_be_improved():
         for size in (1e-2, 1.0):
             near = logp + size * torch.randn(*logp.shape, generator=generator, dtype=torch.float64)
             assert (LOSSES[name](near, world.reference[0], world.pairs()[0], hyper) >= best - 1e-5).all(), name
+
+
+def test_the_search_begins_at_the_reference_as_training_does(monkeypatch):
+    world, begun = policies([3], [2.0], 8, torch.float64), []
+
+    def watched(loss, gradient, start, tolerance):
+        begun.append(start)
+        return minimise(loss, gradient, start, tolerance)
+
+    monkeypatch.setattr(population, "minimise", watched)
+    for name, settings in GRID.items():
+        optimum(name, world.reference[0], world.pairs()[0], hyper_tensors(settings, torch.float64))
+        assert torch.equal(begun[0], world.reference[0].expand(len(settings), -1)), name
+        begun.clear()
 
 
 def test_a_wrong_rejected_distribution_moves_dpos_optimum():

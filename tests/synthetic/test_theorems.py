@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -74,3 +76,29 @@ def test_the_table_says_both_measures(tmp_path):
     table = artifacts.read(tmp_path / "theorems.parquet", "theorems")
     assert table.holds.all()
     assert (table.broken_value > table.tolerance).all()
+
+
+def test_seeds_draw_other_policies():
+    checks = [check for check in STATED if check.statement == "Lemma D.1"]
+    one, again, two = (experiment(seed, checks) for seed in (1, 1, 2))
+    assert one.equals(again)
+    assert (one.value != two.value).all()
+
+
+def test_shares_of_appendix_e_are_counted_policy_by_policy():
+    reference = claim.normal_reference(torch.Generator().manual_seed(0))[:50]
+    policy = claim.temper(3.0)(reference)
+    p_ref, p = reference.exp().tolist(), policy.exp().tolist()
+
+    def divergence(one: list[float], two: list[float]) -> float:
+        return sum(x * (math.log(x) - math.log(y)) for x, y in zip(one, two, strict=True))
+
+    weak = far = 0
+    for ref, pi in zip(p_ref, p, strict=True):
+        ratio = [x / y for x, y in zip(pi, ref, strict=True)]
+        q = [x / sum(ratio) for x in ratio]
+        left = abs(divergence(q, pi) - divergence(q, ref))
+        weak += left >= abs(divergence(ref, q) - divergence(ref, pi))
+        far += divergence(ref, q) <= divergence(ref, pi)
+    assert claim.weak_dominance(reference, policy) == pytest.approx(weak / 50)
+    assert claim.nearer_did(reference, policy) == pytest.approx(far / 50)

@@ -58,7 +58,7 @@ class Job:
 
     def start(self) -> multiprocessing.Process:
         """Start in a process of its own."""
-        child = FORKS.Process(target=STAGES[self.stage], kwargs=self.arguments)
+        child = FORKS.Process(target=STAGES[self.stage], kwargs=self.arguments, daemon=True)  # ends with the tests
         child.start()
         return child
 

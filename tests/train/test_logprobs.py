@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig
 
 from diffinfo.models import load_model
+from diffinfo.train.exactness import load_scorer
 from diffinfo.train.logprobs import head_logps, packs
-from diffinfo.train.loop import load_scorer
 from diffinfo.world.models import start
 
 

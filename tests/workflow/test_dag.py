@@ -1,9 +1,20 @@
 """What reruns when something changes, read from Snakemake's own plan."""
 
+import re
 from importlib.util import find_spec
 
 import pytest
 import yaml
+
+PAPER = "workflow/presets/paper.yaml"
+MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
+    "expected_reward": ({"reward_scores"}, "span"),
+    "entropy": ({"entropy"}, "epoch"),
+    "did": ({"did_entropy"}, "epoch"),
+    "benchmarks": ({"arena_hard", "wildbench"}, None),
+    "qa": ({"qa"}, "span"),
+}
+IGNORED = {"model": "micro-mistral", "dataset": "magpie-pro", "methods": ["simpo-b2.5", "orpo", "slic-b0.1"]}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +156,76 @@ def test_paper_preset(project_factory, jobs_tools):
     assert cells == expected
     assert rules(jobs)["preference"] == 5 * len(expected)  # an epoch a job
     assert not rules(jobs)["world_model"]
+
+
+def cells_of(values):
+    """(model, dataset, method, measures) of every cell, by hand."""
+    for row in values["grid"]:
+        for method in row["methods"]:
+            family = method in ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
+            for name in [f"{method}-b{beta:g}" for beta in values["betas"]] if family else [method]:
+                yield row["model"], row["dataset"], name, row.get("measures", [])
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        None,
+        PAPER,
+        [IGNORED | {"measures": list(MEASURED)}],
+        [IGNORED | {"methods": ["simpo"]}],
+        [IGNORED | {"measures": ["qa"]}, IGNORED | {"methods": ["dpo-pg"], "measures": ["entropy"]}],
+    ],
+    ids=["default", "paper", "all", "none", "two-rows"],
+)
+def test_every_measure_of_every_cell_is_planned(project_factory, grid):
+    project = project_factory()
+    values = yaml.safe_load((project.folder / (PAPER if grid == PAPER else "config.yaml")).read_text())
+    values |= {"grid": grid} if isinstance(grid, list) else {}
+    jobs = {(rule, *map(wildcards.get, ("model", "dataset", "method", "span", "epoch")))
+            for rule, wildcards in project.plan(changes=values if grid else None)}  # fmt: skip
+    per_job, epochs = values["preference"]["epochs_per_job"], values["epochs"]
+    spans = [f"{first}-{first + per_job - 1}" for first in range(1, epochs + 1, per_job)]
+    for *cell, measures in cells_of(values):
+        assert {("preference", *cell, span, None) for span in spans} <= jobs
+        for measure, (names, kind) in MEASURED.items():
+            ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
+            asked = {(name, *cell, *end) for name in names for end in ends}
+            assert asked <= jobs if measure in measures else not asked & jobs
+
+
+def test_nothing_of_config_yaml_gets_into_a_run_of_the_paper(project_factory):
+    """Not even into what jobs are passed; and what is said over the preset counts."""
+    project = project_factory()
+    before = project.snakemake("-n", "-p", "--configfile", PAPER)
+    file = project.folder / "config.yaml"
+    file.write_text(re.sub(r"(: )(\d+)", r"\g<1>9\2", file.read_text()))
+    assert yaml.safe_load(file.read_text())["qa"]["max_gen_toks"] == 932
+    after = project.snakemake("-n", "-p", "--configfile", PAPER)
+    assert sorted(re.findall(r"python -m .*", before)) == sorted(re.findall(r"python -m .*", after))
+    (project.folder / "mine.yaml").write_text("epochs: 2\nqa: {max_gen_toks: 77}\n")
+    target = "results/qa/gemma-2-9b/magpie-pro/dpo-pg/2-2.parquet"
+    said = project.snakemake("-n", "-p", target, "--configfile", PAPER, "mine.yaml", "--config", "qa={limit: 5}")
+    assert '"limit":5,"batch_size":16' in said
+    assert '"max_gen_toks":77' in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "epoch=3"], "epoch: unknown key; did you mean 'epochs'?"),
+        (["--configfile", PAPER, "--config", "qa={limits: 3}"], "qa.limits: unknown key; did you mean 'limit'?"),
+        (["--configfile", "mine.yaml", PAPER], "paper.yaml says 'base: defaults', so no file may come before it"),
+        (["--configfile", "twice.yaml"], "line 2: the key 'epochs' is given twice"),
+    ],
+)
+def test_what_the_command_line_says_is_checked_too(project_factory, arguments, message):
+    project = project_factory()
+    (project.folder / "mine.yaml").write_text("epochs: 2\n")
+    (project.folder / "twice.yaml").write_text("epochs: 2\nepochs: 3\n")
+    said = project.snakemake("-n", *arguments, check=False)
+    assert message in said
+    assert "Traceback" not in said
 
 
 def test_a_bad_configuration_stops_before_any_job(project_factory):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diffinfo import disk
+from diffinfo import artifacts, disk
 
 
 def drop(project):
@@ -78,3 +78,15 @@ def test_a_linked_file_counts_once_and_what_killed_jobs_left_is_deleted(tmp_path
     shutil.rmtree(lock.parents[1])
     disk.clean(results)
     assert sorted(path.name for path in results.rglob("*")) == ["again", "model.safetensors", "train"]
+
+
+def test_progress_goes_when_its_outputs_are_recorded_and_not_before(tmp_path):
+    progress = [tmp_path / f".progress/{name}" for name in ("train/01", "parts/02", "train/03")]
+    for number, folder in enumerate(progress[:2]):
+        folder.mkdir(parents=True)
+        artifacts.keep_until_recorded(folder, tmp_path / f"{number}/models", tmp_path / f"{number}/log.parquet")
+    progress[2].mkdir()  # of a training that has not ended
+    disk.forget(tmp_path, [str(tmp_path / "2/models"), str(tmp_path / "0")])
+    assert all(folder.is_dir() for folder in progress)
+    disk.forget(tmp_path, [str(tmp_path / "0/log.parquet"), str(tmp_path / "0/models")])
+    assert [folder.is_dir() for folder in progress] == [False, True, True]

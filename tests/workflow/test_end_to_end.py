@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from diffinfo import artifacts
 
@@ -30,7 +32,7 @@ def test_real_magpie_rows_become_pairs_and_train_a_model(world, public_data):
     log = "results/train/micro-mistral/magpie-pro/dpo-pg/1-1/train_log.parquet"
     world.snakemake("--cores", "2", log, changes=changes)
     pairs = artifacts.read(world.folder / "results/data/magpie-pro/preferences.parquet", "preferences")
-    assert len(pairs) == 4
+    assert len(pairs) == 2
     assert (pairs.chosen_score > pairs.rejected_score).all()
     assert "POST request" in pairs.messages[0][0]["content"]
     table = artifacts.read(world.folder / "results/reference_logps/micro-mistral/magpie-pro.parquet", "reference_logps")
@@ -55,6 +57,62 @@ def test_real_arena_hard_questions_are_answered_and_judged(world, public_data, q
     rate = artifacts.read(world.folder / f"{target}/winrates.parquet", "winrates").iloc[0]
     assert 0 <= rate.low <= rate.win_rate <= rate.high <= 100
     assert rate.baseline_mean_tokens > 100
+
+
+def test_every_measure_of_a_cell_is_made_by_its_rules(world):
+    """The rules did_*, reward_*, qa and wildbench, and what is in their tables."""
+    small = {
+        "entropy": {"prompts": 6, "samples": 2, "max_tokens": 8}, "did": {"prompts": 8, "batch_size": 3, "learning_rate": 1e-4},
+        "expected_reward": {"max_tokens": 8}, "arena_hard": {"limit": 2}, "wildbench": {"limit": 3}, "qa": {"limit": 2},
+    }  # fmt: skip
+    cell, results = "micro-mistral/ultrafeedback/dpo-b0.1", world.folder / "results"
+    made = {
+        "did": f"did/{cell}/epoch-1/entropy.parquet", "reward": f"reward/{cell}/1-1/scores.parquet",
+        "qa": f"qa/{cell}/1-1.parquet", "wildbench": f"wildbench/{cell}/judgments.parquet",
+    }  # fmt: skip
+    world.snakemake("--cores", "2", *(f"results/{path}" for path in made.values()), changes={**NANO, **small})
+
+    did = results / f"did/{cell}/epoch-1"
+    policy, reference = (
+        artifacts.read(path / "completions.parquet", "completions").set_index("prompt_id")
+        for path in (did, results / "did/micro-mistral/ultrafeedback/ref/epoch-0")
+    )
+    pairs = artifacts.read(did / "pairs.parquet", "reference_logps")
+    assert len(pairs) == 8
+    for pair in pairs.itertuples():
+        assert pair.chosen_ids == policy.token_ids[pair.prompt_id]
+        assert pair.rejected_ids == reference.token_ids[pair.prompt_id]
+        assert pair.prompt_ids == policy.prompt_token_ids[pair.prompt_id]
+    told = artifacts.provenance(did / "train_log.parquet")
+    assert told["method"] == "logpi-b1"
+    assert (told["settings"]["batch_size"], told["settings"]["learning_rate"]) == (3, 1e-4)
+    assert len(artifacts.read(did / "train_log.parquet", "train_log")) == 3  # one epoch of eight pairs
+    samples = artifacts.read(did / "samples.parquet", "completions")
+    assert (samples.prompt_id.nunique(), len(samples)) == (6, 12)
+    assert not set(samples.prompt_id) & set(pairs.prompt_id)
+    entropy = artifacts.read(results / made["did"], "entropy").iloc[0]
+    assert entropy.entropy == pytest.approx(-samples.logp.mean())
+    assert 0 <= entropy.beta_accuracy <= 1
+
+    scores = artifacts.read(results / made["reward"], "scores")
+    answers = artifacts.read(results / f"reward/{cell}/1-1/completions.parquet", "completions")
+    assert len(scores) == len(answers) == 10  # the test prompts, one epoch
+    assert scores.tokens.tolist() == answers.token_ids.map(len).tolist()
+    model = AutoModelForSequenceClassification.from_pretrained(results / "base/micro-reward", num_labels=1).eval()
+    tokenizer = AutoTokenizer.from_pretrained(results / "base/micro-reward")
+    talk = [*answers.messages[0], {"role": "assistant", "content": answers.completion[0]}]
+    ids = tokenizer.apply_chat_template(talk, return_dict=False)
+    with torch.no_grad():
+        assert scores.score[0] == pytest.approx(model(torch.tensor([ids])).logits.item(), abs=1e-4)
+
+    qa = artifacts.read(results / made["qa"], "qa")
+    assert qa.benchmark.nunique() == 8
+    assert (qa.n > 0).all()
+    assert qa.value.between(0, 1).all()
+    graded = artifacts.read(results / made["wildbench"], "judgments")
+    assert len(graded) == 3
+    assert graded.score.between(1, 10).all()
+    assert artifacts.provenance(results / made["wildbench"])["judge"]["model"] == "micro-reward"
 
 
 def test_the_plan_is_set_against_what_jobs_took(world):

@@ -21,7 +21,7 @@ from diffinfo.cli import log
 
 
 @contextmanager
-def alone(command: list[str]) -> Iterator[bool]:
+def alone(command: list[str], made: str) -> Iterator[bool]:
     """Hold the lock of this job's outputs while the block runs; wait for it where another process does.
 
     A job is known by its log file, which no other job shares, or, where srun takes its stderr, by its first output; each
@@ -29,10 +29,11 @@ def alone(command: list[str]) -> Iterator[bool]:
     without either name there is nothing to lock.
 
     Args:
-        command: what the process was told to do.
+        command: what the process was passed.
+        made: digest of that and of what it reads (``provenance.begin``), taken before it waits.
 
     Yields:
-        False when another process has ended well with the same command while this one waited: nothing is left to do.
+        False when another process has ended well with the same digest while this one waited: nothing is left to do.
     """
     folder, output = os.environ.get("DIFFINFO_LOCKS"), os.readlink("/proc/self/fd/2")
     if not os.path.isfile(output):
@@ -42,12 +43,12 @@ def alone(command: list[str]) -> Iterator[bool]:
         return
     file = Path(folder) / _digest(output, os.environ.get("RANK", "0"))
     file.parent.mkdir(parents=True, exist_ok=True)
-    done = f"done {_digest(*command)}"
+    done = f"done {made}"
     while True:
         with open(file, "a+", encoding="utf-8") as handle:
             waited = _lock(handle, output)
             if waited and _read(handle) == done:
-                log.info("it has ended well, and its command was the same: nothing is left to do")
+                log.info("it has ended well, and its command and inputs were the same: nothing is left to do")
                 yield False
                 return
             if _is(handle, file):
@@ -74,11 +75,12 @@ def at_work(folder: Path) -> bool:
 def _lock(handle: TextIO, output: str) -> bool:
     """Take the lock; returns whether another process had to be waited for."""
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        log.info("%s: another process is at work on the same output (%s); waiting for it", output, _read(handle))
-        fcntl.lockf(handle, fcntl.LOCK_EX)
-        return True
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            log.info("%s: another process is at work on the same output (%s); waiting for it", output, _read(handle))
+            fcntl.lockf(handle, fcntl.LOCK_EX)
+            return True
     except OSError as error:  # outputs still appear whole or not at all
         log.warning("%s: no locks on this file system (%s); start no second Snakemake here", output, error.strerror)
     return False

@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 
 from diffinfo import __version__
 from diffinfo.cli import UserError, run
+from diffinfo.provenance import FOOTER, here, note
 from diffinfo.schemas import MESSAGES
 from diffinfo.schemas import SCHEMAS as SCHEMAS
 
-_FOOTER = b"diffinfo"
+OUTPUTS = "outputs.json"
 
 
 class ArtifactError(UserError):
@@ -52,6 +53,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        note(temporary)
         for path in filter(Path.is_file, temporary.rglob("*")):  # a name that outlives a power cut, with what it names
             with open(path, "rb") as handle:
                 os.fsync(handle.fileno())
@@ -60,6 +62,32 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Put a file, or the files of a folder but hidden ones, at ``target`` too: linked where that is possible, else copied.
+
+    Hard links do not cross file systems, and BeeGFS and AFS refuse them between folders.
+    """
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            if not path.name.startswith("."):
+                link(path, target / path.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def keep_until_recorded(progress: Path, *outputs: Path) -> None:
+    """Say what a progress folder has become; ``diffinfo.disk.forget`` deletes it once those are recorded.
+
+    Not before: Snakemake deletes the outputs of a job that dies after it has written them.
+    """
+    with atomic(progress / OUTPUTS) as temporary:
+        temporary.write_text(json.dumps([str(path) for path in outputs]))
 
 
 def _private(path: Path) -> Path:
@@ -114,8 +142,9 @@ def write(path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path]
         "code": __version__,
         "inputs": {name: digest(Path(source)) for name, source in (inputs or {}).items()},
         **facts,
+        **({"made": here()} if here() else {}),
     }
-    table = table.replace_schema_metadata({_FOOTER: json.dumps(footer, sort_keys=True, default=str).encode()})
+    table = table.replace_schema_metadata({FOOTER: json.dumps(footer, sort_keys=True, default=str).encode()})
     with atomic(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -166,10 +195,10 @@ def provenance(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not exist.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
-    if _FOOTER not in metadata:
+    if FOOTER not in metadata:
         raise ArtifactError(f"{path} is a Parquet file of unknown origin: it has no diffinfo footer.")
     try:
-        footer: dict[str, Any] = json.loads(metadata[_FOOTER])
+        footer: dict[str, Any] = json.loads(metadata[FOOTER])
     except ValueError as error:
         raise ArtifactError(f"{path} is a Parquet file of unknown origin: its diffinfo footer is broken.") from error
     return footer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from datetime import date
 from pathlib import Path
@@ -14,11 +15,14 @@ from typing import Any
 
 from pydantic import Field
 
-from diffinfo.artifacts import whole_folder
+from diffinfo.artifacts import link, whole_folder
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import TEMPLATE_DATE, _Model
+from diffinfo.config import TEMPLATE_DATE, Line, Revision, _Model
+from diffinfo.models import check_weights
+from diffinfo.train.exactness import record
 
+SECONDS, BYTES, LONGEST = 20, 2**30, 1_000_000  # what a chat template may take and write
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
 STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
@@ -27,10 +31,10 @@ TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_t
 class Source(_Model):
     """The part of a model's configuration that says where it comes from."""
 
-    source: str
-    revision: str | None = None
-    chat_template: str | None = None
-    chat_template_revision: str | None = None
+    source: Line
+    revision: Revision | None = None
+    chat_template: Line | None = None
+    chat_template_revision: Revision | None = None
     chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line knows no dates
 
@@ -56,40 +60,50 @@ def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
         ) from error
 
 
-def main(*, spec: Source, out: Path) -> None:
+def main(*, spec: Source, out: Path, policy: bool = False) -> None:
     """Put a model together.
 
     Args:
         spec: where weights and chat template come from.
         out: folder to write; weights are linked, not copied, where the file system allows.
-    """
-    from transformers import AutoTokenizer
+        policy: whether it is to be trained and scored: its log-probabilities are then compared with its own forward
+            pass, in float32 on a CPU (see ``train.exactness``).
 
+    Raises:
+        UserError: when the weights are not those of the model that config.json names, or it cannot be scored.
+    """
     weights = fetch(spec.source, spec.revision, [*WEIGHTS, *TOKENIZER])
-    if not list(weights.glob("*.safetensors")):
+    files = [file for file in sorted(weights.iterdir()) if file.is_file()]
+    if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(f"{spec.source}: no .safetensors file; weights in pickle formats are not read.")
     with whole_folder(out) as folder:
-        for file in sorted(weights.iterdir()):
+        for file in files:
             if file.suffix == ".safetensors":
-                _link(file.resolve(), folder / file.name)
+                link(file.resolve(), folder / file.name)
             elif file.suffix in (".json", ".model", ".jinja"):
                 shutil.copyfile(file, folder / file.name)
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        _check_index(folder, spec.source)
+        tokenizer = _tokenizer(folder, spec.source)
         if spec.chat_template:
             sibling_folder = fetch(spec.chat_template, spec.chat_template_revision, [*TOKENIZER, STOPS, "config.json"])
-            sibling: Any = AutoTokenizer.from_pretrained(sibling_folder, trust_remote_code=False)
+            sibling = _tokenizer(sibling_folder, spec.chat_template)
             if sibling.get_vocab() != tokenizer.get_vocab():
                 raise UserError(f"{spec.chat_template}: its vocabulary differs from that of {spec.source}.")
             tokenizer.chat_template = sibling.chat_template
-            _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
         if not tokenizer.chat_template:
             raise UserError(
                 f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
             )
         day = date.fromisoformat(spec.chat_template_date)
         tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
+        _check_template(tokenizer, spec.chat_template or spec.source)
+        if spec.chat_template:
+            _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
         tokenizer.save_pretrained(folder)
         Chat(folder).tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
+        check_weights(folder)
+        if policy:
+            record(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
@@ -102,11 +116,62 @@ def _add_stops(file: Path, stop_ids: list[int]) -> None:
     file.write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
-def _link(source: Path, target: Path) -> None:
+def _tokenizer(folder: Path, source: str) -> Any:
+    from transformers import AutoTokenizer
+
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # what a broken file raises has no common type
+        raise UserError(f"{source}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+
+def _check_index(folder: Path, source: str) -> None:
+    """Weights may be in files of the folder alone, whatever an index names."""
+    for index in folder.glob("*.index.json"):
+        try:
+            named = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{source}: {index.name} has no weight_map of files; fetch it again.") from error
+        there = {file.name for file in folder.glob("*.safetensors")}
+        for name in sorted(map(str, named - there)):
+            raise UserError(f"{source}: {index.name} names {name!r}, which is not a .safetensors file of this folder.")
+
+
+def _check_template(tokenizer: Any, source: str) -> None:
+    """Refuse a template that does not end, or writes without end, before it is rendered inside a long job.
+
+    It is rendered in a process of its own: not every loop of a template's can be interrupted.
+
+    Raises:
+        UserError: when it needs more than ``SECONDS`` or ``BYTES``, or writes more than ``LONGEST`` characters.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))  # of this process: it has used none yet
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES,) * 2)
+            status = int(max(map(len, _rendered(tokenizer))) > LONGEST)
+        except (MemoryError, OverflowError):
+            pass
+        except BaseException:
+            status = 0  # said by Chat
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1] != 0:
+        raise UserError(
+            f"{source}: its chat template needs more than {SECONDS} s or {BYTES >> 20} MiB for one short conversation, or"
+            f" writes more than {LONGEST} characters; name another in models.<name>.chat_template."
+        )
+
+
+def _rendered(tokenizer: Any) -> list[str]:
+    question, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
+    return [
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=messages[-1] is question)
+        for messages in ([question], [question, answer], [question, answer, question], [question, answer] * 2)
+    ]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     """
     from jsonargparse import auto_cli
 
+    from diffinfo import provenance
     from diffinfo.alone import alone
 
     gc.freeze()
@@ -36,9 +37,10 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        with alone(sys.argv) as needed:
+        with alone(sys.argv, provenance.begin(sys.argv)) as needed:
             if needed:
-                auto_cli(cast("Any", components), as_positional=positional)
+                # JSON: in YAML a text such as ~ or [x] would arrive as something else
+                auto_cli(cast("Any", components), as_positional=positional, parser_mode="json")
     except UserError as error:
         sys.exit(f"error: {error}")
     except Exception as error:

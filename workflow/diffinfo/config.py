@@ -1,5 +1,8 @@
 """The configuration: every key, its type, its default and its limits.
 
+The defaults are the paper's (those of ``World`` apart). config.yaml, the micro world, states every value of its own, and a
+preset that says ``base: defaults`` takes none of them.
+
 ``python -m diffinfo.config schema`` prints the JSON schema kept in workflow/schemas/config.schema.json;
 ``python -m diffinfo.config check --file FILE --over FILE`` lists every fault.
 """
@@ -13,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffinfo.cli import run
 from diffinfo.strict_yaml import ConfigError, merge, read_yaml
@@ -21,10 +24,32 @@ from diffinfo.strict_yaml import ConfigError, merge, read_yaml
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+LINE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\S)?")
+
+
+def _matches(pattern: str | re.Pattern[str], what: str) -> AfterValidator:
+    """A text must match the whole of ``pattern``."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+Line = Annotated[str, _matches(LINE, "one line of text, without control characters or white space around it")]
+Revision = Annotated[str, _matches(r"(?!-|.*\.\.)[\w.+@/-]+", "a branch, tag or commit")]
+Variable = Annotated[
+    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _ that begins with no digit")
+]
 
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
+# Arena-Hard v0.1 and WildBench v2 where they are published
+ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
+WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
+
 FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
 METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
 
@@ -34,10 +59,15 @@ class _Model(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_value(cls, value: Any) -> Any:
+    def _fits_no_key(cls, value: Any) -> Any:
         """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; no key is one."""
-        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+        items = value if isinstance(value, list) else [value]
+        if any(isinstance(item, bool) for item in items):
             raise ValueError("a truth value (yes, no, true, false) fits no key; quote it where it is text")
+        if any(isinstance(item, int) and abs(item) >= 2**53 for item in items):
+            raise ValueError("fits no key: the number must be smaller than 2^53")
+        if any(isinstance(item, str) and item.strip() == "null" for item in items):  # a stage would read it as null
+            raise ValueError("the text 'null' fits no key; remove its quotes")
         return value
 
 
@@ -61,27 +91,27 @@ class World(_Model):
 class Model(_Model):
     """A Hugging Face folder to start from."""
 
-    source: str  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
-    revision: str | None = None
+    source: Line  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
+    revision: Revision | None = None
     architecture: Literal["mistral", "gemma2", "reward"] | None = None  # only where source is "world"
-    chat_template: str | None = None  # hub id or folder whose chat template (and stop tokens) to use
-    chat_template_revision: str | None = None
+    chat_template: Line | None = None  # hub id or folder whose chat template (and stop tokens) to use
+    chat_template_revision: Revision | None = None
     chat_template_kwargs: dict[Variable, bool | int | float | str | None] = {}  # such as {enable_thinking: false}
     chat_template_date: date = TEMPLATE_DATE  # what a template that asks for today's date is given
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
     billions: Positive  # parameters, for resources and the plan
-    gpu: str = "h100"  # GPU type it runs on, a row of workflow/assumptions.yaml; gpu_type of the SLURM profile wins
+    gpu: Line = "h100"  # GPU type it runs on; a row of assumptions.yaml has its name or a part of it; the profile wins
 
 
 class Dataset(_Model):
     """Where prompts or pairs come from."""
 
     format: Literal["magpie", "ultrafeedback", "prompts"]  # "prompts": pairs are sampled and scored here
-    source: str  # "world", a hub id, or a local .parquet, .json or .jsonl file
-    revision: str | None = None
-    split: str = "train"
-    test_split: str | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
+    source: Line  # "world", a hub id, or a local .parquet, .json or .jsonl file or folder of them
+    revision: Revision | None = None
+    split: Line = "train"
+    test_split: Line | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
     test_prompts: Count = 1000
     limit: Count | None = None  # read at most this many rows
     disjoint_from: list[str] = []  # drop prompts that these datasets hold too (by normalised text)
@@ -102,7 +132,7 @@ class Sampling(_Model):
 class Engine(_Model):
     """What generates text."""
 
-    name: Literal["transformers", "vllm"] = "transformers"
+    name: Literal["transformers", "vllm"] = "transformers"  # the one that runs anywhere; the paper's preset says vllm
     batch_tokens: Count = 32_768  # prompt + completion tokens held at once (transformers)
     tensor_parallel: Count = 1  # GPUs per model (vllm)
 
@@ -128,7 +158,7 @@ class Preference(_Model):
     max_prompt_tokens: Count = 2048
     max_tokens: Count = 4096
     seed: int = 1
-    processes: Count = 1  # GPUs (or CPU processes) that train one model
+    processes: Count = 1  # GPUs (or CPU processes) that train one model: what there is, so no default of the paper's
 
 
 class Objectives(_Model):
@@ -151,7 +181,7 @@ class Training(_Model):
 
 
 class Row(_Model):
-    """One model on one dataset: the methods trained and what is measured of them."""
+    """Some methods on one model and dataset: each is trained, and all of ``measures`` are taken of each."""
 
     model: str
     dataset: str
@@ -191,9 +221,11 @@ class Judge(_Model):
     """Who compares or grades answers."""
 
     kind: Literal["reward-model", "openai"]  # the reward model turned into verdicts, or an OpenAI-compatible endpoint
-    model: str  # a key of ``models``, or the endpoint's model name
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = "OPENAI_API_KEY"  # name of the environment variable that holds the key
+    model: Line  # a key of ``models``, or the endpoint's model name
+    base_url: Annotated[str, _matches(r"https?://[!-~]+", "an http:// or https:// address")] = (
+        "https://api.openai.com/v1"
+    )
+    api_key_env: Variable = "OPENAI_API_KEY"  # name of the environment variable that holds the key
     max_tokens: Count = 4096
     concurrency: Count = 16
     retries: Count = 6
@@ -202,8 +234,8 @@ class Judge(_Model):
 class ArenaHard(_Model):
     """Arena-Hard v0.1 (EVAL: logic of lmarena/arena-hard-auto)."""
 
-    questions: str = "world"  # "world", a .jsonl in the old or new schema, or hf://datasets/<repository>/<file>
-    baseline: str = "world"  # "world", or a .jsonl of the baseline's answers
+    questions: Line = f"{ARENA_HARD}/question.jsonl"  # "world", a .jsonl in the old or new schema, or hf://datasets/...
+    baseline: Line = f"{ARENA_HARD}/model_answer/gpt-4-0314.jsonl"  # "world", or a .jsonl of the baseline's answers
     limit: Count | None = None  # judge only the first questions
     select_judge: str  # picks the best epoch
     judge: str  # gives the number
@@ -214,7 +246,7 @@ class ArenaHard(_Model):
 class WildBench(_Model):
     """WildBench v2."""
 
-    tasks: str = "world"  # "world", or a .jsonl of allenai/WildBench
+    tasks: Line = WILDBENCH  # "world", or a .jsonl of allenai/WildBench
     limit: Count | None = None
     judge: str
     rounds: Count = 128
@@ -226,7 +258,7 @@ class WildBench(_Model):
 class Qa(_Model):
     """Eight benchmarks through lm-evaluation-harness."""
 
-    source: Literal["world", "hub"] = "world"
+    source: Literal["world", "hub"] = "hub"
     limit: Count | None = None
     batch_size: Count = 64
     system_prompt: str = "You are a helpful assistant."
@@ -258,6 +290,7 @@ class Synthetic(_Model):
 class Config(_Model):
     """The whole configuration."""
 
+    base: Literal["defaults"] | None = None  # "defaults": a preset that takes nothing from config.yaml
     world: World = World()
     models: dict[Name, Model]
     datasets: dict[Name, Dataset]
@@ -311,13 +344,11 @@ def parse(values: dict[str, Any], files: Iterable[Path | str] = ()) -> Config:
 
     Args:
         values: the merged mapping.
-        files: the files it came from; read again strictly, since Snakemake's reader overwrites doubled keys.
+        files: the files it came from, to be named.
 
     Raises:
         ConfigError: with one line per fault: key path, value, and the nearest valid key.
     """
-    for file in files:
-        read_yaml(Path(file))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -328,12 +359,28 @@ def parse(values: dict[str, Any], files: Iterable[Path | str] = ()) -> Config:
         raise ConfigError(f"the configuration{named} has {len(lines)} fault(s):\n  " + "\n  ".join(lines)) from error
 
 
-def load(*files: Path | str) -> Config:
-    """Read, merge and check configuration files, later ones over earlier ones."""
-    values: dict[str, Any] = {}
-    for file in files:
-        values = merge(values, read_yaml(Path(file)))
-    return parse(values, files)
+def load(file: Path | str | None, *over: Path | str, values: dict[str, Any] | None = None) -> Config:
+    """Read, merge and check configuration files.
+
+    Args:
+        file: what the others are merged over (config.yaml), unless the first of them says ``base: defaults``.
+        over: merged key by key, later ones over earlier ones.
+        values: merged over all of them (Snakemake's --config).
+
+    Raises:
+        ConfigError: when a file cannot be read, a preset is not the first of ``over``, or with one line per fault.
+    """
+    parts = [(Path(name), read_yaml(Path(name))) for name in over]
+    if late := [name for name, part in parts[1:] if part.get("base")]:
+        raise ConfigError(f"{late[0]} says 'base: defaults', so no file may come before it; name it before {over[0]}.")
+    if "base" in (values or {}):
+        raise ConfigError("base: --config cannot say where a file starts from; write 'base: defaults' into the file.")
+    if file and not (parts and parts[0][1].get("base") == "defaults"):
+        parts.insert(0, (Path(file), read_yaml(Path(file))))
+    merged: dict[str, Any] = {}
+    for part in (*(part for _, part in parts), values or {}):
+        merged = merge(merged, part)
+    return parse(merged, [name for name, _ in parts])
 
 
 def schema() -> None:
@@ -346,7 +393,7 @@ def check(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
 
     Args:
         file: the configuration.
-        over: a second file merged over it, such as workflow/presets/paper.yaml.
+        over: a second file merged over it, or in its place where that says ``base: defaults``.
     """
     config = load(file, *([over] if over else []))
     print(f"{sum(len(config.methods(row)) for row in config.grid)} cells in {len(config.grid)} grid rows")

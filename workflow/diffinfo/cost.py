@@ -6,6 +6,7 @@ A trained token costs 6 N FLOPs (forward 2 N, backward 4 N; 8 N where layers are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,10 @@ def read_assumptions(file: Path = ASSUMPTIONS) -> Assumptions:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one job needs and costs. Memory and cpus are those of one node; disk is what it leaves in results/."""
+    """What one job needs and costs. Memory and cpus are those of one node; disk is what it leaves in results/.
+
+    ``gpus`` are those that the stage works with: a training's processes, the tensor-parallel engine's, one for any other.
+    """
 
     hours: float  # from its start to its end
     gpus: int = 0  # on all nodes together
@@ -101,7 +105,9 @@ class Cost:
     memory_gb: float = 1.0
     disk_gb: float = 0.001
     model: str = ""  # whose FLOPs these are
-    hardware: str = "cpu"
+    hardware: str = "cpu"  # row of the assumptions
+    gpu_type: str = ""  # what SLURM calls the GPUs; empty: whichever
+    gpu_gb: float = 0.0  # what each GPU holds at least: weights, and gradients and averages where it trains
     judge_calls: int = 0
     judge_dollars: float = 0.0
 
@@ -112,22 +118,32 @@ class Costs:
     Args:
         config: the checked configuration.
         assumptions: see ``read_assumptions``.
-        gpu_type: run all models on this type, whatever ``models.<name>.gpu`` says.
+        gpu_type: run all models on this type, whatever ``models.<name>.gpu`` says; empty: ask for no type.
 
     Raises:
-        UserError: when a GPU type is no row of the assumptions.
+        UserError: when a GPU type is of no row of the assumptions, or cannot be the name of one.
     """
 
     def __init__(self, config: Config, assumptions: Assumptions, gpu_type: str | None = None) -> None:
         self.config, self.assumed = config, assumptions
-        self.gpu_type = {name: gpu_type or model.gpu for name, model in config.models.items()}
-        for name, kind in self.gpu_type.items():
-            if kind not in assumptions.hardware:
-                known = ", ".join(sorted(assumptions.hardware))
-                raise UserError(
-                    f"{ASSUMPTIONS}: hardware has no row '{kind}', on which {name} is to run (models.{name}.gpu, or "
-                    f"gpu_type in slurm/config.yaml); known: {known}."
-                )
+        kinds = {name: str(model.gpu if gpu_type is None else gpu_type) for name, model in config.models.items()}
+        self.gpu_type = kinds
+        self.row = {name: self._row(name, kind or config.models[name].gpu) for name, kind in kinds.items()}
+
+    def _row(self, name: str, kind: str) -> str:
+        """The row that a GPU type is of: the longest whose name is part of SLURM's, as a100 of nvidia_a100-sxm4-80gb."""
+        asked = f"on which {name} is to run (models.{name}.gpu, or gpu_type in slurm/config.yaml)"
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", kind):
+            raise UserError(
+                f"'{kind}', {asked}, is not the name of a GPU type; write one as scontrol show node prints it."
+            )
+        rows = [row for row in self.assumed.hardware if row != "cpu" and row.lower() in kind.lower()]
+        if not rows:
+            known = ", ".join(sorted(self.assumed.hardware))
+            raise UserError(
+                f"{ASSUMPTIONS}: hardware has no row '{kind}', nor one whose name is part of it, {asked}; known: {known}."
+            )
+        return max(rows, key=len)
 
     def job(self, rule: str, wildcards: Mapping[str, str]) -> Cost:
         """The cost of a job of ``rule``; what is not listed here takes seconds of one core."""
@@ -142,9 +158,12 @@ class Costs:
                 return self._train(model, 128 * 30 * steps.get(model, c.world.base_steps), 1, processes=1)
             case "base_model":
                 gigabytes = 2 * c.models[model].billions
-                return Cost(hours=0.05 + gigabytes / 300, memory_gb=8, disk_gb=gigabytes, model=model)
+                # what is to be trained is read in float32 and passes a few tokens forward (train.exactness)
+                compared = 2 * gigabytes if any(row.model == model for row in c.grid) else 0
+                hours = 0.05 + (gigabytes + compared) / 300
+                return Cost(hours=hours, memory_gb=8 + compared, disk_gb=gigabytes, model=model)
             case "sft":
-                return self._train(model, data.rows * sequence * c.sft.epochs, 1)
+                return self._train(model, data.rows * sequence * c.sft.epochs, 1, averages=2)
             case "reference_logps":
                 return self._infer(model, read=2 * data.rows * sequence, rows=2 * data.rows * sequence)
             case "preference":
@@ -198,7 +217,7 @@ class Costs:
         return size.model_copy(update={"rows": min(rows, spec.limit or rows)})
 
     def _hardware(self, model: str) -> tuple[str, Hardware]:
-        kind = "cpu" if self.config.models[model].billions < SMALL else self.gpu_type[model]
+        kind = "cpu" if self.config.models[model].billions < SMALL else self.row[model]
         return kind, self.assumed.hardware[kind]
 
     def _flops_per_hour(self, model: str, share: str, gpus: int) -> float:
@@ -206,8 +225,19 @@ class Costs:
         kept = self.assumed.eager_share if self.config.models[model].attention == "eager" else 1.0
         return 3600e12 * hardware.tflops * float(getattr(hardware, share)) * kept * max(1, gpus)
 
-    def _train(self, model: str, tokens: float, epochs: int, state: bool = False, processes: int | None = None) -> Cost:
-        """Train on so many tokens; a folder of weights per epoch, and master weights and optimiser state once."""
+    def _train(
+        self,
+        model: str,
+        tokens: float,
+        epochs: int,
+        state: bool = False,
+        processes: int | None = None,
+        averages: int = 1,
+    ) -> Cost:
+        """Train on so many tokens; a folder of weights per epoch, and master weights and optimiser state once.
+
+        ``averages``: of gradients, that the optimiser keeps: one in RMSprop, two in Adam.
+        """
         c, billions = self.config, self.config.models[model].billions
         kind, hardware = self._hardware(model)
         count = processes or c.preference.processes
@@ -228,18 +258,31 @@ class Costs:
             disk_gb=epochs * width * billions + (8 * billions if state else 0),
             model=model,
             hardware=kind,
+            gpu_type=self.gpu_type[model],
+            gpu_gb=(2 + averages) * (2 if c.training.master_weights == "bfloat16" else 4) * billions / count,
         )
 
     def _infer(
-        self, model: str, read: float = 0, written: float = 0, rows: float = 0, models: int = 1, calls: int = 0
+        self, model: str, read: float, rows: float = 0, models: int = 1, prompts: float = 0, written: float = 0
     ) -> Cost:
-        """Read and write tokens with one model after the other; ``rows``: tokens of the table that is left."""
+        """Read on one GPU, and write behind prompts on the engine's, with one model after the other.
+
+        Args:
+            model: whose FLOPs these are.
+            read: tokens scored, or read by lm-eval.
+            rows: tokens of the table that is left.
+            models: how many are loaded.
+            prompts: tokens that the engine reads.
+            written: tokens that it writes.
+        """
         billions = self.config.models[model].billions
         kind, hardware = self._hardware(model)
-        gpus = 0 if kind == "cpu" else self.config.engine.tensor_parallel
+        gpus = 0 if kind == "cpu" else self.config.engine.tensor_parallel if written else 1
         hours = models * hardware.start_minutes / 60
-        hours += 2e9 * billions * read / self._flops_per_hour(model, "read", gpus)
+        hours += 2e9 * billions * read / self._flops_per_hour(model, "read", 1)
+        hours += 2e9 * billions * prompts / self._flops_per_hour(model, "read", gpus)
         hours += 2e9 * billions * written / self._flops_per_hour(model, "write", gpus)
+        width = 4 if self.config.models[model].dtype == "float32" else 2
         return Cost(
             hours=hours,
             gpus=gpus,
@@ -248,17 +291,18 @@ class Costs:
             disk_gb=0.001 + 6e-9 * rows,
             model=model,
             hardware=kind,
-            judge_calls=calls,
+            gpu_type=self.gpu_type[model],
+            gpu_gb=width * billions / (1 if read else max(1, gpus)),
         )
 
     def _write(
         self, model: str, data: Data, prompts: float, n: int, max_tokens: int, models: int = 1, read: float = 0
     ) -> Cost:
-        """Write ``n`` responses a prompt with each of ``models`` models, one after the other."""
+        """Write ``n`` responses a prompt with each of ``models`` models, one after the other; then read, on one GPU."""
         response = min(data.response_tokens, max_tokens)
         written = models * prompts * n * response
         rows = models * prompts * n * (data.prompt_tokens + response)
-        return self._infer(model, read + models * prompts * data.prompt_tokens, written, rows, models)
+        return self._infer(model, read, rows, models, models * prompts * data.prompt_tokens, written)
 
     def _judge(self, name: str, calls: int) -> Cost:
         judge = self.config.judges[name]

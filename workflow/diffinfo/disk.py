@@ -7,12 +7,15 @@ reads.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from diffinfo.alone import at_work
+from diffinfo.artifacts import OUTPUTS
 from diffinfo.cli import UserError
 from diffinfo.jobs import Job, planned
 
@@ -44,6 +47,16 @@ def clean(results: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def forget(results: Path, outputs: Collection[str]) -> None:
+    """Delete the progress that has become ``outputs``, which are recorded."""
+    for note in list((results / ".progress").glob(f"*/*/{OUTPUTS}")):
+        if set(json.loads(note.read_text())) & set(outputs):
+            done = note.parent.with_name(f".{note.parent.name}.done.tmp")  # a part of it would mislead a later run
+            shutil.rmtree(done, ignore_errors=True)
+            note.parent.rename(done)
+            shutil.rmtree(done, ignore_errors=True)
 
 
 def droppable(results: Path, everything: list[Job], remaining: list[Job]) -> list[Path]:

@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from diffinfo import local
 from diffinfo.config import FAMILIES_WITH_BETA, METHOD, Config, Dataset, Model, Row
+from diffinfo.strict_yaml import ConfigError
 
 DATA_FILES = (".parquet", ".json", ".jsonl")
 
@@ -137,11 +139,13 @@ def _grid(config: Config) -> Iterator[str]:
     for beta, name in zip(config.betas, names, strict=True):
         if not METHOD.fullmatch(f"dpo-b{name}") or float(name) != beta:
             yield f"betas: {beta!r} cannot be part of a name; write a number like 0.05, six digits at most"
-    cells = [(row.model, row.dataset) for row in config.grid]
+    first: dict[tuple[str, str, str], int] = {}
     for index, row in enumerate(config.grid):
         yield from _known(f"grid.{index}.dataset", row.dataset, config.datasets)
-        if cells.index(cells[index]) != index:
-            yield f"grid.{index}: {row.model} on {row.dataset} is listed twice; merge the two rows"
+        found = {method: first.setdefault((row.model, row.dataset, method), index) for method in config.methods(row)}
+        if twice := [method for method, place in found.items() if place != index]:
+            cell = f"{', '.join(twice)} of {row.model} on {row.dataset}"
+            yield f"grid.{index}.methods: {cell} is in grid.{found[twice[0]]} too; list each method in one row"
         yield from _methods(f"grid.{index}.methods", row, config)
 
 
@@ -165,9 +169,24 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
 
 def _files(config: Config) -> Iterator[str]:
     files = {"arena_hard.questions": config.arena_hard.questions, "arena_hard.baseline": config.arena_hard.baseline}
-    for key, file in (files | {"wildbench.tasks": config.wildbench.tasks}).items():
+    files |= {"wildbench.tasks": config.wildbench.tasks}
+    for key, file in files.items():
         if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
+    files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items()}
+    for key, file in files.items():
+        yield from _watched(key, file)
+    for name, model in config.models.items():
+        yield from _watched(f"models.{name}.source", model.source, within=False)
+        yield from _watched(f"models.{name}.chat_template", model.chat_template or "", within=False)
+
+
+def _watched(key: str, source: str, within: bool = True) -> Iterator[str]:
+    """Why local files cannot be watched for changes."""
+    try:
+        local.files(source, within)
+    except ConfigError as error:
+        yield f"{key}: {error}"
 
 
 def _sizes(config: Config) -> Iterator[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from diffinfo.cli import UserError
 
+SCORING = "scoring.json"  # what train.exactness found, in the folder it is about
 disable_progress_bar()  # "loading weights" of micro models would drown a stage's own bar
 
 
@@ -24,32 +26,126 @@ def use_cpu_well() -> None:
     torch.set_flush_denormal(True)
 
 
-def load_model(folder: Path, attention: str, dtype: str = "float32") -> Any:
-    """A causal language model from a local folder: no remote code, safetensors only.
+def load_model(folder: Path, attention: str, dtype: str = "float32", config: Any = None) -> Any:
+    """A causal language model from a local folder: no remote code, safetensors only, every tensor from the file.
+
+    Its configuration then says whether embedding and head are one tensor, whatever the file said. ``config``: in place
+    of the folder's.
 
     Raises:
-        UserError: for Gemma-2 under sdpa, which silently drops the soft-capping of attention scores.
+        UserError: where a tensor is missing, unexpected or of another shape, where nothing loads, and for soft-capped
+            attention (Gemma-2) under sdpa, which silently drops it.
     """
-    if attention == "sdpa" and AutoConfig.from_pretrained(folder).model_type == "gemma2":
-        raise UserError(f"{folder}: Gemma-2 loses its soft-capping under sdpa; set models.<name>.attention to eager.")
-    return AutoModelForCausalLM.from_pretrained(
+    softcap = getattr(read_config(folder).get_text_config(), "attn_logit_softcapping", None)
+    if attention == "sdpa" and softcap is not None:
+        raise UserError(
+            f"{folder}: its attention loses its soft-capping under sdpa; set models.<name>.attention to eager."
+        )
+    model: Any = _whole(
         folder,
-        attn_implementation=attention,
-        dtype=getattr(torch, dtype),
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+        lambda: AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=attention, dtype=getattr(torch, dtype), config=config or read_config(folder),
+            local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        ),
+    )  # fmt: skip
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None:
+        for part in (model.config, model.config.get_text_config()):
+            part.tie_word_embeddings = head.weight is embedding.weight
+    return model
+
+
+def load_classifier(folder: Path, attention: str, dtype: str = "float32") -> Any:
+    """A sequence classifier with one label (a reward model), like ``load_model``; a language model is refused."""
+    return _whole(
+        folder,
+        lambda: AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, attn_implementation=attention, dtype=getattr(torch, dtype),
+            local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        ),
+    )  # fmt: skip
+
+
+def check_weights(folder: Path) -> None:
+    """Compare the names and shapes in a folder's files with those of the model that config.json names, values unread.
+
+    Raises:
+        UserError: naming what is missing or unexpected.
+    """
+    named = getattr(read_config(folder), "architectures", None) or [""]
+    kind: Any = AutoModelForSequenceClassification if "SequenceClassification" in named[0] else AutoModelForCausalLM
+    _whole(
+        folder,
+        lambda: kind.from_pretrained(
+            folder, device_map="meta", local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True,
+        ),
+    )  # fmt: skip
+
+
+def _whole(folder: Path, load: Callable[[], Any]) -> Any:
+    """Load a model; refuse a file that does not hold just what the model needs."""
+    try:
+        model, info = load()
+    except (ValueError, RuntimeError, ImportError, SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the folder's
+            raise
+        raise UserError(f"{folder} cannot be loaded as a model: {' '.join(str(error).split())[:400]}") from error
+    named = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
+    if any(named.values()):
+        said = "; ".join(f"{kind}: {_some(names)}" for kind, names in named.items() if names)
+        raise UserError(
+            f"{folder}: its weights are not those of a {type(model).__name__} ({said}). Nothing is filled in with random "
+            "numbers: name a folder or repository whose files hold the whole model, of the kind that is needed here."
+        )
+    return model
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def check_room(model: Any, tokens: int) -> None:
+    """Refuse sequences that a model has no positions for.
+
+    Raises:
+        UserError: where ``tokens`` is more than its config.json allows.
+    """
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if room and tokens > room:
+        raise UserError(
+            f"{model.name_or_path}: sequences of up to {tokens} tokens are asked of a model that holds {room} "
+            "(max_position_embeddings in its config.json): lower preference.max_tokens, or the max_tokens of what is sampled."
+        )
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of a model folder.
+
+    Raises:
+        UserError: when there is none that transformers knows without code of the folder.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: config.json cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Tokenizer, chat template and generation config travel with the weights, byte for byte."""
+    """Tokenizer, chat template, generation config and how the model is scored travel with the weights, byte for byte."""
     for file in source.iterdir():
-        if file.name.startswith(("tokenizer", "special_tokens", "chat_template", "generation_config", "added_tokens")):
+        if file.name.startswith(
+            ("tokenizer", "special_tokens", "chat_template", "generation_config", "added_tokens", SCORING)
+        ):
             shutil.copyfile(file, target / file.name)
 
 
 def save_model(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path, source: Path) -> None:
-    """Write ``weights`` as a Hugging Face folder with the configuration of ``model`` and the tokenizer of ``source``."""
+    """Write ``weights`` as a Hugging Face folder with the configuration of ``model`` and the tokenizer of ``source``.
+
+    Raises:
+        UserError: when what was written does not load again as a whole.
+    """
     model.save_pretrained(folder, state_dict=dict(weights), safe_serialization=True)
     copy_tokenizer(source, folder)
+    check_weights(folder)

@@ -86,14 +86,26 @@ def slic(x: PairLogps, beta: float, weight: float) -> Tensor:
     return (beta - (x.w - x.l)).clamp(min=0) - weight * x.w
 
 
+def below_certainty(logp: Tensor) -> Tensor:
+    """``logp`` kept at or below minus the resolution of its type, where odds and their slope are finite; gradients pass."""
+    import torch
+
+    return logp + (logp.clamp(max=-torch.finfo(logp.dtype).eps) - logp).detach()
+
+
+def log_odds(logp: Tensor) -> Tensor:
+    """log p / (1 - p) of log p, exact also near p = 1, where 1 - exp(log p) would be 0; finite at p = 1 (nats)."""
+    import torch
+
+    logp = below_certainty(logp)
+    return logp - torch.log(-torch.expm1(logp))
+
+
 def orpo(x: PairLogps, beta: float) -> Tensor:
     """-log pi(y_w) - beta log sigma(log odds(y_w) - log odds(y_l)), odds of length-averaged probabilities (Hong et al.)."""
-    import torch
     from torch.nn.functional import logsigmoid
 
-    w, l = x.w / x.tokens_w, x.l / x.tokens_l  # noqa: E741
-    odds = (w - torch.log1p(-w.exp())) - (l - torch.log1p(-l.exp()))
-    return -x.w - beta * logsigmoid(odds)
+    return -x.w - beta * logsigmoid(log_odds(x.w / x.tokens_w) - log_odds(x.l / x.tokens_l))
 
 
 def simpo(x: PairLogps, beta: float, gamma: float) -> Tensor:

@@ -22,6 +22,7 @@ from diffinfo.cli import UserError
 from diffinfo.config import Config, load
 from diffinfo.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
 from diffinfo.jobs import Job, planned
+from diffinfo.limits import minutes
 from diffinfo.report import paper
 from diffinfo.strict_yaml import read_yaml
 
@@ -86,28 +87,35 @@ def paper_check(config: Config) -> list[tuple[str, str, float, float]]:
 
 
 def warnings(jobs: list[Job], costs: Costs, limits: Mapping[str, object], free_gb: float) -> list[str]:
-    """What would go wrong: jobs longer than the partition's limit, results larger than the disk.
+    """What would go wrong: jobs longer than the partition's limit or larger than a GPU, results larger than the disk.
 
     Args:
         limits: ``default-resources`` of the SLURM profile.
         free_gb: what is free where the results go.
     """
-    said = []
-    limit = limits.get("max_runtime")
+    limit = minutes(limits.get("max_runtime"))
     longest: dict[Key, float] = {}
+    large: dict[Key, Cost] = {}
     for job in jobs:
         cost = costs.job(job.rule, job.wildcards)
         key = (job.rule, cost.model, job.wildcards.get("dataset", ""))
         longest[key] = max(longest.get(key, 0.0), cost.hours)
-    if isinstance(limit, int | float):
-        said = [
-            f"{' '.join(filter(None, key))}: an estimated {hours:.1f} h a job, longer than the partition's {limit / 60:g} h "
-            f"(max_runtime in {PROFILE}), where it will be stopped; training, sampling and scoring go on in the next "
-            "attempt, any other job starts over: give it more GPUs (preference.processes, engine.tensor_parallel) or less "
-            "to do (preference.epochs_per_job, datasets.<name>.limit)."
-            for key, hours in longest.items()
-            if hours * 60 > limit
-        ]
+        if cost.gpus and cost.gpu_gb > costs.assumed.hardware[cost.hardware].memory_gb:
+            large[key] = cost
+    said = [
+        f"{' '.join(filter(None, key))}: an estimated {hours:.1f} h a job, longer than the partition's {limit / 60:g} h "
+        f"(max_runtime in {PROFILE}), where it will be stopped; training, sampling and scoring go on in the next "
+        "attempt, any other job starts over: give it more GPUs (preference.processes for training, engine.tensor_parallel "
+        "for sampling; scoring and QA use one) or less to do (preference.epochs_per_job, datasets.<name>.limit)."
+        for key, hours in longest.items()
+        if hours * 60 > limit
+    ]
+    said += [
+        f"{' '.join(filter(None, key))}: an estimated {cost.gpu_gb:.0f} GB on each of {cost.gpus} GPU(s), before any "
+        f"activation; a {cost.hardware} has {costs.assumed.hardware[cost.hardware].memory_gb:g} GB: take a larger one "
+        "(models.<name>.gpu), or more (preference.processes for training, engine.tensor_parallel for sampling)."
+        for key, cost in large.items()
+    ]
     needed = sum(costs.job(job.rule, job.wildcards).disk_gb for job in jobs)
     if needed > free_gb:
         said.append(
@@ -171,7 +179,7 @@ def main() -> None:
     """Print the plan of a configuration."""
     parser = argparse.ArgumentParser(prog="python -m diffinfo.plan", description=__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
-    parser.add_argument("--gpu_type", help="plan for this row of the assumptions whatever models.<name>.gpu says")
+    parser.add_argument("--gpu_type", help="plan for this GPU type whatever models.<name>.gpu says")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--json", action="store_true", help="the table as JSON rows")
     what.add_argument("--actual", action="store_true", help="estimate against the benchmark files of what has run")

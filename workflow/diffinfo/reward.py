@@ -12,7 +12,7 @@ import pandas as pd
 from diffinfo import artifacts
 from diffinfo.chat import Messages
 from diffinfo.cli import UserError, progress, run
-from diffinfo.shards import drop, in_shards
+from diffinfo.shards import in_shards
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -42,23 +42,22 @@ def score(
         UserError: when the template refuses a conversation or changes its text.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     from diffinfo.chat import BadRow, Chat
-    from diffinfo.models import use_cpu_well
+    from diffinfo.models import check_room, load_classifier, use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=1, attn_implementation=attention, dtype=getattr(torch, dtype),
-        local_files_only=True, use_safetensors=True, trust_remote_code=False,
-    ).to(device).eval()  # fmt: skip
+    model = load_classifier(folder, attention, dtype).to(device).eval()
     chat = Chat(folder)
     try:
         sequences = [chat.conversation_ids(messages) for messages in conversations]
     except BadRow as error:
         raise UserError(f"{folder}: {error}; it cannot score this conversation, another reward model can.") from error
+    check_room(model, max(map(len, sequences), default=0))
     pad = model.config.pad_token_id
+    if pad is None:  # such a model reads one sequence at a time
+        pad, batch_tokens = 0, 1
     values = [0.0] * len(sequences)
     with torch.inference_mode():
         for group in progress(micro_batches([len(s) for s in sequences], batch_tokens), "scoring"):
@@ -90,7 +89,7 @@ def main(
         attention: attention kernel.
         dtype: precision.
         batch_tokens: tokens of one forward pass.
-        progress_dir: where parts of a long table wait; it outlives a killed job.
+        progress_dir: where parts of the table wait; they outlive a killed job.
     """
     from diffinfo.chat import BadRow, Chat, report
 
@@ -130,7 +129,8 @@ def main(
         dtype=dtype,
         quarantined=list(bad.values()),
     )
-    drop(saved)
+    if saved:
+        artifacts.keep_until_recorded(saved, out)
 
 
 if __name__ == "__main__":

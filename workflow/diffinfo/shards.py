@@ -1,8 +1,7 @@
-"""Long tables made in parts that outlive a killed job."""
+"""Tables made in parts that outlive a killed job."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,10 +24,10 @@ def in_shards(
         rows_an_item: how many rows an item gives.
     """
     step = max(1, ROWS // rows_an_item)
-    if folder is None or items <= step:
+    if folder is None:
         return make(0, items)
     parts = []
-    for first in range(0, items, step):
+    for first in range(0, max(1, items), step):
         file = folder / f"{first}.parquet"
         if file.exists():
             log.info("items %d to %d of %d were done before", first, min(first + step, items), items)
@@ -36,9 +35,3 @@ def in_shards(
             artifacts.write(file, make(first, min(first + step, items)), kind)
         parts.append(artifacts.read(file, kind))
     return pd.concat(parts, ignore_index=True)
-
-
-def drop(folder: Path | None) -> None:
-    """Delete the parts, once the whole is written."""
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)

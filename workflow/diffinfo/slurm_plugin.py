@@ -20,12 +20,14 @@ def mend(plugin: Any) -> None:
     - A job that squeue lists no more has ended, as where Snakemake was suspended for longer than MinJobAge: Snakemake
       looks for its outputs, which are whole where they are there.
     - A preempted job has ended, for the profile forbids SLURM to requeue it.
+    - ``mem_mb: 0`` asks for all memory of a node, as it does of sbatch; the plugin drops it.
     - A failed submission is told once slurmctld answers, so that its next attempt meets it.
     """
     submitted: set[str] = set()
     plugin.get_min_job_age = lambda: sys.maxsize
     plugin.validate_or_get_slurm_job_id = _noted(plugin.validate_or_get_slurm_job_id, submitted)
     plugin.query_job_status = _complete(plugin.query_job_status, submitted)
+    plugin.get_submit_command = _whole_memory(plugin.get_submit_command)
     executor = plugin.Executor
     executor._report_job_error_threadsafe = _when_slurm_answers(executor._report_job_error_threadsafe)
 
@@ -54,6 +56,14 @@ def _complete(query: Query, submitted: set[str]) -> Query:
         return {**dict.fromkeys(forgotten, "UNKNOWN"), **states, **ended}, seconds
 
     return queried
+
+
+def _whole_memory(command: Callable[..., str]) -> Callable[..., str]:
+    def commanded(job: Any, *arguments: Any, **options: Any) -> str:
+        whole = job.resources.get("mem_mb") == 0 and not job.resources.get("mem_mb_per_cpu")
+        return command(job, *arguments, **options) + (" --mem 0" if whole else "")
+
+    return commanded
 
 
 def _when_slurm_answers(report: Callable[..., None]) -> Callable[..., None]:

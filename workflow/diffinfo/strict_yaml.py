@@ -1,4 +1,4 @@
-"""The only reader of YAML: a key given twice is a fault, and files merge as Snakemake merges them."""
+"""The only reader of YAML: a key given twice is a fault, and files merge as Snakemake merges them (config.load says which)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from diffinfo.cli import UserError
 
 class ConfigError(UserError):
     """Every fault of a configuration, one line each."""
+
+
+LARGEST = 1_000_000  # bytes of a file
+MOST = 100_000  # values in it
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -31,23 +35,53 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}  # type: ignore[no-untyped-call]
 
 
+def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
+    value = int(loader.construct_yaml_int(node))  # type: ignore[no-untyped-call]
+    if abs(value) >= 2**64:  # written in base 16 it may have more digits than Python prints
+        raise ConfigError(f"{node.start_mark.name}, line {node.start_mark.line + 1}: the number is too large.")
+    return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _weight(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out; ``known``: those of other nodes, by identity."""
+    if id(node) not in known:
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        else:
+            inner = node.value if isinstance(node, yaml.SequenceNode) else []
+        known[id(node)] = 1 + sum(_weight(part, known) for part in inner)
+    return known[id(node)]
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read one YAML mapping.
 
     Raises:
-        ConfigError: when the file is missing, is no YAML, holds no mapping or gives a key twice.
+        ConfigError: when the file is missing, is not YAML, holds no mapping, gives a key twice, or is too large, also once
+            its aliases are written out (a few lines may stand for terabytes).
     """
     try:
-        with open(file, encoding="utf-8") as handle:
-            value = yaml.load(handle, _StrictLoader)
+        with open(file, "rb") as handle:
+            content = handle.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigError(f"{file} is larger than {LARGEST} bytes; no configuration is.")
+        loader = _StrictLoader(content)
+        loader.name = str(file)
+        node = loader.get_single_node()
+        if node is not None and _weight(node, {}) > MOST:
+            raise ConfigError(f"{file} stands for more than {MOST} values; take out aliases (*name).")
+        value = loader.construct_document(node) if node is not None else None  # type: ignore[no-untyped-call]
     except FileNotFoundError as error:
         raise ConfigError(f"{file} does not exist.") from error
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{file} is nested too deeply, or an alias stands for what holds it.") from error
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{file} must hold a mapping of keys, it holds {type(value).__name__}.")

@@ -1,10 +1,18 @@
 # The checked configuration, the vocabulary of wildcards, and the helpers of more than one rule file.
+# Every placeholder of a shell command ends in :q, which quotes each item of a list; what comes from the configuration is
+# returned by a function, for Snakemake takes braces in plain values for wildcards.
+# CONFIG is read from the same files as Snakemake's ``config``, which cannot start anew where a preset says base: defaults.
+import json
 import re
 
 from diffinfo import config as checked
 
 try:
-    CONFIG = checked.parse(config, workflow.configfiles)
+    OVER = workflow.config_settings.configfiles
+    OWN = None if workflow.config_settings.replace_workflow_config else "config.yaml"
+    CONFIG = checked.load(
+        OWN if OWN in workflow.configfiles else None, *OVER, values=dict(workflow.config_settings.config)
+    )
 except checked.ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -46,14 +54,40 @@ def span_of(epoch):
     raise WorkflowError(f"epoch {epoch} lies beyond epochs = {CONFIG.epochs}; raise that key.")
 
 
-def as_list(paths):
-    """Paths as one command-line argument."""
-    return "[" + ",".join(map(str, paths)) + "]"
+def arguments(**values):
+    """``--name=value`` each: text as it is, anything else as JSON; None is left out.
+
+    The equals sign keeps a value that begins with a dash from being read as an option.
+    """
+    return [
+        f"--{name}={value if isinstance(value, str) else as_json(value)}"
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
-def part(name):
-    """A part of the configuration as JSON: a job is passed only what it uses."""
-    return getattr(CONFIG, name).model_dump_json()
+def as_json(value):
+    """A part of the configuration, a list of paths or a number as JSON."""
+    return value.model_dump_json() if hasattr(value, "model_dump_json") else json.dumps(value)
+
+
+def listed(*names):
+    """Inputs by name, each a list in an argument of its own."""
+
+    def lists(wildcards, input):
+        found = {name: input[name] for name in names}
+        return arguments(**{name: [files] if isinstance(files, str) else list(files) for name, files in found.items()})
+
+    return lists
+
+
+def constant(**values):
+    """Arguments that are the same for all wildcards."""
+
+    def same(wildcards):
+        return arguments(**values)
+
+    return same
 
 
 def spec(model):
@@ -61,20 +95,15 @@ def spec(model):
     return CONFIG.models[getattr(model, "model", model)]
 
 
-def attention(wildcards):
-    """Attention kernel of the model at hand."""
-    return spec(wildcards).attention
-
-
-def dtype(wildcards):
-    """Precision of the model at hand."""
-    return spec(wildcards).dtype
+def kernel(model):
+    """How the model at hand, by wildcards or name, computes."""
+    return arguments(attention=spec(model).attention, dtype=spec(model).dtype)
 
 
 def epoch_argument(wildcards):
     """Epochs of a span as an argument; nothing for the reference, which has none."""
     first, last = map(int, wildcards.span.split("-"))
-    return "" if wildcards.method == "ref" else f"--epochs {as_list(range(first, last + 1))}"
+    return [] if wildcards.method == "ref" else arguments(epochs=list(range(first, last + 1)))
 
 
 def policy(wildcards):
@@ -96,49 +125,40 @@ def epoch_folder(wildcards, input):
     return input.models if wildcards.method == "ref" else f"{input.models}/epoch-{wildcards.epoch}"
 
 
-def tokens(key):
-    """Longest prompt and completion that generation allows."""
-    return getattr(CONFIG, key).max_tokens
-
-
-PARTS = "--progress_dir results/.progress/parts"  # of long tables; a killed job makes the missing ones
+PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
 ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.yaml"
 
 
 def engine_arguments(model):
     """What every sampling job is told about its engine."""
-    return (
-        f"--engine '{part('engine')}' --attention {spec(model).attention} --dtype {spec(model).dtype}"
-        f" --max_prompt_tokens {CONFIG.preference.max_prompt_tokens}"
-    )
+    engine = arguments(engine=CONFIG.engine, max_prompt_tokens=CONFIG.preference.max_prompt_tokens)
+    return engine + kernel(model)
 
 
 def launcher(wildcards):
     """How a training stage is started: plain Python, or processes under accelerate, on one machine or on several."""
     count, machines = CONFIG.preference.processes, CONFIG.train_nodes
     if count == 1:
-        return "python -m"
+        return ["python", "-m"]
     # On a CPU --multi_gpu means torchrun over gloo; accelerate's own CPU launcher wants MPI.
     group = f"--multi_gpu --num_processes {count} --num_machines {machines} --mixed_precision no --dynamo_backend no"
     if machines == 1:
-        return f"accelerate launch {group} --main_process_port 0 -m"
+        return f"accelerate launch {group} --main_process_port 0 -m".split()
     meeting = (
         "--machine_rank $SLURM_NODEID --main_process_ip $SLURM_LAUNCH_NODE_IPADDR"
         " --main_process_port $((20000 + SLURM_JOB_ID % 20000)) --rdzv_backend static"
     )
     cpus = COSTS.job("sft", wildcards).cpus
-    step = f"srun --nodes {machines} --ntasks {machines} --ntasks-per-node 1 --cpus-per-task {cpus}"
-    return f"{step} bash -c 'exec accelerate launch {group} {meeting} -m \"$@\"' launcher"
+    step = f"srun --nodes {machines} --ntasks {machines} --ntasks-per-node 1 --cpus-per-task {cpus} bash -c"
+    return [*step.split(), f'exec accelerate launch {group} {meeting} -m "$@"', "launcher"]
 
 
-def scorer_arguments():
+def scorer_arguments(wildcards):
     """What every scoring job is told about the reward model."""
-    model = spec(CONFIG.reward_model)
-    return f"--attention {model.attention} --dtype {model.dtype} --batch_tokens {CONFIG.training.micro_batch_tokens}"
+    return kernel(CONFIG.reward_model) + arguments(batch_tokens=CONFIG.training.micro_batch_tokens)
 
 
 def training_common(wildcards):
     """What every training job is told about the model at hand."""
-    model = spec(wildcards)
     settings = CONFIG.training.model_dump_json(exclude={"save_minutes"})
-    return f"--training '{settings}' --attention {model.attention} --dtype {model.dtype}"
+    return arguments(training=settings) + kernel(wildcards)

@@ -8,19 +8,17 @@ rule world_dataset:
     output:
         "results/world/data/{dataset}.jsonl",
     log:
-        "results/logs/world/{dataset}.log",
+        "results/logs/world/data/{dataset}.log",
     benchmark:
-        "results/benchmarks/world/{dataset}.tsv"
+        "results/benchmarks/world/data/{dataset}.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
         **RESOURCES,
     params:
-        spec=dataset_spec,
-        world=world_part("seed", "pairs", "test_prompts"),
+        spec=world_dataset_spec,
     shell:
-        "python -m diffinfo.world.build dataset --name {wildcards.dataset} --spec {params.spec:q}"
-        " --world {params.world:q} --out {output} 2> {log}"
+        "python -m diffinfo.world.build dataset {params.spec:q} --out {output:q} 2> {log:q}"
 
 
 rule world_benchmarks:
@@ -38,7 +36,7 @@ rule world_benchmarks:
     params:
         world=world_part("seed", "arena_prompts", "wildbench_tasks", "qa_items"),
     shell:
-        "python -m diffinfo.world.build benchmarks --world {params.world:q} --out {output} 2> {log}"
+        "python -m diffinfo.world.build benchmarks {params.world:q} --out {output:q} 2> {log:q}"
 
 
 rule ingest_pairs:
@@ -52,9 +50,9 @@ rule ingest_pairs:
         preferences="results/data/{dataset}/preferences.parquet",
         quarantine="results/data/{dataset}/quarantine.parquet",
     log:
-        "results/logs/data/{dataset}.log",
+        "results/logs/data/{dataset}/ingest.log",
     benchmark:
-        "results/benchmarks/data/{dataset}.tsv"
+        "results/benchmarks/data/{dataset}/ingest.tsv"
     wildcard_constraints:
         dataset=one_of(set(CONFIG.datasets) - set(SAMPLED)),
     conda:
@@ -64,11 +62,10 @@ rule ingest_pairs:
     params:
         spec=dataset_spec,
         source=dataset_location,
-        disjoint=disjoint_argument,
     shell:
-        "python -m diffinfo.data.ingest --dataset {wildcards.dataset} --spec {params.spec:q} --source {params.source:q}"
-        " {params.disjoint} --prompts {output.prompts} --test_prompts {output.test}"
-        " --preferences {output.preferences} --quarantine {output.quarantine} 2> {log}"
+        "python -m diffinfo.data.ingest {params.spec:q} {params.source:q}"
+        " --prompts {output.prompts:q} --test_prompts {output.test:q}"
+        " --preferences {output.preferences:q} --quarantine {output.quarantine:q} 2> {log:q}"
 
 
 rule ingest_prompts:
@@ -81,9 +78,9 @@ rule ingest_prompts:
         test="results/data/{dataset}/test_prompts.parquet",
         quarantine="results/data/{dataset}/quarantine.parquet",
     log:
-        "results/logs/data/{dataset}.log",
+        "results/logs/data/{dataset}/ingest.log",
     benchmark:
-        "results/benchmarks/data/{dataset}.tsv"
+        "results/benchmarks/data/{dataset}/ingest.tsv"
     wildcard_constraints:
         dataset=one_of(SAMPLED),
     conda:
@@ -93,8 +90,7 @@ rule ingest_prompts:
     params:
         spec=dataset_spec,
         source=dataset_location,
-        disjoint=disjoint_argument,
     shell:
-        "python -m diffinfo.data.ingest --dataset {wildcards.dataset} --spec {params.spec:q} --source {params.source:q}"
-        " {params.disjoint} --prompts {output.prompts} --test_prompts {output.test}"
-        " --quarantine {output.quarantine} 2> {log}"
+        "python -m diffinfo.data.ingest {params.spec:q} {params.source:q}"
+        " --prompts {output.prompts:q} --test_prompts {output.test:q}"
+        " --quarantine {output.quarantine:q} 2> {log:q}"

@@ -23,9 +23,10 @@ rule did_completions:
         folder=epoch_folder,
         engine=engine_arguments,
         decoding=did_decoding,
+        prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
-        f" {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"
+        "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.engine:q}"
+        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule did_pairs:
@@ -44,7 +45,7 @@ rule did_pairs:
     resources:
         **RESOURCES,
     shell:
-        "python -m diffinfo.entropy.did pairs --chosen {input.chosen} --rejected {input.rejected} --out {output} 2> {log}"
+        "python -m diffinfo.entropy.did pairs --chosen {input.chosen:q} --rejected {input.rejected:q} --out {output:q} 2> {log:q}"
 
 
 rule did_train:
@@ -69,13 +70,13 @@ rule did_train:
     params:
         launch=launcher,
         common=training_common,
-        settings=proxy_settings(),
-        watch=f"{WATCH}/did/{{model}}/{{dataset}}/{{method}}",
+        settings=proxy_settings,
+        watch=watched("did"),
     shell:
-        "{params.launch} diffinfo.train.preference --model {input.model} --reference {input.pairs} --method logpi-b1"
-        " --settings {params.settings:q} --objectives '{{}}' {params.common} --first_epoch 1 --last_epoch 1"
-        f" --keep_last_only true {{params.watch}} {SAVE}"
-        " --models_out {output.model} --log_out {output.log} --speed_out {output.speed} 2> {log}"
+        "{params.launch:q} diffinfo.train.preference --model {input.model:q} --reference {input.pairs:q}"
+        " {params.settings:q} {params.common:q} --keep_last_only true {params.watch:q}"
+        " --save_minutes {resources.save_minutes:q}"
+        " --models_out {output.model:q} --log_out {output.log:q} --speed_out {output.speed:q} 2> {log:q}"
 
 
 rule did_entropy:
@@ -100,8 +101,8 @@ rule did_entropy:
     params:
         folder=epoch_folder,
         engine=engine_arguments,
-        settings=proxy_sampling(),
+        settings=proxy_sampling,
     shell:
-        "python -m diffinfo.entropy.did measure --proxy {input.proxy} --prompts {input.prompts} --policy {params.folder}"
-        " --reference {input.reference} {params.engine} {params.settings}"
-        " --samples {output.samples} --out {output.entropy} 2> {log}"
+        "python -m diffinfo.entropy.did measure --proxy {input.proxy:q} --prompts {input.prompts:q}"
+        " --policy {params.folder:q} --reference {input.reference:q} {params.engine:q} {params.settings:q}"
+        f" {PARTS} --samples {{output.samples:q}} --out {{output.entropy:q}} 2> {{log:q}}"

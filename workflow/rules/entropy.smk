@@ -21,10 +21,11 @@ rule entropy_samples:
     params:
         folder=epoch_folder,
         engine=engine_arguments,
-        decoding=entropy_decoding(),
+        decoding=entropy_decoding,
+        prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {params.folder} --prompts [{input.prompts}] {params.engine}"
-        " {params.decoding} --out {output} 2> {log}"
+        "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.engine:q}"
+        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule entropy:
@@ -42,4 +43,4 @@ rule entropy:
     resources:
         **RESOURCES,
     shell:
-        "python -m diffinfo.entropy.policy --completions {input} --out {output} 2> {log}"
+        "python -m diffinfo.entropy.policy --completions {input:q} --out {output:q} 2> {log:q}"

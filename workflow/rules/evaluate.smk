@@ -21,10 +21,11 @@ rule reward_completions:
     params:
         epochs=epoch_argument,
         engine=engine_arguments,
-        decoding=reward_decoding(),
+        decoding=reward_decoding,
+        prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {input.models} {params.epochs} --prompts [{input.prompts}]"
-        " {params.engine} {params.decoding} --out {output} 2> {log}"
+        "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
+        f" {{params.engine:q}} {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule reward_scores:
@@ -44,10 +45,10 @@ rule reward_scores:
     resources:
         **RESOURCES,
     params:
-        scorer=scorer_arguments(),
+        scorer=scorer_arguments,
     shell:
-        "python -m diffinfo.reward --model {input.model} --completions {input.completions} {params.scorer}"
-        " --out {output} 2> {log}"
+        "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.scorer:q}"
+        f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule answers:
@@ -69,11 +70,11 @@ rule answers:
     params:
         epochs=epoch_argument,
         engine=engine_arguments,
-        prompts="[results/bench/arena-hard.parquet,results/bench/wildbench.parquet]",
-        max_tokens=tokens("answers"),
+        prompts=listed("prompts"),
+        decoding=constant(max_tokens=CONFIG.answers.max_tokens),
     shell:
-        "python -m diffinfo.sample.complete --models {input.models} {params.epochs} --prompts {params.prompts}"
-        " {params.engine} --max_tokens {params.max_tokens} --out {output} 2> {log}"
+        "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
+        f" {{params.engine:q}} {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule qa:
@@ -94,10 +95,8 @@ rule qa:
         **RESOURCES,
     params:
         epochs=epoch_argument,
-        tasks=qa_argument,
-        settings=part("qa"),
-        attention=attention,
-        dtype=dtype,
+        settings=qa_argument,
+        model=kernel,
     shell:
-        "python -m diffinfo.bench.qa --models {input.models} {params.epochs} {params.tasks}"
-        " --settings {params.settings:q} --attention {params.attention} --dtype {params.dtype} --out {output} 2> {log}"
+        "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.settings:q} {params.model:q}"
+        " --out {output:q} 2> {log:q}"

@@ -24,12 +24,13 @@ rule arena_hard_select:
     resources:
         **RESOURCES,
     params:
+        answers=listed("answers"),
         judge=judge_arguments(ARENA.select_judge),
-        settings=f"--bootstrap {ARENA.bootstrap} --seed {ARENA.seed} {CACHE}",
+        settings=constant(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
-        "python -m diffinfo.bench.arena_hard --answers [{input.answers}] --questions {input.questions} {params.judge}"
-        " {params.settings} --tokenizer {input.tokenizer}"
-        " --judgments {output.judgments} --winrates {output.winrates} 2> {log}"
+        "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.judge:q}"
+        f" {{params.settings:q}} {CACHE}"
+        " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q} 2> {log:q}"
 
 
 rule arena_hard:
@@ -53,14 +54,13 @@ rule arena_hard:
     resources:
         **RESOURCES,
     params:
-        answers=listed_answers,
-        select=listed_select,
+        answers=listed("answers", "select"),
         judge=judge_arguments(ARENA.judge),
-        settings=f"--bootstrap {ARENA.bootstrap} --seed {ARENA.seed} {CACHE}",
+        settings=constant(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
-        "python -m diffinfo.bench.arena_hard --answers {params.answers} --select {params.select}"
-        " --questions {input.questions} {params.judge} {params.settings} --tokenizer {input.tokenizer}"
-        " --judgments {output.judgments} --winrates {output.winrates} 2> {log}"
+        "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.judge:q}"
+        f" {{params.settings:q}} {CACHE}"
+        " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q} 2> {log:q}"
 
 
 rule wildbench:
@@ -82,9 +82,8 @@ rule wildbench:
     resources:
         **RESOURCES,
     params:
-        answers=listed_answers,
-        select=listed_select,
+        answers=listed("answers", "select"),
         judge=judge_arguments(CONFIG.wildbench.judge),
     shell:
-        "python -m diffinfo.bench.wildbench --answers {params.answers} --select {params.select} --tasks {input.tasks}"
-        f" {{params.judge}} {CACHE} --out {{output}} 2> {{log}}"
+        "python -m diffinfo.bench.wildbench {params.answers:q} --tasks {input.tasks:q}"
+        f" {{params.judge:q}} {CACHE} --out {{output:q}} 2> {{log:q}}"

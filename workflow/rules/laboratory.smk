@@ -31,7 +31,7 @@ rule laboratory_curves:
     resources:
         **RESOURCES,
     shell:
-        "python -m diffinfo.report.laboratory curves --objectives {input} --out results/figures 2> {log}"
+        "python -m diffinfo.report.laboratory curves --objectives {input:q} --out results/figures 2> {log:q}"
 
 
 rule laboratory:
@@ -55,4 +55,4 @@ rule laboratory:
     params:
         inputs=lab_arguments,
     shell:
-        "python -m diffinfo.report.laboratory summary {params.inputs} --tables results/tables --figures results/figures 2> {log}"
+        "python -m diffinfo.report.laboratory summary {params.inputs:q} --tables results/tables --figures results/figures 2> {log:q}"

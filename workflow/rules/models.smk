@@ -22,15 +22,15 @@ rule world_model:
     resources:
         **RESOURCES,
     params:
-        kind=world_architecture,
         world=world_model_part,
-        backbone=backbone_argument,
     shell:
-        "python -m diffinfo.world.models --architecture {params.kind} {params.backbone} --world {params.world:q} --out {output} 2> {log}"
+        "python -m diffinfo.world.models {params.world:q} --out {output:q} 2> {log:q}"
 
 
 rule base_model:
     """Fetch a model from the hub or a local folder and give it its chat template."""
+    input:
+        base_files,
     output:
         directory("results/base/{model}"),
     log:
@@ -46,4 +46,4 @@ rule base_model:
     params:
         spec=base_spec,
     shell:
-        "python -m diffinfo.base --spec {params.spec:q} --out {output} 2> {log}"
+        "python -m diffinfo.base {params.spec:q} --out {output:q} 2> {log:q}"

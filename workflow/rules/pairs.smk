@@ -1,10 +1,6 @@
 # Preference pairs from sampled and scored candidates (Magpie-G27, J.2).
 # Needs: results/data/<dataset>/prompts.parquet, the teacher, the reward model. Gives: completions, scores, preferences.
-DECODING = (
-    "--n {0.n} --temperature {0.temperature} --top_p {0.top_p} --max_tokens {0.max_tokens} --seed {0.seed}".format(
-        CONFIG.sampling
-    )
-)
+DECODING = constant(**CONFIG.sampling.model_dump(exclude={"model"}))
 
 
 rule sample_responses:
@@ -15,20 +11,21 @@ rule sample_responses:
     output:
         "results/data/{dataset}/completions.parquet",
     log:
-        "results/logs/data/{dataset}.sample.log",
+        "results/logs/data/{dataset}/sample.log",
     benchmark:
-        "results/benchmarks/data/{dataset}.sample.tsv"
+        "results/benchmarks/data/{dataset}/sample.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
     resources:
         **RESOURCES,
     params:
-        engine=engine_arguments(CONFIG.sampling.model),
+        engine=teacher_engine,
         decoding=DECODING,
+        prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {input.model} --prompts [{input.prompts}] {params.engine}"
-        f" {{params.decoding}} {PARTS} --out {{output}} 2> {{log}}"
+        "python -m diffinfo.sample.complete --models {input.model:q} {params.prompts:q} {params.engine:q}"
+        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule score_responses:
@@ -39,19 +36,19 @@ rule score_responses:
     output:
         "results/data/{dataset}/scores.parquet",
     log:
-        "results/logs/data/{dataset}.score.log",
+        "results/logs/data/{dataset}/score.log",
     benchmark:
-        "results/benchmarks/data/{dataset}.score.tsv"
+        "results/benchmarks/data/{dataset}/score.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
     resources:
         **RESOURCES,
     params:
-        scorer=scorer_arguments(),
+        scorer=scorer_arguments,
     shell:
-        "python -m diffinfo.reward --model {input.model} --completions {input.completions} {params.scorer}"
-        f" {PARTS} --out {{output}} 2> {{log}}"
+        "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.scorer:q}"
+        f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule pair_responses:
@@ -63,9 +60,9 @@ rule pair_responses:
         preferences="results/data/{dataset}/preferences.parquet",
         quarantine="results/data/{dataset}/quarantine_pairs.parquet",
     log:
-        "results/logs/data/{dataset}.pairs.log",
+        "results/logs/data/{dataset}/pairs.log",
     benchmark:
-        "results/benchmarks/data/{dataset}.pairs.tsv"
+        "results/benchmarks/data/{dataset}/pairs.tsv"
     wildcard_constraints:
         dataset=one_of(SAMPLED),
     conda:
@@ -73,5 +70,5 @@ rule pair_responses:
     resources:
         **RESOURCES,
     shell:
-        "python -m diffinfo.data.pairs --completions {input.completions} --scores {input.scores}"
-        " --preferences {output.preferences} --quarantine {output.quarantine} 2> {log}"
+        "python -m diffinfo.data.pairs --completions {input.completions:q} --scores {input.scores:q}"
+        " --preferences {output.preferences:q} --quarantine {output.quarantine:q} 2> {log:q}"

@@ -19,12 +19,14 @@ rule arena_hard_questions:
     resources:
         **RESOURCES,
     params:
-        questions=located(ARENA.questions, "arena-hard"),
-        baseline=located(ARENA.baseline, "arena-hard-baseline"),
-        limit=limit(ARENA),
+        files=constant(
+            questions=located(ARENA.questions, "arena-hard"),
+            baseline=located(ARENA.baseline, "arena-hard-baseline"),
+            limit=ARENA.limit,
+        ),
     shell:
-        "python -m diffinfo.bench.questions arena-hard --questions {params.questions:q} --baseline {params.baseline:q}"
-        " {params.limit} --out {output.table} --quarantine {output.quarantine} 2> {log}"
+        "python -m diffinfo.bench.questions arena-hard {params.files:q}"
+        " --out {output.table:q} --quarantine {output.quarantine:q} 2> {log:q}"
 
 
 rule wildbench_tasks:
@@ -43,8 +45,7 @@ rule wildbench_tasks:
     resources:
         **RESOURCES,
     params:
-        tasks=located(CONFIG.wildbench.tasks, "wildbench"),
-        limit=limit(CONFIG.wildbench),
+        tasks=constant(tasks=located(CONFIG.wildbench.tasks, "wildbench"), limit=CONFIG.wildbench.limit),
     shell:
-        "python -m diffinfo.bench.questions wildbench --tasks {params.tasks:q} {params.limit}"
-        " --out {output.table} --quarantine {output.quarantine} 2> {log}"
+        "python -m diffinfo.bench.questions wildbench {params.tasks:q}"
+        " --out {output.table:q} --quarantine {output.quarantine:q} 2> {log:q}"

@@ -25,10 +25,11 @@ for TABLE in TABLES:
             **RESOURCES,
         params:
             name=TABLE,
-            inputs=listed,
+            inputs=all_inputs,
             settings=SETTINGS[TABLE],
         shell:
-            "python -m diffinfo.report.tables {params.name} --inputs {params.inputs:q} {params.settings} --out {output.data} 2> {log}"
+            "python -m diffinfo.report.tables {params.name:q} {params.inputs:q} {params.settings:q}"
+            " --out {output.data:q} 2> {log:q}"
 
 
 for FIGURE in FIGURES:
@@ -54,9 +55,9 @@ for FIGURE in FIGURES:
             **RESOURCES,
         params:
             name=FIGURE,
-            inputs=listed,
+            inputs=all_inputs,
         shell:
-            "python -m diffinfo.report.figures {params.name} --inputs {params.inputs:q} --out {output.data} 2> {log}"
+            "python -m diffinfo.report.figures {params.name:q} {params.inputs:q} --out {output.data:q} 2> {log:q}"
 
 
 rule claims:
@@ -77,7 +78,7 @@ rule claims:
     resources:
         **RESOURCES,
     params:
-        inputs=listed,
-        settings=f"--correctness {CORRECTNESS} --dagger_below {CONFIG.did.dagger_below}",
+        inputs=all_inputs,
+        settings=constant(correctness=CORRECTNESS, dagger_below=CONFIG.did.dagger_below),
     shell:
-        "python -m diffinfo.report.claims --inputs {params.inputs:q} {params.settings} --out {output.data} 2> {log}"
+        "python -m diffinfo.report.claims {params.inputs:q} {params.settings:q} --out {output.data:q} 2> {log:q}"

@@ -1,4 +1,4 @@
-# What each of the paper's tables and figures is made from.
+# What the grid asks for, and what each of the paper's tables and figures is made from.
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
 
@@ -6,6 +6,9 @@ LOG = "results/train/{run}/{span}/train_log.parquet"
 QA = "results/qa/{run}/{span}.parquet"
 SCORES = "results/reward/{run}/{span}/scores.parquet"
 PROXY = "results/did/{run}/epoch-{epoch}"
+ENTROPY = "results/entropy/{run}/epoch-{epoch}.parquet"
+WINRATES = "results/arena_hard/{run}/final/winrates.parquet"
+WILDBENCH = "results/wildbench/{run}/judgments.parquet"
 DPO_PG = ("dpo", "dpo-pg")
 
 # figure: (path, measure, methods, datasets, models); None for all of them
@@ -23,12 +26,35 @@ FIGURES = {
 }
 
 
-def paths(pattern, measure, methods, datasets=None, models=None, reference=False):
+# measure: the last files that it takes of a cell; what pi_ref has too is compared with it
+MEASURED = {
+    None: [LOG],
+    "expected_reward": [SCORES],
+    "entropy": [ENTROPY],
+    "did": [f"{PROXY}/entropy.parquet"],
+    "benchmarks": [WINRATES, WILDBENCH],
+    "qa": [QA],
+}
+OF_REFERENCE = (SCORES, ENTROPY)
+
+
+def grid_targets():
+    """Every measure of every cell of the grid, whatever the method, and every training's log."""
+    found = [
+        path
+        for measure, patterns in MEASURED.items()
+        for pattern in patterns
+        for path in paths(pattern, measure, reference=pattern in OF_REFERENCE)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def paths(pattern, measure, methods=None, datasets=None, models=None, reference=False):
     """Files of the grid cells with a measure; with ``reference``, those of pi_ref too."""
     rows = [
         (model, dataset, method)
         for model, dataset, method in cells(measure)
-        if (method in methods or family(method) in methods)
+        if (methods is None or method in methods or family(method) in methods)
         and (datasets is None or dataset in datasets)
         and (models is None or (counterpart(model) == "gemma-2-9b") == (models == "gemma"))
     ]
@@ -41,7 +67,7 @@ def paths(pattern, measure, methods, datasets=None, models=None, reference=False
 
 def figure_inputs(figure):
     """What a figure is drawn from; the expected reward is drawn above that of pi_ref."""
-    return paths(*FIGURES[figure], reference=FIGURES[figure][0] == SCORES)
+    return paths(*FIGURES[figure], reference=FIGURES[figure][0] in OF_REFERENCE)
 
 
 def report_targets():
@@ -50,22 +76,22 @@ def report_targets():
     return [f"results/{name}.md" for name in names]
 
 
-def listed(wildcards, input):
+def all_inputs(wildcards, input):
     """All inputs as one argument."""
-    return as_list(input)
+    return arguments(inputs=list(input))
 
 
 TABLES = {
-    "table1": paths("results/entropy/{run}/epoch-{epoch}.parquet", "entropy", ("logpi",), reference=True),
+    "table1": paths(ENTROPY, "entropy", ("logpi",), reference=True),
     "table2": [*paths(f"{PROXY}/entropy.parquet", "did", DPO_PG), "results/tables/table3.parquet"],
     "table3": [
-        *paths("results/arena_hard/{run}/final/winrates.parquet", "benchmarks", DPO_PG),
-        *paths("results/wildbench/{run}/judgments.parquet", "benchmarks", DPO_PG),
+        *paths(WINRATES, "benchmarks", DPO_PG),
+        *paths(WILDBENCH, "benchmarks", DPO_PG),
     ],
 }
 SETTINGS = {
-    "table1": "",
-    "table2": f"--dagger_below {CONFIG.did.dagger_below}",
-    "table3": f"--wildbench '{part('wildbench')}'",
+    "table1": constant(),
+    "table2": constant(dagger_below=CONFIG.did.dagger_below),
+    "table3": constant(wildbench=CONFIG.wildbench),
 }
-CORRECTNESS = as_list(name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness")
+CORRECTNESS = [name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness"]

@@ -3,57 +3,112 @@
 # ignore-incomplete. Gives: onstart, onsuccess and onerror.
 import asyncio
 import atexit
-import hashlib
+import time
 from importlib.util import find_spec
 
 import snakemake_executor_plugin_slurm
+from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.settings.types import DeploymentMethod
 
 from diffinfo import disk, slurm_plugin
 from diffinfo.orphans import NoAnswer, settle
-
-CONFIGURATION = Path("results/.progress/configuration")  # the digest of the last run's
-DIGEST = hashlib.sha256(CONFIG.model_dump_json().encode()).hexdigest()
+from diffinfo.provenance import made_by
 
 
-async def newer(job):
-    """Whether Snakemake's record of an output is missing or older than the output."""
+async def unrecorded(job):
+    """Whether an output is there and Snakemake's record of it is missing or of another time."""
     for output in job.output:
-        record = workflow.persistence.metadata(output)
-        changed = (await output.mtime()).local_or_storage()
-        if record is None or record.endtime is None or changed > record.endtime + 1:
-            return True
+        if os.path.exists(output):
+            record = workflow.persistence.metadata(output)
+            changed = (await output.mtime()).local_or_storage()
+            if record is None or record.endtime is None or abs(changed - record.endtime) > 1:
+                return True
     return False
 
 
+def look():
+    """Jobs whose outputs Snakemake has not recorded: those that this configuration would make the same, and the others."""
+    found = [job for job in workflow.dag.jobs if job.output and asyncio.run(unrecorded(job))]
+    same = [job for job in found if made_by(job.shellcmd, job.output)]
+    return same, [job for job in found if job not in same]
+
+
+def record(job):
+    """Record the outputs of a job as finished."""
+    assert job.resources is not None  # evaluated here, which cannot be done inside a coroutine
+    asyncio.run(workflow.persistence.finished(job))
+    if job.benchmark and os.path.exists(job.benchmark):
+        os.remove(job.benchmark)  # of an earlier run: Snakemake would take its time for the outputs'
+
+
+def record_as_stale(job):
+    """Record outputs so that Snakemake makes them again, and sees them changed should they not be."""
+    for output in job.output:
+        there = os.path.exists(output)
+        changed = asyncio.run(output.mtime()).local_or_storage() if there else time.time()
+        params = ["'made by another command, or from other inputs'"]
+        made = MetadataRecord(params=params, endtime=changed, record_format_version=RECORD_FORMAT_VERSION)
+        workflow.persistence._write_record(str(output), made)
+    workflow.persistence._clear_cache()
+
+
 def adopt():
-    """Record what was finished behind a killed Snakemake's back, so that later changes of its parameters are seen."""
-    there = [job for job in workflow.dag.jobs if job.output and not workflow.dag.needrun(job)]
-    found = [job for job in there if all(map(os.path.exists, job.output)) and asyncio.run(newer(job))]
-    if found and CONFIGURATION.exists() and CONFIGURATION.read_text() != DIGEST:
-        raise WorkflowError(
-            f"{len(found)} job(s) were finished by a run that was killed and that had another configuration, so nobody"
-            " knows whether this one would make the same. Run that configuration once more, or delete these outputs: "
-            + ", ".join(str(output) for job in found for output in job.output)
-        )
-    for job in found:
-        assert job.resources is not None  # evaluated here, which cannot be done inside a coroutine
-        asyncio.run(workflow.persistence.finished(job))
-    if found:
-        print(f"Took over {len(found)} job(s) that a killed run had finished.", file=sys.stderr)
+    """Settle what nobody recorded by what the outputs say of themselves; returns whether there is more or less to do now.
+
+    A killed run's jobs finish behind its back, perhaps of another configuration; results may have been copied. What is
+    settled is recorded and not found again, so this ends.
+    """
+    if not workflow.execution_settings.keep_metadata:
+        return False
+    same, others = look()
+    changes = any(map(workflow.dag.needrun, same)) or not all(map(workflow.dag.needrun, others))
+    for job in same:
+        record(job)
+    for job in others:
+        record_as_stale(job)
+    if same:
+        print(f"Took over {len(same)} job(s) that a killed run had finished.", file=sys.stderr)
+    if others:
+        print(f"{told(others)} are made again.", file=sys.stderr, flush=True)
+    for job in workflow.dag.jobs:
+        if job.output and not workflow.dag.needrun(job) and job not in others:
+            disk.forget(Path("results"), job.output)
+    return changes
+
+
+def told(jobs):
+    """What is wrong with the outputs of ``jobs``, by name."""
+    names = ", ".join(str(output) for job in jobs for output in job.output if os.path.exists(output))
+    return f"Not made by this configuration's command from these inputs, or without a word on it: {names}; they"
+
+
+def look_again():
+    """Begin anew, since what is left to do has changed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def adopt_at_exit():
     """The same where there is nothing to be done, for Snakemake calls no handler then."""
     runs = workflow.executor_plugin is not None and workflow.is_main_process
     if runs and not workflow.dryrun and not workflow.touch and workflow.dag is not None and not len(workflow.dag):
-        try:
-            adopt()
-        except WorkflowError as error:
-            print(error, file=sys.stderr)
+        if adopt():
+            look_again()
 
 
 atexit.register(adopt_at_exit)
+
+
+def keep_progress_until_recorded():
+    """Delete a job's progress once its outputs are recorded, not before: Snakemake deletes those of a job that dies."""
+    finish = workflow.dag.finish
+
+    async def finished(job, *arguments, **named):
+        await finish(job, *arguments, **named)
+        disk.forget(Path("results"), job.output)
+
+    workflow.dag.finish = finished
 
 
 def check_engine():
@@ -79,13 +134,11 @@ onstart:
         settled = settle(comments, logger.info)
     except NoAnswer as error:
         raise WorkflowError(str(error)) from None
-    if settled:  # what is left to do has changed: look again
+    if settled or adopt():
         workflow.persistence.unlock()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    adopt()
+        look_again()
     slurm_plugin.mend(snakemake_executor_plugin_slurm)
-    CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
-    CONFIGURATION.write_text(DIGEST)
+    keep_progress_until_recorded()
 
 
 onsuccess:

@@ -15,13 +15,9 @@ rule objectives:
     resources:
         **RESOURCES,
     params:
-        steps=CONFIG.synthetic.steps,
-        seeds=as_list(CONFIG.synthetic.seeds),
-        taus=as_list(CONFIG.synthetic.taus),
-        every=CONFIG.synthetic.record_every,
+        settings=constant(**CONFIG.synthetic.model_dump(include={"steps", "seeds", "taus", "record_every"})),
     shell:
-        "python -m diffinfo.synthetic.categorical --out {output} --steps {params.steps} --seeds {params.seeds:q}"
-        " --taus {params.taus:q} --record_every {params.every} 2> {log}"
+        "python -m diffinfo.synthetic.categorical {params.settings:q} --out {output:q} 2> {log:q}"
 
 
 rule population:
@@ -37,10 +33,9 @@ rule population:
     resources:
         **RESOURCES,
     params:
-        seeds=as_list(CONFIG.synthetic.seeds),
-        taus=as_list(CONFIG.synthetic.taus),
+        settings=constant(seeds=CONFIG.synthetic.seeds, taus=CONFIG.synthetic.taus),
     shell:
-        "python -m diffinfo.synthetic.population --out {output} --seeds {params.seeds:q} --taus {params.taus:q} 2> {log}"
+        "python -m diffinfo.synthetic.population {params.settings:q} --out {output:q} 2> {log:q}"
 
 
 rule theorems:
@@ -56,9 +51,9 @@ rule theorems:
     resources:
         **RESOURCES,
     params:
-        seed=CONFIG.synthetic.theorem_seed,
+        settings=constant(seed=CONFIG.synthetic.theorem_seed),
     shell:
-        "python -m diffinfo.synthetic.theorems --out {output} --seed {params.seed} 2> {log}"
+        "python -m diffinfo.synthetic.theorems {params.settings:q} --out {output:q} 2> {log:q}"
 
 
 rule did_proxy:
@@ -74,12 +69,13 @@ rule did_proxy:
     resources:
         **RESOURCES,
     params:
-        seeds=as_list(CONFIG.synthetic.world_seeds),
-        steps=as_list(CONFIG.synthetic.proxy_steps),
-        rate=CONFIG.synthetic.proxy_learning_rate,
+        settings=constant(
+            seeds=CONFIG.synthetic.world_seeds,
+            steps=CONFIG.synthetic.proxy_steps,
+            learning_rate=CONFIG.synthetic.proxy_learning_rate,
+        ),
     shell:
-        "python -m diffinfo.synthetic.did_proxy --out {output} --seeds {params.seeds:q} --steps {params.steps:q}"
-        " --learning_rate {params.rate} 2> {log}"
+        "python -m diffinfo.synthetic.did_proxy {params.settings:q} --out {output:q} 2> {log:q}"
 
 
 rule rejected_sampling:
@@ -95,9 +91,10 @@ rule rejected_sampling:
     resources:
         **RESOURCES,
     params:
-        seeds=as_list(CONFIG.synthetic.world_seeds),
-        pairs=as_list(CONFIG.synthetic.rejected_pairs),
-        rate=CONFIG.synthetic.rejected_learning_rate,
+        settings=constant(
+            seeds=CONFIG.synthetic.world_seeds,
+            pairs=CONFIG.synthetic.rejected_pairs,
+            learning_rate=CONFIG.synthetic.rejected_learning_rate,
+        ),
     shell:
-        "python -m diffinfo.synthetic.rejected_sampling --out {output} --seeds {params.seeds:q} --pairs {params.pairs:q}"
-        " --learning_rate {params.rate} 2> {log}"
+        "python -m diffinfo.synthetic.rejected_sampling {params.settings:q} --out {output:q} 2> {log:q}"

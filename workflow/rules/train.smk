@@ -1,8 +1,6 @@
 # SFT, reference log-probabilities and preference optimisation.
 # Needs: results/base, results/data. Gives: results/sft, results/reference_logps, results/train.
 # How often states are saved is a resource, for a change of it need not rerun what was trained.
-WATCH = "--progress_dir results/.progress/train --events results/tensorboard"
-SAVE = "--save_minutes {resources.save_minutes}"
 
 
 rule sft:
@@ -28,16 +26,15 @@ rule sft:
         save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
-        settings=part("sft"),
+        settings=sft_settings,
         common=training_common,
-        limits=f"--max_tokens {CONFIG.preference.max_tokens} --processes {CONFIG.preference.processes}",
-        watch=f"{WATCH}/sft/{{model}}/{{dataset}}",
+        watch=watched("sft"),
     shell:
-        "{params.launch} diffinfo.train.sft --model {input.model} --preferences {input.preferences}"
-        " --settings {params.settings:q} {params.common} {params.limits} {params.watch}"
-        f" {SAVE}"
-        " --model_out {output.model} --log_out {output.log} --speed_out {output.speed}"
-        " --quarantine_out {output.quarantine} 2> {log}"
+        "{params.launch:q} diffinfo.train.sft --model {input.model:q} --preferences {input.preferences:q}"
+        " {params.settings:q} {params.common:q} {params.watch:q}"
+        " --save_minutes {resources.save_minutes:q}"
+        " --model_out {output.model:q} --log_out {output.log:q} --speed_out {output.speed:q}"
+        " --quarantine_out {output.quarantine:q} 2> {log:q}"
 
 
 rule reference_logps:
@@ -59,14 +56,16 @@ rule reference_logps:
     resources:
         **RESOURCES,
     params:
-        attention=attention,
-        dtype=dtype,
-        limits=f"--max_prompt_tokens {CONFIG.preference.max_prompt_tokens} --max_tokens {CONFIG.preference.max_tokens}",
-        budget=CONFIG.training.micro_batch_tokens,
+        model=kernel,
+        limits=constant(
+            max_prompt_tokens=CONFIG.preference.max_prompt_tokens,
+            max_tokens=CONFIG.preference.max_tokens,
+            budget=CONFIG.training.micro_batch_tokens,
+        ),
     shell:
-        "python -m diffinfo.train.reference --model {input.model} --preferences {input.preferences}"
-        " --attention {params.attention} --dtype {params.dtype} {params.limits} --budget {params.budget}"
-        " --out {output.table} --quarantine_out {output.quarantine} 2> {log}"
+        "python -m diffinfo.train.reference --model {input.model:q} --preferences {input.preferences:q}"
+        " {params.model:q} {params.limits:q} --out {output.table:q}"
+        " --quarantine_out {output.quarantine:q} 2> {log:q}"
 
 
 rule preference:
@@ -93,13 +92,11 @@ rule preference:
     params:
         launch=launcher,
         common=training_common,
-        settings=preference_settings(),
-        objectives=objective_settings,
+        settings=preference_settings,
         epochs=training_arguments,
-        watch=f"{WATCH}/train/{{model}}/{{dataset}}/{{method}}",
+        watch=watched("train"),
     shell:
-        "{params.launch} diffinfo.train.preference --model {input.model} --reference {input.reference}"
-        " --method {wildcards.method} --settings {params.settings:q} --objectives {params.objectives:q} {params.common}"
-        " {params.epochs} {params.watch}"
-        f" {SAVE}"
-        " --models_out {output.models} --log_out {output.log} --speed_out {output.speed} 2> {log}"
+        "{params.launch:q} diffinfo.train.preference --model {input.model:q} --reference {input.reference:q}"
+        " {params.settings:q} {params.common:q} {params.epochs:q} {params.watch:q}"
+        " --save_minutes {resources.save_minutes:q}"
+        " --models_out {output.models:q} --log_out {output.log:q} --speed_out {output.speed:q} 2> {log:q}"

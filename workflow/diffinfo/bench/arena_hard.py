@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from diffinfo import artifacts
-from diffinfo.bench.judge import Judge, Messages, Request, identity, make_judge
+from diffinfo.bench.judge import Judge, Messages, Reply, Request, identity, make_judge
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import Judge as JudgeConfig
@@ -77,7 +77,12 @@ def labels(reply: str) -> set[str]:
 
 
 def verdict(reply: str) -> str | None:
-    """The label of a reply; None where there is none, are two different ones, or one that is not among the five."""
+    """The label of a reply; None where there is none, are two different ones, or one that is not among the five.
+
+    A reply that was cut has no verdict: what it would have said next might be another.
+    """
+    if isinstance(reply, Reply) and reply.cut:
+        return None
     found = labels(reply)
     label = found.pop() if len(found) == 1 else None
     return label if label in OUTCOMES else None
@@ -103,12 +108,12 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
             rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, **facts})
     replies = judge.ask(requests, "judging Arena-Hard")
-    silent = [index for index, reply in enumerate(replies) if not labels(reply)]
+    silent = [index for index, reply in enumerate(replies) if reply.cut or not labels(reply)]
     if silent:
-        log.info("%d of %d replies hold no label: asking once more", len(silent), len(replies))
+        log.info("%d of %d replies hold no label or were cut: asking once more", len(silent), len(replies))
         again = judge.ask([_again(requests[index], replies[index]) for index in silent], "asking for labels")
         for index, reply in zip(silent, again, strict=True):
-            replies[index] += "\n" + reply
+            replies[index] = Reply(f"{replies[index]}\n{reply}", reply.finish_reason)
     frame = pd.DataFrame(rows).assign(reply=replies, verdict=[verdict(reply) for reply in replies])
     return frame.sort_values(["epoch", "prompt_id", "game"], ignore_index=True)
 

@@ -49,10 +49,27 @@ class Request:
     answers: tuple[str, str | None]
 
 
+class Reply(str):
+    """A judge's reply and why it ended ("" where nobody said)."""
+
+    finish_reason: str
+
+    def __new__(cls, text: str, finish_reason: str = "") -> Reply:
+        """``text`` with its ``finish_reason``."""
+        reply = super().__new__(cls, text)
+        reply.finish_reason = finish_reason
+        return reply
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was ended before the judge was: what it holds is not the judge's last word."""
+        return self.finish_reason in ("length", "max_tokens", "content_filter")
+
+
 class Judge(Protocol):
     """Replies to requests, in their order."""
 
-    def ask(self, requests: Sequence[Request], what: str) -> list[str]:
+    def ask(self, requests: Sequence[Request], what: str) -> list[Reply]:
         """Reply to each request; ``what`` names the progress bar."""
         ...
 
@@ -110,7 +127,7 @@ class RewardModel:
     def __init__(self, score: Scorer) -> None:
         self.score = score
 
-    def ask(self, requests: Sequence[Request], what: str) -> list[str]:
+    def ask(self, requests: Sequence[Request], what: str) -> list[Reply]:
         """See Judge.
 
         Raises:
@@ -135,7 +152,7 @@ class RewardModel:
                 rewards[json.dumps([*request.task, {"role": "assistant", "content": str(answer)}])]
                 for answer in request.answers
             )
-            replies.append(_verdict(first, second) if request.form == "verdict" else _grade(first, second))
+            replies.append(Reply(_verdict(first, second) if request.form == "verdict" else _grade(first, second)))
         return replies
 
 
@@ -158,7 +175,7 @@ def _sigmoid(x: float) -> float:
 
 
 class Cache:
-    """Paid replies on disk: one JSON line each, written at once and synced.
+    """Paid replies on disk with their finish_reason: one JSON line each, written at once and synced.
 
     Each job appends to a file of its own, for two machines that append to one may tear each other's lines; all jobs
     read all files of their judge. The key is made of all that is sent, texts included, so that an answer by a changed
@@ -170,9 +187,9 @@ class Cache:
         self.file = folder / f"{judge}-{artifacts.digest(job)}.jsonl"
         self._lock = threading.Lock()
 
-    def find(self, keys: set[str]) -> dict[str, str]:
+    def find(self, keys: set[str]) -> dict[str, Reply]:
         """The replies known among ``keys``; torn lines of killed jobs are passed over."""
-        found: dict[str, str] = {}
+        found: dict[str, Reply] = {}
         torn = 0
         for file in sorted(self.folder.glob(f"{self.judge}-*.jsonl")):
             with open(file, "rb") as handle:
@@ -184,14 +201,14 @@ class Cache:
                         torn += bool(line.strip())
                         continue
                     if key in keys and isinstance(reply, str):
-                        found[key] = reply
+                        found[key] = Reply(reply, row.get("finish_reason") or "")
         if torn:
             log.warning("%s: %d incomplete lines of killed jobs are passed over", self.folder, torn)
         return found
 
-    def add(self, key: str, reply: str) -> None:
+    def add(self, key: str, reply: Reply) -> None:
         """Keep a reply, for good once this returns."""
-        line = json.dumps({"key": key, "reply": reply}).encode() + b"\n"
+        line = json.dumps({"key": key, "reply": reply, "finish_reason": reply.finish_reason}).encode() + b"\n"
         with self._lock:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.file, "a+b", buffering=0) as handle:
@@ -214,7 +231,7 @@ class Endpoint:
         self.judge = judge
         self.cache = Cache(cache, artifacts.digest(identity(judge)), job)
 
-    def ask(self, requests: Sequence[Request], what: str) -> list[str]:
+    def ask(self, requests: Sequence[Request], what: str) -> list[Reply]:
         """See Judge.
 
         Raises:
@@ -228,6 +245,12 @@ class Endpoint:
             log.info("%s: %d of %d replies were paid before", what, len(set(keys)) - len(unpaid), len(set(keys)))
         if unpaid:
             replies |= self._pay(unpaid, what)
+        if cut := sum(reply.cut for reply in replies.values()):
+            log.warning(
+                "%s: %d of %d replies were cut, so their verdict or score does not count: raise the judge's max_tokens "
+                "(%d), which pays for all of them again",
+                what, cut, len(replies), self.judge.max_tokens,
+            )  # fmt: skip
         return [replies[key] for key in keys]
 
     def _parameters(self, request: Request) -> dict[str, Any]:
@@ -239,7 +262,7 @@ class Endpoint:
         }
         return parameters | ({"response_format": {"type": "json_object"}} if request.form == "grade" else {})
 
-    def _pay(self, unpaid: dict[str, dict[str, Any]], what: str) -> dict[str, str]:
+    def _pay(self, unpaid: dict[str, dict[str, Any]], what: str) -> dict[str, Reply]:
         import openai
 
         # One line per request would drown the progress lines; at debug level bodies would be logged as well.
@@ -254,20 +277,21 @@ class Endpoint:
         client = openai.OpenAI(api_key=secret, base_url=self.judge.base_url, max_retries=self.judge.retries)
         hopeless = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
-        def pay(key: str, parameters: dict[str, Any]) -> str:
+        def pay(key: str, parameters: dict[str, Any]) -> Reply:
             completion = client.chat.completions.create(**parameters)
             if not getattr(completion, "choices", None):  # a page of a proxy arrives as a string
                 raise openai.OpenAIError("the reply is no chat completion")
-            reply = completion.choices[0].message.content or ""
+            choice = completion.choices[0]
+            reply = Reply(choice.message.content or "", choice.finish_reason or "")
             self.cache.add(key, reply)
             return reply
 
-        paid: dict[str, str] = {}
+        paid: dict[str, Reply] = {}
         failures: list[str] = []
         pool = ThreadPoolExecutor(self.judge.concurrency, thread_name_prefix="judge")
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as SLURM ends a job: like Ctrl-C
         try:
-            futures: dict[Future[str], str] = {pool.submit(pay, key, sent): key for key, sent in unpaid.items()}
+            futures: dict[Future[Reply], str] = {pool.submit(pay, key, sent): key for key, sent in unpaid.items()}
             for future in progress(as_completed(futures), what, total=len(futures)):
                 try:
                     paid[futures[future]] = future.result()

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from diffinfo import artifacts
 from diffinfo.cli import UserError, log, run
+from diffinfo.data.sources import BadRow, arrow_rows
 
 ARENA_HARD, WILDBENCH = "arena-hard", "wildbench"
 
@@ -28,10 +29,6 @@ TASK_OF_TAG = {
     "Creative Writing": "creative", "Editing": "creative", "Brainstorming": "creative", "Role playing": "creative",
     "Others": "creative",
 }  # fmt: skip
-
-
-class BadRow(Exception):
-    """Why a row is set aside."""
 
 
 @dataclass
@@ -183,9 +180,14 @@ def _rows(source: str, bad: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     content = _content(source)
     if source.endswith(".parquet"):
         try:
-            yield from enumerate(pq.read_table(pa.BufferReader(content)).to_pylist(), start=1)
-        except pa.ArrowInvalid as error:
+            table = pq.read_table(pa.BufferReader(content))
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+        for number, found in arrow_rows(iter(table.to_batches())):
+            if isinstance(found, BadRow):
+                bad.add(source, number, None, found.reason, found.raw)
+            else:
+                yield number, found
         return
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
@@ -196,7 +198,7 @@ def _rows(source: str, bad: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise BadRow("the line is no JSON object")
         except UnicodeDecodeError:
             bad.add(source, number, None, "the line is not UTF-8", line.decode("utf-8", "replace"))
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of 5,000 digits is no JSONDecodeError
             bad.add(source, number, None, "the line is not valid JSON", line.decode("utf-8", "replace"))
         except BadRow as reason:
             bad.add(source, number, None, str(reason), line.decode("utf-8", "replace"))
@@ -208,6 +210,8 @@ def _content(source: str) -> bytes:
     if not source.endswith((".jsonl", ".parquet")):
         raise UserError(f"{source}: benchmark files are .jsonl or .parquet.")
     try:
+        if not _remote(source):  # fsspec reads brackets and colons in a name as its own
+            return Path(source).read_bytes()
         with fsspec.open(source, "rb") as handle:
             content: bytes = handle.read()
     except FileNotFoundError as error:

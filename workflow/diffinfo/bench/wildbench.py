@@ -19,7 +19,7 @@ import pandas as pd
 
 from diffinfo import artifacts
 from diffinfo.bench.arena_hard import selected
-from diffinfo.bench.judge import Judge, Request, identity, make_judge
+from diffinfo.bench.judge import Judge, Reply, Request, identity, make_judge
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config import Judge as JudgeConfig
@@ -95,18 +95,20 @@ Reply in this JSON format, with the placeholders in [] filled in:
 ```"""
 _NUMBER = r"\[?\s*(-?\d+(?:\.\d+)?)\s*\]?(?:\s*(?:/|out of)\s*10)?"
 _SCORE_TEXT = re.compile(rf"\s*{_NUMBER}\s*")
-_SCORE_FIELD = re.compile(rf'"score"\s*:\s*(?:"\s*{_NUMBER}\s*"|{_NUMBER}\s*(?=[,}}\n]|$))')
+_SCORE_FIELD = re.compile(rf'"score"\s*:\s*(?:"\s*{_NUMBER}\s*"|{_NUMBER}\s*(?=[,}}\n]))')
 
 
 def grade(reply: str) -> float | None:
     """The score of a reply.
 
-    JSON is looked for anywhere in the text, behind prose or in a code fence; where it is broken (cut short, quotes that
-    are not escaped), the score's own field is.
+    JSON is looked for anywhere in the text, behind prose or in a code fence; where it is broken (quotes that are not
+    escaped), the score's own field is, if something follows it: of a reply that ends in "score": 1 nobody knows the rest.
 
     Returns:
-        The score; None where there is none, are two different ones, or one outside 1..10.
+        The score; None where there is none, are two different ones, or one outside 1..10, and where the reply was cut.
     """
+    if isinstance(reply, Reply) and reply.cut:
+        return None
     found = {_number(value) for value in _score_fields(reply)}
     if not found:
         found = {_number(quoted or bare) for quoted, bare in _SCORE_FIELD.findall(reply)}
@@ -144,7 +146,7 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
         name: the judge's name in the table.
 
     Returns:
-        A ``judgments`` table, sorted by epoch and task; score is null where the reply could not be read.
+        A ``judgments`` table, sorted by epoch and task; score is null where the reply was cut or could not be read.
     """
     frame = answers[["epoch", "prompt_id", "tokens", "chars", "truncated"]].assign(
         benchmark=WILDBENCH, game=1, judge=name, verdict=None, reply="", score=1.0
@@ -195,15 +197,15 @@ def votes(scores: pd.DataFrame, *, win_margin: float, length_margin: int) -> pd.
     """Virtual battles of every pair of models on every task both have a grade for.
 
     Args:
-        scores: columns model, prompt_id, score, chars, truncated. Empty and truncated answers and those without a grade
-            are skipped.
+        scores: columns model, prompt_id, score, chars. Empty answers and those without a grade are skipped; answers that
+            were cut by max_tokens vote, as in the original, which skips only what its own word limit cut.
         win_margin: a score difference of at least this is a win, a smaller one a tie.
         length_margin: a length difference of more characters forces a tie.
 
     Returns:
         Columns first, second (models in alphabetical order), outcome (1, 1/2 or 0, of the first), sorted.
     """
-    played = scores[(scores["chars"] > 0) & ~scores["truncated"].astype(bool) & scores["score"].notna()]
+    played = scores[(scores["chars"] > 0) & scores["score"].notna()]
     by_model = {str(model): part.set_index("prompt_id") for model, part in played.groupby("model")}
     parts = []
     for first, second in itertools.combinations(sorted(by_model), 2):
@@ -230,7 +232,7 @@ def elo(
     the original the seed has no effect in its worker processes).
 
     Args:
-        scores: columns model, prompt_id, score, chars, truncated; one row per model and task.
+        scores: columns model, prompt_id, score, chars; one row per model and task.
         initial: published ratings of the anchors, all others start at 1000. Votes between anchors are skipped; anchors
             move too, and are pulled half-way back at every 100th of their votes, as in the published ratings.
         rounds: permutations.

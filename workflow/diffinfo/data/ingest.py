@@ -95,7 +95,7 @@ def main(
     Args:
         dataset: the dataset's key in the configuration.
         spec: its entry there.
-        source: a .parquet, .json or .jsonl file, a folder that ``datasets`` loads, or a hub id.
+        source: a .parquet, .json or .jsonl file, a folder of such files, or a hub id.
         prompts: table of training prompts to write, in source order.
         test_prompts: table of held-out prompts to write.
         quarantine: table of rows left out to write, each with its row number (from 1), reason and excerpt.

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from diffinfo import artifacts
@@ -195,11 +196,15 @@ def _scores_of(row: dict[str, Any], chosen: str, rejected: str) -> tuple[float |
 def _score(value: Any, what: str) -> float:
     if value is None:
         raise BadRow(f"{what} is missing or null")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise BadRow(f"{what} is {kind(value)}, not a number")
-    if not math.isfinite(value):
-        raise BadRow(f"{what} is {value}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise BadRow(f"{what} is too large") from None
+    if not math.isfinite(number):
+        raise BadRow(f"{what} is {number}")
+    return number
 
 
 def _prompt_id(value: Any, messages: Messages) -> str:

@@ -1,10 +1,11 @@
-"""Raw rows of a dataset, one at a time: from a .parquet, .json or .jsonl file, or through ``datasets`` from the hub."""
+"""Raw rows of a dataset, one at a time: from .parquet, .json or .jsonl files, or through ``datasets`` from the hub."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffinfo import local
 from diffinfo.cli import UserError
 from diffinfo.config import Dataset
 
 SUFFIXES = (".parquet", ".json", ".jsonl")
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of data, not data
 _OTHER_FILES = (".csv", ".tsv", ".txt", ".gz", ".zst", ".zip", ".arrow", ".xlsx", ".yaml", ".yml")
 
 
@@ -52,9 +55,10 @@ class Source:
 
 
 def kind(value: Any) -> str:
-    """The JSON name of a value's type, for messages."""
+    """The JSON name of a value's type, for messages; Parquet has more types."""
     names = {dict: "a mapping", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
-    return names.get(type(value), "a number")
+    names |= {int: "a number", float: "a number", bytes: "binary data"}
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: tuple[str, ...]) -> Source:
@@ -63,7 +67,7 @@ def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: t
     Args:
         dataset: the dataset's key in the configuration, for messages.
         spec: its entry there.
-        source: a file, a folder that ``datasets`` can load, or a hub id.
+        source: a file, a folder of files, or a hub id.
         split: split to read, of a folder or hub dataset.
         columns: columns that may be read.
 
@@ -90,12 +94,44 @@ def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: t
                 "leave split at 'train' and the others at null."
             )
         opened = Source(source, columns)
-        reader = {".parquet": _parquet, ".json": _json, ".jsonl": _jsonl}[path.suffix]
-        opened.rows = reader(path, opened)
+        opened.rows = _READERS[path.suffix](path, opened)
         return opened
-    if source.startswith(("/", "./", "../", "~")) and not path.is_dir():
+    if path.is_dir():
+        if spec.revision is not None:
+            raise UserError(
+                f"datasets.{dataset}.revision: {spec.revision} has no meaning for the folder {source}; remove it."
+            )
+        return _folder(dataset, path, split, columns)
+    if source.startswith(("/", "./", "../", "~")):
         raise UserError(f"datasets.{dataset}.source: {source} does not exist.")
     return _hub(dataset, source, spec.revision, split, columns)
+
+
+def _folder(dataset: str, folder: Path, split: str, columns: tuple[str, ...]) -> Source:
+    """The files of a split, by name one after the other; ``datasets`` would read brackets and $NAME in paths as its own.
+
+    A file belongs to a split whose name its own, or that of a folder around it, begins with (train-00000-of-00001.parquet,
+    test/a.jsonl). Where none begins with train, that split has the files that are of no other.
+    """
+    found = [Path(file) for file in local.files(str(folder)) if file.endswith(SUFFIXES)]
+    found = [file for file in found if file.name not in _DESCRIPTIONS]
+    files = [file for file in found if _belongs(file.relative_to(folder), re.escape(split))]
+    if split == "train" and not files:
+        files = [file for file in found if not _belongs(file.relative_to(folder), "test|valid|validation|val|dev|eval")]
+    if not files:
+        names = ", ".join(str(file.relative_to(folder)) for file in found[:10]) or "none"
+        raise UserError(
+            f"datasets.{dataset}: {folder} has no .parquet, .json or .jsonl file whose name begins with the split '{split}'; "
+            f"it has {names}. Check source, split and test_split."
+        )
+    source = Source(f"{folder}[{split}]", columns)
+    read = [_READERS[file.suffix](file, source) for file in files]
+    source.rows = ((number, row) for number, (_, row) in enumerate(itertools.chain.from_iterable(read), 1))
+    return source
+
+
+def _belongs(path: Path, splits: str) -> bool:
+    return any(re.match(rf"(?:{splits})(?!_?[A-Za-z])", part) for part in path.parts)
 
 
 def require(source: Source, dataset: str, spec: Dataset, alternatives: tuple[tuple[str, ...], ...]) -> None:
@@ -122,11 +158,14 @@ def _parquet(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] |
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
-    source.present.update(dict.fromkeys(file.schema_arrow.names))
-    wanted = [column for column in source.columns if column in source.present]
+    names = file.schema_arrow.names
+    source.present.update(dict.fromkeys(names))
+    wanted = [column for column in source.columns if column in names]
+    twice = [column for column in wanted if names.count(column) > 1]
+    if twice:
+        raise UserError(f"{path} holds the column {twice[0]} twice; remove one.")
 
-    def rows() -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-        number = itertools.count(1)
+    def batches() -> Iterator[pa.RecordBatch]:
         batches = file.iter_batches(batch_size=256, columns=wanted)
         while True:
             try:
@@ -135,22 +174,39 @@ def _parquet(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] |
                 raise UserError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
             if batch is None:
                 return
-            for index in range(batch.num_rows):
-                row: dict[str, Any] | BadRow
-                try:
-                    row = batch.slice(index, 1).to_pylist()[0]
-                except UnicodeDecodeError as error:
-                    row = BadRow("invalid UTF-8", str(error))
-                yield next(number), row
+            yield batch
 
-    return rows()
+    return arrow_rows(batches())
+
+
+def arrow_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Rows of Arrow's, one by one, so that a value that is none in Python costs its own row."""
+    number = itertools.count(1)
+    for batch in batches:
+        for index in range(batch.num_rows):
+            row: dict[str, Any] | BadRow
+            try:
+                row = batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                row = BadRow("invalid UTF-8", str(error))
+            except (pa.ArrowException, ValueError, OverflowError) as error:  # a time beyond the year 9999
+                row = BadRow("a value cannot be read", str(error))
+            yield next(number), row
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON's reader would take the last of several equal keys."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError("a key is given twice")
+    return mapping
 
 
 def _json(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     # a broken byte becomes a lone surrogate, which costs its own row (diffinfo.data.rows) and no other
     text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, object_pairs_hook=_mapping)
     except (ValueError, RecursionError) as error:
         hint = "; one row per line makes a .jsonl file" if text.lstrip()[:1] == "{" else ""
         raise UserError(f"{path} is not valid JSON ({error}){hint}.") from error
@@ -168,7 +224,7 @@ def _jsonl(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | B
                 continue
             shown = line[:200].decode("utf-8", errors="backslashreplace").rstrip()
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = json.loads(line.decode("utf-8"), object_pairs_hook=_mapping)
             except UnicodeDecodeError:
                 yield number, BadRow("invalid UTF-8", shown)
             except (ValueError, RecursionError):
@@ -192,5 +248,8 @@ def _hub(dataset: str, repository: str, revision: str | None, split: str, column
     assert isinstance(table, Table)
     source = Source(f"{repository}[{split}]", columns, dict.fromkeys(table.column_names))
     wanted = [column for column in columns if column in source.present]
-    source.rows = ((number, dict(row)) for number, row in enumerate(table.select_columns(wanted), 1))
+    source.rows = arrow_rows(table.select_columns(wanted).with_format("arrow").iter(batch_size=256))
     return source
+
+
+_READERS = {".parquet": _parquet, ".json": _json, ".jsonl": _jsonl}

@@ -82,6 +82,7 @@ def measure(
     budget: int,
     samples: Path,
     out: Path,
+    progress_dir: Path | None = None,
 ) -> None:
     """Sample pi~ on prompts it has not seen; write its entropy and its beta'-accuracy.
 
@@ -99,6 +100,7 @@ def measure(
         budget: tokens of one forward pass when scoring.
         samples: completions table to write.
         out: entropy table to write.
+        progress_dir: where parts of the samples wait; they outlive a killed job.
     """
     from diffinfo.sample import complete
     from diffinfo.train.reference import score_completions
@@ -106,16 +108,19 @@ def measure(
     complete.main(
         models=proxy, prompts=[prompts], out=samples, engine=engine, attention=attention, dtype=dtype,
         max_tokens=settings.max_tokens, n=settings.samples, temperature=1.0, seed=settings.seed, skip=skip,
-        limit=settings.prompts, max_prompt_tokens=max_prompt_tokens,
+        limit=settings.prompts, max_prompt_tokens=max_prompt_tokens, progress_dir=progress_dir,
     )  # fmt: skip
     table = artifacts.read(samples, "completions")
+    # Each distinct sample is scored once: the rounding between two scores of one text would pass for a slope.
+    sample = table.assign(text=table.token_ids.map(tuple)).groupby(["prompt_id", "text"], sort=False).ngroup()
+    distinct = table[~sample.duplicated()]
     target, base = (
         np.array(
             score_completions(
-                folder, table.prompt_token_ids.tolist(), table.token_ids.tolist(),
+                folder, distinct.prompt_token_ids.tolist(), distinct.token_ids.tolist(),
                 attention=attention, dtype=dtype, budget=budget,
             )
-        )
+        )[sample.to_numpy()]
         for folder in (policy, reference)
     )  # fmt: skip
     accuracy = beta_accuracy(table.prompt_id, table.logp.to_numpy(), target - base)

@@ -77,8 +77,8 @@ def main(*, inputs: list[Path], out: Path, correctness: list[str] | None = None,
     records = [record for claim in _claims(dagger_below) for record in _judge(claim, tables, set(correctness or []))]
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["claims"][1].names)
     facts = {"correctness": correctness, "dagger_below": dagger_below}
-    artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
     _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
+    artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
 
 
 def _judge(claim: Claim, tables: Tables, correctness: set[str]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.report.cells import cell, order
-from diffinfo.report.intervals import Z95
+from diffinfo.report.intervals import student
 
 _COLUMNS = artifacts.SCHEMAS["figure2"][1].names
 # What can be drawn, all in nats. Batches differ from step to step, so the change is taken against the same batch's
@@ -51,11 +51,12 @@ def read(paths: list[Path], quantities: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _smooth(curve: pd.DataFrame) -> pd.DataFrame:
-    """Running mean of the last n steps with the 95 % interval that the scatter among them gives."""
+    """Running mean of the last n steps with Student's 95 % interval, from the scatter among them."""
     window = max(2, min(100, int(curve.groupby("epoch").size().max()) // 4)) if len(curve) else 2
     rolling = curve.value.rolling(window, min_periods=1)
     count, mean = rolling.count(), rolling.mean()
-    half = Z95 * rolling.std().fillna(0.0) / count**0.5
+    half = student(count) * rolling.std() / count**0.5
+    half = half.fillna(0.0)  # one value has no scatter
     return curve.assign(mean=mean, low=mean - half, high=mean + half, n=count.astype(int))
 
 

@@ -50,6 +50,14 @@ def spread(values: pd.Series) -> str:
     return f"{e.value:.2g}" + (f" ± {e.high - e.value:.1g}" if math.isfinite(e.high) else "")
 
 
+def geometric(values: pd.Series) -> str:
+    """A geometric mean over seeds with the ends of its 95 % interval: what the curves of ``band`` show."""
+    row = band(pd.DataFrame({"x": 0, "y": values}), "x", "y").iloc[0]
+    if row.value < 1e-12:
+        return "0 (< 1e-12)"
+    return f"{row.value:.2g}" + (f" [{row.low:.2g}, {row.high:.2g}]" if len(values) > 1 else "")
+
+
 def signed(values: pd.Series) -> str:
     """The same with a sign, for errors."""
     e = mean(values)
@@ -327,13 +335,13 @@ def rejected_sampling_page(table: pd.DataFrame, out: Path, drawn: Path) -> None:
         rows = table[table.rejected == name]
         curve = band(rows[rows.pairs > 0], "pairs", "share")
         drawing.line(axis, curve, "pairs", "value", name, color=colour, marker="o", markersize=3)
-        exact = rows[rows.pairs == 0].share.mean()
-        if exact > EDGE:
+        optima = band(rows[rows.pairs == 0], "pairs", "share").value  # one, or none
+        for exact in optima[optima > EDGE]:
             axis.axhline(exact, color=colour, linestyle=(0, (1, 2)), linewidth=1.1)
     quantity = r"$\mathrm{JS}[\pi^*\,\Vert\,\pi]$ / $\mathrm{JS}[\pi^*\,\Vert\,\pi_\mathrm{ref}]$"
     axis.set(xscale="log", yscale="log", xlabel="training pairs", ylabel=quantity)
     axis.set_xticks(counts[1:], [f"{n:,}" for n in counts[1:]])
     axis.xaxis.set_minor_formatter(NullFormatter())
-    remark = f"source of rejected responses; 95 % bands over {worlds} worlds; dotted: the optimum (0 for Eq. 1)"
+    remark = f"geometric means and 95 % bands over {worlds} worlds; dotted: the optimum (0 for Eq. 1)"
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3, title=remark, title_fontsize=8, alignment="left")
     drawing.save(figure, "Distance from the target by the source of rejected responses (Equation 1)", drawn)

@@ -373,9 +373,9 @@ def _finish(
     others = [model for model, _ in rows if paper.counterpart(model) not in (model, None)]
     for model in dict.fromkeys(others):
         note.say(f"{model} stands where the paper has {paper.model_title(str(paper.counterpart(model)))}.")
-    artifacts.write(out, data, out.stem, inputs={str(path): path for path in inputs})
     drawing.save(figure, heading, out)
     note.write(out.with_suffix(".md"))
+    artifacts.write(out, data, out.stem, inputs={str(path): path for path in inputs})
 
 
 if __name__ == "__main__":

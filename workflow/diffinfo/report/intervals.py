@@ -37,14 +37,19 @@ class Estimate:
         return Estimate(self.label, value, value - half, value + half, min(self.n, other.n))
 
 
-def mean(values: pd.Series | np.ndarray, label: str = "") -> Estimate:
-    """The mean of independent values, with Student's interval; without spread (one value) the interval is infinite."""
+def student(n: Any) -> Any:
+    """Half of the 95 % interval of a mean of ``n`` normal values (a number or an array), in standard errors."""
     from scipy.special import stdtrit  # only here: a table of entropies needs no scipy
 
+    return stdtrit(n - 1, 0.975)
+
+
+def mean(values: pd.Series | np.ndarray, label: str = "") -> Estimate:
+    """The mean of independent values, with Student's interval; without spread (one value) the interval is infinite."""
     sample = np.asarray(values, dtype=float)
     if len(sample) < 2:
         return Estimate(label, float(sample.mean()), -math.inf, math.inf, len(sample))
-    half = float(stdtrit(len(sample) - 1, 0.975) * sample.std(ddof=1) / math.sqrt(len(sample)))
+    half = float(student(len(sample)) * sample.std(ddof=1) / math.sqrt(len(sample)))
     centre = float(sample.mean())
     return Estimate(label, centre, centre - half, centre + half, len(sample))
 

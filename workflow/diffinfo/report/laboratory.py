@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from diffinfo import artifacts
 from diffinfo.cli import UserError, run
 from diffinfo.report import drawing
-from diffinfo.report.enumerable import EDGE, band, did_proxy_page, rejected_sampling_page, spread
+from diffinfo.report.enumerable import EDGE, band, did_proxy_page, geometric, rejected_sampling_page, spread
 from diffinfo.report.page import Page
 
 # The paper draws DPO in purple, fifth of matplotlib's cycle: SLiC, ORPO, SimPO and Cal-DPO come before it.
@@ -64,7 +64,7 @@ def _settings(note: Page, drawn: pd.DataFrame) -> None:
     def line(r: Any) -> dict[str, str]:
         rows = groups.get_group((r.objective, r.hyperparameters, r.tau))
         named = {"τ": f"{r.tau:g}", "objective": TITLES[r.objective], "best": r.hyperparameters}
-        return named | {"minimum": spread(rows["min"]), "final": spread(rows["last"])}
+        return named | {"minimum": geometric(rows["min"]), "final": geometric(rows["last"])}
 
     note.table(groups.head(1), line)
 
@@ -72,9 +72,9 @@ def _settings(note: Page, drawn: pd.DataFrame) -> None:
 def _write_figure(
     figure: Any, heading: str, rows: pd.DataFrame, kind: str, note: Page, out: Path, **inputs: Path
 ) -> None:
-    artifacts.write(out.with_suffix(".parquet"), rows, kind, inputs=inputs)
     drawing.save(figure, heading, out)
     note.write(out.with_suffix(".md"))
+    artifacts.write(out.with_suffix(".parquet"), rows, kind, inputs=inputs)
 
 
 def curves(*, objectives: Path, out: Path) -> None:
@@ -106,7 +106,7 @@ def curves(*, objectives: Path, out: Path) -> None:
     last = fitted[fitted.step == fitted.step.max()].groupby("tau").js_did
     note.say(
         "Left: JS divergence between the DID and a policy trained with r = log π; the paper sees it converge to 0.",
-        f"Here it ends at {'; '.join(f'{spread(rows)} nats for τ = {tau:g}' for tau, rows in last)}.",
+        f"Here it ends at {'; '.join(f'{geometric(rows)} nats for τ = {tau:g}' for tau, rows in last)}.",
     )
     note.say("At τ = 0.5 the DID is π_ref itself, where training starts: that curve shows the noise of training alone.")
     note.say(f"Right: JS divergence from the target at τ = {shown:g}; the paper finds DPO (purple) lowest.", sure)
@@ -282,12 +282,12 @@ def summary(
     trained = artifacts.read(objectives, "objectives")
     runs = training_against_optimum(trained, artifacts.read(population, "population"))
     sources = {"objectives": objectives, "population": population}
-    artifacts.write(tables / "laboratory.parquet", runs, "population", inputs=sources)
     laboratory_table(runs, trained, tables / "laboratory", figures)
     theorems_table(artifacts.read(theorems, "theorems"), tables / "theorems")
     did_proxy_page(artifacts.read(did_proxy, "did_proxy"), tables / "did_proxy", figures / "did_proxy")
     pairs = artifacts.read(rejected_sampling, "rejected_sampling")
     rejected_sampling_page(pairs, tables / "rejected_sampling", figures / "rejected_sampling")
+    artifacts.write(tables / "laboratory.parquet", runs, "population", inputs=sources)
 
 
 if __name__ == "__main__":

@@ -288,10 +288,7 @@ def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, st
         if table.epoch.nunique() != 1:
             raise UserError(f"{path} holds {table.epoch.nunique()} epochs, Table 3 needs the best one alone.")
     pool = pd.concat(
-        [
-            table[["prompt_id", "score", "chars", "truncated"]].assign(model="/".join(key))
-            for key, table in tables.items()
-        ]
+        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()]
     )
     ratings = elo(
         pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
@@ -319,8 +316,8 @@ def _score(judgments: pd.DataFrame) -> tuple[float, float, float, int]:
 
 
 def _write(frame: pd.DataFrame, kind: str, page: Page, inputs: list[Path], out: Path, **facts: Any) -> None:
-    artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs}, **facts)
     page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs}, **facts)
 
 
 if __name__ == "__main__":

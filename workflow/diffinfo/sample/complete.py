@@ -18,7 +18,7 @@ from diffinfo.cli import UserError, log, run
 from diffinfo.config import Engine
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.engine import Engine as Generate
-from diffinfo.shards import drop, in_shards
+from diffinfo.shards import in_shards
 
 
 def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def main(
         skip: leave out that many of the permuted prompts.
         limit: at most that many prompts.
         max_prompt_tokens: longer prompts are left out, with a count.
-        progress_dir: where parts of a long table wait; it outlives a killed job.
+        progress_dir: where parts of the table wait; they outlive a killed job.
         stream: another name gives other draws for the same prompts, independent of those under any other name.
     """
     frames = []
@@ -120,7 +120,8 @@ def main(
         part = partial(_completed, generate, folder, chat, decoding, kept, epoch)
         tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, n))
     artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, quarantined=bad, **facts)
-    drop(saved)
+    if saved:
+        artifacts.keep_until_recorded(saved, out)
 
 
 def _tokenised(chat: Chat, asked: pd.DataFrame) -> tuple[list[list[int] | None], list[tuple[str, str]]]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, TopPLogitsWarper
 from transformers.cache_utils import DynamicCache
 
 from diffinfo.cli import progress
-from diffinfo.models import load_model, use_cpu_well
+from diffinfo.models import check_room, load_model, use_cpu_well
 from diffinfo.sample.engine import Decoding, Generated
 
 
@@ -40,6 +40,7 @@ class TransformersEngine:
         use_cpu_well()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = load_model(model, self.attention, self.dtype).to(device).eval()
+        check_room(network, max(map(len, prompts), default=0) + decoding.max_tokens)
         rows = sorted(range(len(prompts) * decoding.n), key=lambda row: (len(prompts[row // decoding.n]), row))
         batches: list[list[int]] = []
         for row in rows:
@@ -69,9 +70,11 @@ def _stream(prompt: list[int], sample: int, decoding: Decoding) -> np.ndarray:
 def _decode(
     network: PreTrainedModel, prompts: list[list[int]], draws: list[np.ndarray], stop_ids: list[int], decoding: Decoding
 ) -> list[Generated]:
-    """Decode prompts of one length together."""
+    """Decode prompts of one length together; a model with states that rows cannot leave reads all again at each step."""
     device = network.device
     cache = DynamicCache(config=network.config)
+    cached = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    memory = {"past_key_values": cache, "use_cache": True} if cached else {"use_cache": False}
     warp = TopPLogitsWarper(decoding.top_p) if decoding.top_p < 1 else None
     uniform = torch.tensor(np.stack(draws), device=device)
     stops = torch.tensor(stop_ids, device=device)
@@ -81,7 +84,7 @@ def _decode(
     finished = [False] * len(prompts)
     inputs = torch.tensor(prompts, device=device)
     for step in range(decoding.max_tokens):
-        logits = network(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = network(input_ids=inputs, logits_to_keep=1, **memory).logits[:, -1]
         logp = logits.float().log_softmax(-1)
         chosen = _pick(logp, uniform[active, step] if decoding.temperature else None, decoding.temperature, warp)
         logps[active] += logp.gather(1, chosen[:, None])[:, 0].double()
@@ -93,10 +96,10 @@ def _decode(
         keep = (~stopped).nonzero()[:, 0]
         if not len(keep):
             break
-        if len(keep) < len(active):
+        if len(keep) < len(active) and cached:
             cache.batch_select_indices(keep)
-            active, chosen = active[keep], chosen[keep]
-        inputs = chosen[:, None]
+        active, chosen = active[keep], chosen[keep, None]
+        inputs = chosen if cached else torch.cat([inputs[keep], chosen], 1)
     reasons = ["stop" if end else "length" for end in finished]
     return [Generated(t, float(p), r) for t, p, r in zip(tokens, logps, reasons, strict=True)]
 

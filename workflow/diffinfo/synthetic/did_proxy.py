@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from diffinfo import artifacts
 from diffinfo.cli import UserError, progress, run
+from diffinfo.entropy.did import beta_accuracy
 from diffinfo.synthetic.distributions import did, entropy
 from diffinfo.synthetic.ensemble import Rmsprop, Weights, copies, decode, log_probability, row_of
 from diffinfo.synthetic.enumerable import POLICIES, Worlds, build, dpo_loss, draw
@@ -60,12 +61,6 @@ def weighted_entropy(log_ratio: Tensor, log_proposal: Tensor) -> Tensor:
 def effective_share(q: Tensor, proposal: Tensor) -> Tensor:
     """Draws from q that one weighted sample is worth: 1 / E_q[q / proposal], log-probabilities (..., K) -> (...)."""
     return 1 / (2 * q - proposal).exp().sum(-1)
-
-
-def beta_accuracy(log_proxy: Tensor, log_ratio: Tensor) -> Tensor:
-    """K.1: share of prompts whose slope of log pi~ on log pi/pi_ref is not negative, (..., M, n) -> (...)."""
-    x = log_ratio - log_ratio.mean(-1, keepdim=True)
-    return ((x * log_proxy).sum(-1) >= 0).double().mean(-1)  # least squares: the covariance's sign
 
 
 def preferences(worlds: Worlds, everyone: list[Member], batches: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -118,7 +113,7 @@ def experiment(seeds: list[int], marks: list[int], learning_rate: float) -> pd.D
     exact = {name: worlds.exact(weights) for name, weights in worlds.policies.items()}
     truth = {name: entropy(did(logp, exact_reference)).mean(-1) for name, logp in exact.items()}
     rows = []
-
+    asked_in = pd.Series(range(m)).repeat(SAMPLES)
     for step, proxies in train(worlds, everyone, prompts, pairs, max(marks), learning_rate, marks).items():
         asked = worlds.test_prompts.repeat_interleave(EXTRA, 0).expand(len(everyone), -1, -1)
         samples = decode(proxies, asked, generator)
@@ -137,7 +132,7 @@ def experiment(seeds: list[int], marks: list[int], learning_rate: float) -> pd.D
                 "steps": step,
                 "seed": seeds[member.world],
                 "exact": float(truth[member.policy][member.world]),
-                "beta_accuracy": float(beta_accuracy(few, few_ratio)),
+                "beta_accuracy": beta_accuracy(asked_in, few.numpy().ravel(), few_ratio.numpy().ravel()),
                 "policy": member.policy,
                 "tied": float(same[i, :seen].mean()),
                 "effective": None,

@@ -35,8 +35,16 @@ def _expect(pairs: Tensor, values: Tensor) -> Tensor:
     return (pairs * values).sum((-2, -1))
 
 
-def _log_odds(logp: Tensor) -> Tensor:
-    return logp - torch.log(-torch.expm1(logp))
+def _others(theta: Tensor) -> Tensor:
+    """For each class (rows) the logits of the other ones, (..., K) -> (..., K, K).
+
+    The odds of p are those of theta against the others': exact, and finite where p rounds to 1 and 1 - p to 0.
+    """
+    return theta.unsqueeze(-2).masked_fill(torch.eye(theta.shape[-1], dtype=torch.bool), -torch.inf)
+
+
+def _log_odds(theta: Tensor) -> Tensor:
+    return theta - _others(theta).logsumexp(-1)
 
 
 def _over_pairs(hyper: Tensor) -> Tensor:
@@ -68,7 +76,7 @@ def slic(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tenso
 def orpo(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
     """-log pi(y_w) - beta log sigma(log odds(y_w) - log odds(y_l)), (..., K) -> (...)."""
     logp = theta.log_softmax(-1)
-    ratio = _expect(pairs, logsigmoid(_margin(_log_odds(logp))))
+    ratio = _expect(pairs, logsigmoid(_margin(_log_odds(theta))))
     return -(pairs.sum(-1) * logp).sum(-1) - hyper["beta"].squeeze(-1) * ratio
 
 
@@ -118,10 +126,14 @@ def slic_gradient(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper)
 
 
 def orpo_gradient(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """d orpo / d theta, (..., K); d log odds / d log pi = 1 / (1 - pi)."""
-    logp = theta.log_softmax(-1)
-    odds = _preference(_log_odds(logp), pairs) / -torch.expm1(logp)
-    return _through_softmax(hyper["beta"] * odds, theta) + theta.softmax(-1) - pairs.sum(-1)
+    """d orpo / d theta, (..., K); d log odds_i / d theta is 1 for i and minus their share of 1 - pi_i for the others.
+
+    Not by ``_preference``: 1 - sigma would round to 0 where one class is nearly sure.
+    """
+    wrong = (-_margin(_log_odds(theta))).sigmoid_().mul_(pairs)
+    odds = hyper["beta"] * (wrong.sum(-2) - wrong.sum(-1))
+    others = (odds.unsqueeze(-1) * _others(theta).softmax(-1)).sum(-2)
+    return odds - others + theta.softmax(-1) - pairs.sum(-1)
 
 
 def simpo_gradient(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:

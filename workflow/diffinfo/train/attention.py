@@ -10,6 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention, softmax
 from transformers import AttentionInterface
 
 PACKED = "packed"
+# Arguments that restate what is known here (positions restart with each sequence, all is causal, nothing is dropped).
+HARMLESS = {"position_ids", "dropout", "use_cache", "output_attentions", "output_hidden_states"}
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # every pack has other boundaries: compiled layers leave it out
@@ -24,7 +26,7 @@ def packed_attention(
     lengths: Tensor,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each of several sequences that lie behind each other.
 
@@ -38,10 +40,16 @@ def packed_attention(
         lengths: tokens of each sequence, on the CPU; a tensor, for compiled code takes lists for constants.
         softcap: Gemma-2's cap of the scores, which no fused kernel of torch has.
         sliding_window: tokens that a position sees at most, itself included.
+        more: what a model passes besides; only what changes nothing here is accepted.
 
     Returns:
         [1, tokens, heads, dim], and no attention weights.
+
+    Raises:
+        NotImplementedError: for an argument that this attention does not know, such as attention sinks.
     """
+    if unknown := {name for name, given in more.items() if given is not None and given is not False} - HARMLESS:
+        raise NotImplementedError(f"packed attention does not know {', '.join(sorted(unknown))}")
     outputs = []
     sizes = lengths.tolist()
     for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True):

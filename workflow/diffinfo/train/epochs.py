@@ -8,6 +8,7 @@ goes on from there and ends with the same bytes.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
 import sys
@@ -17,17 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pandas as pd
 import torch
 
-from diffinfo import schemas
+from diffinfo import artifacts, schemas
 from diffinfo.cli import UserError, log, progress
 from diffinfo.train.checkpoint import KEPT, newest_state, save_state, states
 from diffinfo.train.loop import Loop, epoch_order
 from diffinfo.train.speed import Speed
 
 Row = dict[str, float]
+LOG, SPEED = "log.parquet", "speed.parquet"  # of a finished run, in its progress folder
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Run:
             epoch_done: called on every rank after the last step of an epoch.
 
         Raises:
-            UserError: when the loss is no number.
+            UserError: when the loss, the gradient's norm or a weight is not a finite number; no state of that is saved.
             SystemExit: 128 + the signal's number, after the state was saved, when the job is told to stop.
         """
         per_epoch = math.ceil(self.examples / self.batch_size)
@@ -86,14 +89,17 @@ class Run:
                 order = epoch_order(self.examples, self.seed, epoch)
                 with self.speed.watching() as row:
                     row |= {"epoch": epoch, **self.step(order[batch * self.batch_size : (batch + 1) * self.batch_size])}
-                if not math.isfinite(row["loss"]):
-                    raise UserError(f"step {self.loop.step}: the loss is {row['loss']}; lower the learning rate.")
+                for what, value in (("loss", row["loss"]), ("gradient's norm", row["grad_norm"])):
+                    if not math.isfinite(value):
+                        raise self._diverged(number + 1, f"the {what} is {value}")
                 rows.append(row)
-                ends = batch == per_epoch - 1
-                if ends and epoch_done:
-                    epoch_done(epoch)
+                ends = batch == per_epoch - 1 or number == total - 1
                 due = time.monotonic() - last > 60 * self.minutes
                 stop, due = self._agree(told, due)
+                if (stop or due or ends) and not self.loop.finite():
+                    raise self._diverged(number + 1, "the update left weights that are no finite numbers")
+                if batch == per_epoch - 1 and epoch_done:
+                    epoch_done(epoch)
                 if stop or due or (ends and number < total - 1):
                     self._save({"rows": rows, "done": number + 1})
                     last = time.monotonic()
@@ -101,6 +107,12 @@ class Run:
                     log.warning("told to stop: saved after step %d; run again to go on from there", self.loop.step)
                     raise SystemExit(128 + stop)
         return rows
+
+    def _diverged(self, step: int, what: str) -> UserError:
+        return UserError(
+            f"{self.what}, step {step} of this job: {what}. The state before it is kept and nothing was published: "
+            "lower the learning rate."
+        )
 
     def _agree(self, told: list[int], due: bool) -> tuple[int, bool]:
         """What the ranks do together: stop by a signal that any of them got, save when rank 0's clock says so."""
@@ -134,3 +146,33 @@ def _signals() -> Iterator[list[int]]:
 def train_log(rows: list[Row]) -> pd.DataFrame:
     """Rows as a train_log frame: what a stage does not measure is null."""
     return pd.DataFrame(rows).reindex(columns=schemas.SCHEMAS["train_log"][1].names)
+
+
+def finish(loop: Loop, saved: Path, rows: list[Row], speed: Speed) -> None:
+    """Leave beside the weights in ``saved`` the tables of a finished run, and no state of it."""
+    if loop.leads:
+        artifacts.write(saved / SPEED, speed.table(), "train_speed")
+        artifacts.write(saved / LOG, train_log(rows), "train_log")  # last: it says that everything is there
+        for state in states(saved):
+            shutil.rmtree(state)
+
+
+def finished(saved: Path) -> bool:
+    """Whether an earlier job has trained to the end: what it left may only have to be published."""
+    return (saved / LOG).exists()
+
+
+def publish(
+    saved: Path, weights: dict[Path, Path], out: Path, log_out: Path, speed_out: Path,
+    inputs: dict[str, Path], facts: dict[str, Any], processes: int,
+) -> None:  # fmt: skip
+    """Put a finished run where the workflow expects it; ``weights`` tells which folder becomes which within ``out``."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    with artifacts.whole_folder(out) as folder:
+        for source, target in weights.items():
+            artifacts.link(source, folder / target)
+    artifacts.write(log_out, artifacts.read(saved / LOG, "train_log"), "train_log", inputs=inputs, **facts)
+    speed = artifacts.read(saved / SPEED, "train_speed")
+    artifacts.write(speed_out, speed, "train_speed", inputs=inputs, processes=processes)
+    artifacts.keep_until_recorded(saved, out, log_out, speed_out)

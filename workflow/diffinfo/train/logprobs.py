@@ -39,32 +39,45 @@ class Scorer(nn.Module):
     """A causal language model as a function from sequences to log-probabilities; a module, so that it can be sharded.
 
     Args:
-        model: a causal language model loaded with packed attention (``train.attention``).
+        model: a causal language model; with ``packed``, one loaded with packed attention (``train.attention``).
+        packed: whether sequences pass through it together, which ``train.exactness`` must have shown to be exact for it.
+            Otherwise each passes through the model's own forward and head alone: exact for every model, and slower.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, packed: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.packed = model, packed
 
     def forward(self, sequences: list[list[int]], starts: list[int]) -> Tensor:
         """Sum of log pi(token | what precedes) over each sequence's tokens from ``starts[i]`` >= 1 on.
 
-        Only positions that predict a completion token pass through the head.
-
         Returns:
             [sequences] float64, differentiable: float32 sums over thousands of tokens would blur the first loss of ln 2.
         """
-        device = self.model.lm_head.weight.device
+        if self.packed:
+            return self._together(sequences, starts)
+        return torch.stack([self._alone(*item) for item in zip(sequences, starts, strict=True)])
+
+    def _alone(self, sequence: list[int], start: int) -> Tensor:
+        ids = torch.tensor([sequence], device=self.model.device)
+        logits = self.model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1]
+        logp: Tensor = logits.float().log_softmax(-1).gather(1, ids[0, start:, None])
+        return logp.double().sum()
+
+    def _together(self, sequences: list[list[int]], starts: list[int]) -> Tensor:
+        """All sequences in one pass; only positions that predict a completion token pass through the head."""
+        head = self.model.get_output_embeddings().weight
+        device = head.device
         lengths = [len(sequence) for sequence in sequences]
         ids = torch.tensor([token for sequence in sequences for token in sequence], device=device)
         places = torch.cat([torch.arange(length) for length in lengths]).to(device)
         owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)
         wanted = (places >= torch.tensor(starts, device=device)[owners]).nonzero()[:, 0]
-        hidden = self.model.model(
+        hidden = self.model.base_model(
             input_ids=ids[None], position_ids=places[None], use_cache=False, **_boundaries(self.model, lengths)
         ).last_hidden_state[0]
         softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        logps = head_logps(hidden[wanted - 1], self.model.lm_head.weight, ids[wanted], softcap)
+        logps = head_logps(hidden[wanted - 1], head, ids[wanted], softcap)
         sums = torch.zeros(len(lengths), dtype=torch.float64, device=device)
         return sums.index_add(0, owners[wanted], logps.double())
 

@@ -7,8 +7,10 @@ that a policy's numerics do not depend on how many train it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from diffinfo.cli import UserError
 from diffinfo.config import Training
-from diffinfo.models import load_model, use_cpu_well
-from diffinfo.train.attention import PACKED
+from diffinfo.models import use_cpu_well
+from diffinfo.train.exactness import load_scorer
 from diffinfo.train.logprobs import Scorer, packs
 
 
@@ -28,11 +31,6 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     """A permutation of the rows that depends on nothing but ``seed`` and ``epoch``: a resumed run sees the same one."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(rows, generator=generator).tolist()
-
-
-def load_scorer(folder: Path, attention: str, dtype: str = "float32") -> Scorer:
-    """A model folder as a function from packed sequences to log-probabilities."""
-    return Scorer(load_model(folder, attention if attention.startswith("flash") else PACKED, dtype))
 
 
 class Loop:
@@ -71,19 +69,21 @@ class Loop:
         use_cpu_well()
         self.rank, self.ranks, self.device = _join(processes, always=dtype == "bfloat16")
         master = dtype if training.master_weights == "bfloat16" else "float32"
-        self.scorer = load_scorer(folder, attention, master).to(self.device).train()
+        self.scorer = load_scorer(folder, attention, master).to(self.device)
         self.module = self.scorer.model
-        if training.activation_checkpointing == "layers":
-            self.module.gradient_checkpointing_enable({"use_reentrant": False})
-        if training.compile == "layers":
-            for layer in self.module.model.layers:
+        for layer in decoder_layers(self.module):
+            if training.activation_checkpointing == "layers":  # transformers' own wants training mode, with its dropout
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+            if training.compile == "layers":
                 layer.compile(dynamic=True)
         if dist.is_initialized():
             _shard(self.scorer, self.device, getattr(torch, dtype))
         self.parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
         self.optimizer = optimizer(self.parameters, lr=learning_rate)  # type: ignore[call-arg]
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.max_grad_norm, self.budget = max_grad_norm, training.micro_batch_tokens
+        self.max_grad_norm = max_grad_norm
+        # Not packed, every rank passes the same number of items through its shards, each alone.
+        self.budget = training.micro_batch_tokens if self.scorer.packed else 1
         self.decay_until = decay_until
         self.step = 0
         self.tokens, self.idle_tokens = 0, 0  # passed through this rank's model, and those of them that trained nothing
@@ -113,16 +113,24 @@ class Loop:
         return gradients
 
     def update(self, gradients: list[Tensor]) -> float:
-        """Clip and step; returns the norm before clipping."""
+        """Clip and step; returns the norm before clipping, the same on all ranks. One that is not finite changes nothing."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.step()
+        whole = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        norm = float(whole.full_tensor() if isinstance(whole, DTensor) else whole)
+        if math.isfinite(norm):
+            self.step += 1
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate()
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return norm
+
+    def finite(self) -> bool:
+        """Whether all weights and optimiser states are finite numbers (collective)."""
+        tensors = [*self.parameters, *(value for state in self.optimizer.state.values() for value in state.values())]
+        local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+        return not self.total(torch.tensor([float(not all(bool(tensor.isfinite().all()) for tensor in local))]))[0]
 
     def rate(self) -> float:
         """Learning rate of the current step: linear warm-up, then constant, or falling to zero at ``decay_until``."""
@@ -137,15 +145,27 @@ class Loop:
         return values.cpu()
 
     def weights(self, dtype: str) -> dict[str, Tensor]:
-        """Whole weights on the CPU by name, on every rank (collective); a tied head is its embedding and left out."""
-        tied = self.module.config.tie_word_embeddings
+        """Whole weights on the CPU by name, on every rank (collective); of tensors that are one, the first alone."""
+        first: dict[int, str] = {}
+        state = self.module.state_dict(keep_vars=True)
+        for name, value in state.items():
+            first.setdefault(id(value), name)
         return {
-            name: (value.full_tensor() if isinstance(value, DTensor) else value)
-            .detach()
-            .to("cpu", getattr(torch, dtype))
-            for name, value in self.module.state_dict().items()
-            if not (tied and name == "lm_head.weight")
+            name: _cast((value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu(), dtype)
+            for name, value in state.items()
+            if first[id(value)] == name
         }
+
+
+def decoder_layers(model: Any) -> list[nn.Module]:
+    """The layers of a model that repeat: what is checkpointed, compiled and sharded by itself."""
+    count = model.config.get_text_config().num_hidden_layers
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)
+    return list(next(lists, []))
+
+
+def _cast(value: Tensor, dtype: str) -> Tensor:
+    return value.to(getattr(torch, dtype)) if value.is_floating_point() else value
 
 
 def _join(processes: int, always: bool) -> tuple[int, int, torch.device]:
@@ -173,8 +193,9 @@ def _shard(scorer: Scorer, device: torch.device, dtype: torch.dtype) -> None:
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    units: list[nn.Module] = [*scorer.model.model.layers, scorer]
+    # Inputs stay as they are: rotary tables are float32 in the reference's forward pass, and so they must be here.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    units: list[nn.Module] = [*decoder_layers(scorer.model), scorer]
     for unit in units:
         fully_shard(unit, mesh=mesh, mp_policy=policy)
         whole: Any = unit

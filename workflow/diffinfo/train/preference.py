@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +17,7 @@ from diffinfo.config import Objectives, Preference, Training
 from diffinfo.models import save_model
 from diffinfo.objectives import Method, PairLogps, dpo, loss
 from diffinfo.train.checkpoint import load_state, save_state
-from diffinfo.train.epochs import Row, Run, train_log
+from diffinfo.train.epochs import Row, Run, finish, finished, publish
 from diffinfo.train.loop import Loop
 from diffinfo.train.projection import project
 from diffinfo.train.speed import Speed
@@ -77,7 +75,7 @@ def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives,
         seen = project(*gradients)
         extra = {"dot": seen.dot, "norm_chosen": seen.norm_chosen, "norm_rejected": seen.norm_rejected}
         extra["cosine"] = seen.cosine
-        norm = loop.update(gradients[0])
+        norm = loop.update(gradients[0]) if seen.finite else float("nan")
     else:
         for pack, weight in loop.share(pairs.lengths()):
             both = loop.scorer(
@@ -139,7 +137,7 @@ def main(
         dtype: precision of computation and of the saved weights.
         first_epoch: 1, or the epoch after the span in ``resume``.
         last_epoch: last epoch of this span.
-        progress_dir: where whole epochs and states wait; it outlives a killed job.
+        progress_dir: where whole epochs and states wait; they outlive a killed job, and stay until outputs are recorded.
         models_out: folder for epoch-K model folders and the trainer's state.
         log_out: train_log table of this span.
         speed_out: train_speed table of this span.
@@ -152,65 +150,55 @@ def main(
     table = artifacts.read(reference, "reference_logps")
     if table[["chosen_logp", "rejected_logp"]].isna().any(axis=None) and parsed.family != "logpi":
         raise UserError(f"{reference} holds no reference log-probabilities, which {method} needs.")
-    torch.manual_seed(settings.seed)
-    loop = Loop(
-        model,
-        attention=attention,
-        dtype=dtype,
-        optimizer=torch.optim.RMSprop,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
-        max_grad_norm=settings.max_grad_norm,
-        training=training,
-        processes=settings.processes,
-    )
-    speed = Speed(loop, events)
     facts = {
         "method": method,
-        "settings": settings.model_dump(exclude={"processes"}),  # any number of processes may go on
+        "settings": settings.model_dump(exclude={"processes"}),  # any number of processes may resume
         "objectives": objectives.model_dump(),
     }
     key = artifacts.digest(facts, model, reference, dtype, attention, training.model_dump(), first_epoch, last_epoch)
     saved = progress_dir / key
-    if first_epoch > 1:
-        if resume is None:
-            raise UserError(f"epochs {first_epoch}-{last_epoch} go on from an earlier span: --resume is missing.")
-        load_state(loop, resume / "state")
+    if not finished(saved):
+        torch.manual_seed(settings.seed)
+        loop = Loop(
+            model,
+            attention=attention,
+            dtype=dtype,
+            optimizer=torch.optim.RMSprop,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            max_grad_norm=settings.max_grad_norm,
+            training=training,
+            processes=settings.processes,
+        )
+        speed = Speed(loop, events)
+        if first_epoch > 1:
+            if resume is None:
+                raise UserError(f"epochs {first_epoch}-{last_epoch} resume from an earlier span: --resume is missing.")
+            load_state(loop, resume / "state")
 
-    def step(batch: list[int]) -> Row:
-        return train_step(loop, speed, parsed, objectives, Pairs(table.iloc[batch]))
+        def step(batch: list[int]) -> Row:
+            return train_step(loop, speed, parsed, objectives, Pairs(table.iloc[batch]))
 
-    def keep(epoch: int) -> None:
-        weights = loop.weights(dtype)
-        if loop.leads:
-            with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
-                save_model(loop.module, weights, folder, model)
-        if epoch == last_epoch and not keep_last_only:
-            save_state(loop, saved / "state", {})
+        def keep(epoch: int) -> None:
+            weights = loop.weights(dtype)
+            if loop.leads:
+                with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
+                    save_model(loop.module, weights, folder, model)
+            if epoch == last_epoch and not keep_last_only:
+                save_state(loop, saved / "state", {})
 
-    name = f"{method} epochs {first_epoch}-{last_epoch}"
-    rows = Run(
-        loop, name, len(table), settings.batch_size, settings.seed, first_epoch, last_epoch,
-        step, saved, save_minutes, speed,
-    ).train(keep)  # fmt: skip
-    if loop.leads:
-        inputs = {"model": model, "reference": reference}
-        artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
-        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs, processes=loop.ranks)
-        _publish(saved, models_out, keep_last_only)
-
-
-def _publish(saved: Path, out: Path, keep_last_only: bool) -> None:
-    """Put whole epochs and the trainer's state where the workflow expects them, and end the progress folder."""
-    epochs = sorted(saved.glob("epoch-*"), key=lambda path: int(path.name.split("-")[1]))
-    with artifacts.whole_folder(out) as folder:
-        for source in epochs[-1:] if keep_last_only else [*epochs, saved / "state"]:
-            target = folder if keep_last_only else folder / source.name
-            shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
-    done = saved.with_suffix(".done")  # under another name at once: a part of it would mislead a later run
-    shutil.rmtree(done, ignore_errors=True)
-    os.rename(saved, done)
-    shutil.rmtree(done)
+        name = f"{method} epochs {first_epoch}-{last_epoch}"
+        rows = Run(
+            loop, name, len(table), settings.batch_size, settings.seed, first_epoch, last_epoch,
+            step, saved, save_minutes, speed,
+        ).train(keep)  # fmt: skip
+        finish(loop, saved, rows, speed)
+    if keep_last_only:
+        weights = {saved / f"epoch-{last_epoch}": Path()}
+    else:
+        weights = {path: Path(path.name) for path in [*saved.glob("epoch-*"), saved / "state"]}
+    inputs = {"model": model, "reference": reference}
+    publish(saved, weights, models_out, log_out, speed_out, inputs, facts, settings.processes)
 
 
 if __name__ == "__main__":

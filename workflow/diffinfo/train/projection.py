@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,11 @@ class Projection:
     norm_chosen: float
     norm_rejected: float
     cosine: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether every sum was a finite number, without which nothing was projected."""
+        return all(map(math.isfinite, (self.dot, self.norm_chosen, self.norm_rejected)))
 
 
 def project(chosen: list[Tensor], rejected: list[Tensor]) -> Projection:

@@ -14,9 +14,9 @@ import torch
 from diffinfo import artifacts
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.models import use_cpu_well
+from diffinfo.models import check_room, use_cpu_well
+from diffinfo.train.exactness import load_scorer
 from diffinfo.train.logprobs import packs
-from diffinfo.train.loop import load_scorer
 
 
 def score_completions(
@@ -25,11 +25,12 @@ def score_completions(
     """log pi(completion | prompt) of token ids under a model folder, in nats; dtype is the precision of computation."""
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorer = load_scorer(folder, attention, dtype).to(device).eval()
+    scorer = load_scorer(folder, attention, dtype).to(device)
     sequences = [p + c for p, c in zip(prompts, completions, strict=True)]
+    check_room(scorer.model, max(map(len, sequences), default=0))
     values = torch.zeros(len(sequences), dtype=torch.float64)
     with torch.inference_mode():
-        for pack in progress(packs([len(s) for s in sequences], budget), "log-probabilities"):
+        for pack in progress(packs([len(s) for s in sequences], budget if scorer.packed else 1), "log-probabilities"):
             values[pack] = scorer([sequences[i] for i in pack], [len(prompts[i]) for i in pack]).cpu()
     return values.tolist()
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from diffinfo import artifacts
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, run
 from diffinfo.config import Sft, Training
-from diffinfo.models import save_model
-from diffinfo.train.epochs import Row, Run, train_log
+from diffinfo.models import check_room, save_model
+from diffinfo.train.epochs import Row, Run, finish, finished, publish
 from diffinfo.train.loop import Loop
 from diffinfo.train.speed import Speed
 
@@ -75,7 +75,7 @@ def main(
         attention: attention kernel.
         dtype: precision of computation and of the saved weights.
         max_tokens: longer conversations are left out, with a count.
-        progress_dir: where states wait; it outlives a killed job.
+        progress_dir: where states wait; they outlive a killed job, and stay until outputs are recorded.
         model_out: folder to write.
         log_out: train_log table to write.
         speed_out: train_speed table to write.
@@ -90,36 +90,38 @@ def main(
     kept = [sequence for sequence in sequences if len(sequence) <= max_tokens]
     if not kept:
         raise UserError(f"{preferences}: none of the {len(sequences)} conversations fits into {max_tokens} tokens.")
-    torch.manual_seed(settings.seed)
-    loop = Loop(
-        model,
-        attention=attention,
-        dtype=dtype,
-        optimizer=torch.optim.Adam,
-        learning_rate=settings.learning_rate,
-        warmup_steps=math.ceil(settings.warmup_ratio * settings.epochs * math.ceil(len(kept) / settings.batch_size)),
-        max_grad_norm=1.0,
-        training=training,
-        processes=processes,
-    )
-    speed = Speed(loop, events)
     facts = {"settings": settings.model_dump(), "left_out": len(pairs) - len(kept)}
     key = artifacts.digest(facts, model, preferences, dtype, attention, max_tokens, training.model_dump())
     saved = progress_dir / key
-    rows = Run(
-        loop, "sft", len(kept), settings.batch_size, settings.seed, 1, settings.epochs,
-        sft_step(loop, speed, kept), saved, save_minutes, speed,
-    ).train()  # fmt: skip
-    weights = loop.weights(dtype)
-    if loop.leads:
-        with artifacts.whole_folder(model_out) as folder:
-            save_model(loop.module, weights, folder, model)
-        inputs = {"model": model, "preferences": preferences}
-        artifacts.write(log_out, train_log(rows), "train_log", inputs=inputs, **facts)
-        artifacts.write(speed_out, speed.table(), "train_speed", inputs=inputs, processes=loop.ranks)
-        if quarantine_out:
-            artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
-        shutil.rmtree(saved, ignore_errors=True)
+    if not finished(saved):
+        torch.manual_seed(settings.seed)
+        per_epoch = math.ceil(len(kept) / settings.batch_size)
+        loop = Loop(
+            model,
+            attention=attention,
+            dtype=dtype,
+            optimizer=torch.optim.Adam,
+            learning_rate=settings.learning_rate,
+            warmup_steps=math.ceil(settings.warmup_ratio * settings.epochs * per_epoch),
+            max_grad_norm=1.0,
+            training=training,
+            processes=processes,
+        )
+        check_room(loop.module, max(map(len, kept)))
+        speed = Speed(loop, events)
+        rows = Run(
+            loop, "sft", len(kept), settings.batch_size, settings.seed, 1, settings.epochs,
+            sft_step(loop, speed, kept), saved, save_minutes, speed,
+        ).train()  # fmt: skip
+        weights = loop.weights(dtype)
+        if loop.leads:
+            with artifacts.whole_folder(saved / "model") as folder:
+                save_model(loop.module, weights, folder, model)
+        finish(loop, saved, rows, speed)
+    inputs = {"model": model, "preferences": preferences}
+    publish(saved, {saved / "model": Path()}, model_out, log_out, speed_out, inputs, facts, processes)
+    if quarantine_out and not int(os.environ.get("RANK", "0")):
+        artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
 
 
 if __name__ == "__main__":

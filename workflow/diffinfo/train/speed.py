@@ -22,19 +22,23 @@ from diffinfo.train.loop import Loop
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}
 
 
-def flops(config: Any, lengths: list[int]) -> float:
+def flops(model: Any, lengths: list[int]) -> float:
     """FLOPs that training on sequences of these lengths needs: 6 a parameter and token, and causal attention.
 
-    6 N T: N counts the layers' matrices and the head, whose every weight multiplies and adds once forward and twice
-    backward; embeddings are looked up. Attention adds 2 products of length x length x (heads x head size), half of which
-    causality leaves out, again three times: 6 L heads size length^2. What is computed again to save memory does not count,
-    and neither does it that prompts pass no head.
+    6 N T: N counts the matrices, the head among them, whose every weight multiplies and adds once forward and twice
+    backward; embeddings are looked up, and of a layer's experts those count that a token passes. Attention adds 2 products
+    of length x length x (heads x head size), half of which causality leaves out, again three times: 6 L heads size
+    length^2. What is computed again to save memory does not count, and neither does it that prompts pass no head.
     """
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
-    layer = 2 * config.hidden_size * (queries + keys) + 3 * config.hidden_size * config.intermediate_size
-    dense = config.num_hidden_layers * layer + config.vocab_size * config.hidden_size
-    attention = config.num_hidden_layers * queries * sum(length**2 for length in lengths)
+    config, embedding = model.config.get_text_config(), model.get_input_embeddings().weight
+    experts = getattr(config, "num_experts_per_tok", None)
+    dense = -embedding.numel() * (model.get_output_embeddings().weight is not embedding)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            dense += parameter.numel() * (experts / len(parameter) if experts and parameter.dim() == 3 else 1)
+    heads = getattr(config, "num_attention_heads", 0)  # none in a recurrent model
+    size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    attention = config.num_hidden_layers * heads * size * sum(length**2 for length in lengths)
     return float(6 * dense * sum(lengths) + 6 * attention)
 
 
@@ -67,7 +71,7 @@ class Speed:
         self.loop.tokens, self.loop.idle_tokens = 0, 0
         yield logged
         seconds = time.perf_counter() - start
-        rate = flops(self.loop.module.config, self.lengths) / seconds
+        rate = flops(self.loop.module, self.lengths) / seconds
         row = {
             "step": self.loop.step,
             "seconds": seconds,

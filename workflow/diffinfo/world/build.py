@@ -14,6 +14,7 @@ from typing import Any
 from diffinfo import artifacts
 from diffinfo.cli import run
 from diffinfo.config import Dataset, World
+from diffinfo.provenance import note_beside
 from diffinfo.world import language
 from diffinfo.world.language import QA_ENTITIES, Prompt, draw_prompt, reward, write
 from diffinfo.world.qa import Item, write_tasks
@@ -181,6 +182,7 @@ def dataset(*, name: str, spec: Dataset, world: World, out: Path) -> None:
         out: .jsonl file to write.
     """
     _write_lines(out, rows(name, spec, world))
+    note_beside(out)
 
 
 def benchmarks(*, world: World, out: Path) -> None:

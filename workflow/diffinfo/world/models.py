@@ -26,9 +26,10 @@ from diffinfo.artifacts import whole_folder
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, log, progress, run
 from diffinfo.config import Training, World
-from diffinfo.models import copy_tokenizer, save_model, use_cpu_well
+from diffinfo.models import check_weights, copy_tokenizer, save_model, use_cpu_well
 from diffinfo.reward import micro_batches
 from diffinfo.train.epochs import Run
+from diffinfo.train.exactness import record
 from diffinfo.train.loop import Loop
 from diffinfo.train.sft import sft_step
 from diffinfo.train.speed import Speed
@@ -118,6 +119,7 @@ def pretrain(
         ).train()  # fmt: skip
         log.info("last loss %.3f nats a token", rows[-1]["loss"])
         save_model(loop.module, loop.weights("float32"), folder, Path(temporary))
+        record(folder)
 
 
 def train_reward(out: Path, backbone: Path, world: World) -> None:
@@ -158,6 +160,7 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
         log.info("last unexplained share of the variance %.2f", error * SHARPNESS**2 / float(targets.var()))
         model.save_pretrained(folder)
         copy_tokenizer(backbone, folder)
+        check_weights(folder)
 
 
 def _damage(rng: random.Random, answer: str) -> str:

@@ -1,0 +1,103 @@
+"""The micro world's verdicts and Tables 1-3 against those recorded in golden.json.
+
+python tests/golden.py check|record [RESULTS]
+
+Seeds fix every number on one kind of processor. On another, rounding moves trainings a little and their samples with
+them, so a number may move by twice its own 95 % interval and the interval's width by a factor of two; a verdict may
+become undecided, or decided where it was not, and never the opposite.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diffinfo import artifacts
+from diffinfo.report.claims import OPEN
+
+FILE = Path(__file__).with_name("golden.json")
+CELL = ["model", "dataset", "method"]
+KEYS = {"claims": ["claim", "model", "dataset"], "table1": CELL, "table2": CELL, "table3": CELL}
+WITH_INTERVAL = {  # a number, and what its interval's ends are called
+    "claims": [("value", "low", "high")],
+    "table1": [("entropy", "low", "high"), ("reference", "reference_low", "reference_high")],
+    "table2": [("did_entropy", "low", "high")],
+    "table3": [(name, f"{name}_low", f"{name}_high") for name in ("win_rate", "score")],
+}
+ALONE = {  # a number without an interval of sampling, and how far it may move: a share of itself, and beside that
+    "table1": {"mean_tokens": (0.15, 0), "truncated": (0, 0.05), "prompts": (0, 0)},
+    "table2": {"beta_accuracy": (0, 0.15), "mean_tokens": (0.15, 0), "truncated": (0, 0.05), "prompts": (0, 0)},
+    "table3": {"elo": (0, 40), "mean_tokens": (0.15, 0), "wildbench_tokens": (0.15, 0), "games": (0, 0), "tasks": (0, 0)},
+}  # fmt: skip
+Golden = dict[str, dict[str, dict[str, Any]]]
+
+
+def found(results: Path) -> Golden:
+    """What a results folder says: by table and row, {"name": [value, half of the interval]} and verdicts; null: nothing."""
+    golden: Golden = {}
+    for kind, keys in KEYS.items():
+        path = results / "claims.parquet" if kind == "claims" else results / "tables" / f"{kind}.parquet"
+        rows: dict[str, dict[str, Any]] = {}
+        for row in artifacts.read(path, kind).to_dict("records"):
+            seen: dict[str, Any] = {"verdict": row["verdict"]} if kind == "claims" else {}
+            for name, low, high in WITH_INTERVAL[kind]:
+                seen[name] = _numbers(row[name], (row[high] - row[low]) / 2 if pd.notna(row[name]) else None)
+            for name in ALONE.get(kind, ()):
+                seen[name] = _numbers(row[name], 0.0)
+            rows["/".join(str(row[key]) for key in keys)] = seen
+        golden[kind] = rows
+    return golden
+
+
+def _numbers(value: Any, half: Any) -> list[float] | None:
+    """Six digits of both, or nothing where there is no number."""
+    if pd.isna(value) or pd.isna(half) or not math.isfinite(half):
+        return None
+    return [float(f"{value:.6g}"), float(f"{half:.6g}")]
+
+
+def faults(seen: Golden, golden: Golden) -> list[str]:
+    """What is not as it was, a sentence each."""
+    said = []
+    for kind in KEYS:
+        for name in sorted(seen[kind].keys() ^ golden[kind].keys()):
+            said.append(f"{kind}: row {name} is {'new' if name in seen[kind] else 'gone'}")
+        for name in sorted(seen[kind].keys() & golden[kind].keys()):
+            for quantity, was in golden[kind][name].items():
+                now = seen[kind][name].get(quantity)
+                if not _agree(kind, quantity, now, was):
+                    said.append(f"{kind}, {name}: {quantity} is {now} and was {was}")
+    return said
+
+
+def _agree(kind: str, quantity: str, now: Any, was: Any) -> bool:
+    if quantity == "verdict":
+        return now == was or OPEN in (now, was)
+    if now is None or was is None:
+        return now is was
+    (value, half), (before, half_before) = now, was
+    share, beside = ALONE.get(kind, {}).get(quantity, (0, 2 * max(half, half_before)))
+    width = half_before / 2 <= half <= 2 * half_before
+    return width and abs(value - before) <= share * abs(before) + beside + 1e-9
+
+
+def main(what: str, results: str = "results") -> int:
+    """Record or check; returns the exit status."""
+    seen = found(Path(results))
+    if what == "record":
+        FILE.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
+        return 0
+    said = faults(seen, json.loads(FILE.read_text()))
+    print("\n".join(said) or f"{sum(map(len, seen.values()))} rows of claims and tables are as recorded")
+    if said:
+        print(f"If that is meant: python tests/golden.py record, and say in {FILE.name}'s commit why.", file=sys.stderr)
+    return bool(said)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""Every interval against scipy, closed forms or brute force."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from diffinfo import artifacts
+from diffinfo.bench import arena_hard, wildbench
+from diffinfo.report import curves, enumerable, laboratory, tables
+from diffinfo.report.intervals import Estimate, average, bracketed, mean, number, share
+
+DATA = np.array([3.1, -2.0, 0.4, 7.7, 1.2, 5.0, -0.3])
+Z = stats.norm.ppf(0.975)
+
+
+def of(value: float, stderr: float, n: int = 100) -> Estimate:
+    return Estimate("x", value, value - Z * stderr, value + Z * stderr, n)
+
+
+def test_mean_is_students():
+    got = mean(pd.Series(DATA), "x")
+    low, high = stats.t.interval(0.95, len(DATA) - 1, DATA.mean(), stats.sem(DATA))
+    assert (got.value, got.low, got.high) == pytest.approx((DATA.mean(), low, high), rel=1e-9)
+    assert (got.label, got.n) == ("x", 7)
+    two = mean(DATA[:2])
+    assert (two.low, two.high) == pytest.approx(stats.t.interval(0.95, 1, DATA[:2].mean(), stats.sem(DATA[:2])))
+    one = mean(DATA[:1])
+    assert (one.value, one.low, one.high, one.n) == (3.1, -math.inf, math.inf, 1)
+
+
+def test_share_is_wilsons():
+    for successes, n in ((0, 20), (13, 20), (20, 20), (281, 1000)):
+        exact = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+        got = share("x", successes, n)
+        assert (got.value, got.low, got.high) == pytest.approx((successes / n, exact.low, exact.high), abs=1e-6)
+        assert got.n == n
+
+
+def test_difference_and_average_add_variances():
+    a, b, c = of(3.0, 0.3, 50), of(1.0, 0.4, 40), of(2.0, 1.2, 60)
+    assert a.stderr == pytest.approx(0.3, rel=1e-6)
+    gap = a - b
+    assert (gap.value, gap.low, gap.high) == pytest.approx((2.0, 2 - Z * 0.5, 2 + Z * 0.5), rel=1e-6)
+    assert (gap.label, gap.n) == ("x", 40)
+    middle = average([a, b, c], "m")
+    half = Z * math.sqrt(0.3**2 + 0.4**2 + 1.2**2) / 3  # 1.3 / 3
+    assert (middle.value, middle.low, middle.high) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
+    assert (middle.label, middle.n) == ("m", 40)
+    above = a.above(0.5)
+    assert (above.value, above.low, above.high, above.n) == (2.5, a.low - 0.5, a.high - 0.5, 50)
+
+
+def test_entropies_have_normal_intervals():
+    got = tables._interval(50.0, 1.5, "entropy", "low", "high")
+    assert got == pytest.approx({"entropy": 50.0, "low": 50 - Z * 1.5, "high": 50 + Z * 1.5}, rel=1e-6)
+
+
+def test_smoothed_curves_have_students_interval_of_the_last_steps():
+    curve = pd.DataFrame({"step": range(1, 29), "epoch": 1, "value": np.random.default_rng(0).normal(size=28)})
+    got = curves._smooth(curve)
+    for step in range(28):
+        last = curve.value[max(0, step - 6) : step + 1]  # a quarter of the epoch
+        assert got["mean"][step] == pytest.approx(last.mean())
+        assert got.n[step] == len(last)
+        if len(last) > 1:
+            low, high = stats.t.interval(0.95, len(last) - 1, last.mean(), stats.sem(last))
+            assert (got.low[step], got.high[step]) == pytest.approx((low, high), rel=1e-6)
+    assert got.low[0] == got.high[0] == got["mean"][0]
+    two = curves._smooth(pd.concat([curve, curve.assign(step=curve.step + 28, epoch=2)]))
+    assert two.n.max() == 7  # of one epoch, not of all
+    long = pd.DataFrame({"step": range(1000), "epoch": 1, "value": 0.0})
+    assert curves._smooth(long).n.max() == 100
+
+
+def test_bands_over_seeds_are_geometric_where_they_say_so():
+    values = np.array([0.01, 0.02, 0.08])
+    rows = pd.DataFrame({"step": 5, "js": values})
+    logs = np.log(values)
+    low, high = np.exp(stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs)))
+    got = enumerable.band(rows, "step", "js").iloc[0]
+    assert (got.step, got.value, got.low, got.high) == pytest.approx((5, stats.gmean(values), low, high))
+    plain = enumerable.band(rows, "step", "js", geometric=False).iloc[0]
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert (plain.value, plain.low, plain.high) == pytest.approx((values.mean(), low, high))
+    assert enumerable.geometric(pd.Series(values)) == f"{stats.gmean(values):.2g} [{got.low:.2g}, {got.high:.2g}]"
+    assert enumerable.geometric(pd.Series([0.03])) == "0.03"
+    assert enumerable.geometric(pd.Series([0.0, 1e-15])) == "0 (< 1e-12)"
+    half = stats.t.ppf(0.975, 2) * stats.sem(values)
+    assert enumerable.spread(pd.Series(values)) == f"{values.mean():.2g} ± {half:.1g}"
+    assert enumerable.signed(pd.Series(10 * values)) == f"{10 * values.mean():+.2f} ± {10 * half:.2f}"
+
+
+def test_pooled_rank_correlation_has_fishers_interval():
+    rng = np.random.default_rng(1)
+    rows = pd.DataFrame({"beta_accuracy": rng.normal(size=30)})
+    rows["miss"] = -rows.beta_accuracy + rng.normal(size=30)
+    got = enumerable._pooled(rows)
+    r = stats.spearmanr(rows.beta_accuracy, rows.miss).statistic
+    low, high = np.tanh(np.arctanh(r) + np.array([-1, 1]) * Z / math.sqrt(27))
+    assert (got.value, got.low, got.high) == pytest.approx((r, low, high), rel=1e-6)
+
+
+def test_figures_1_and_7_print_the_statistic_that_they_name(tmp_path, monkeypatch):
+    """Three seeds whose geometric and arithmetic means differ: 0.02 and 0.0367 at the end."""
+    rows = [
+        (name, "b", tau, seed, step, js * (1 if step else 50), js)
+        for name in laboratory.TITLES for tau in (0.25, 4.0) for step in (0, 10, 20)
+        for seed, js in ((1, 0.01), (2, 0.01), (3, 0.08))
+    ]  # fmt: skip
+    columns = ["objective", "hyperparameters", "tau", "seed", "step", "js_target", "js_did"]
+    artifacts.write(tmp_path / "objectives.parquet", pd.DataFrame(rows, columns=columns), "objectives")
+    monkeypatch.setattr(laboratory.drawing, "save", lambda *_: None)  # only what the pages say
+    laboratory.curves(objectives=tmp_path / "objectives.parquet", out=tmp_path)
+    low, high = np.exp(stats.t.interval(0.95, 2, math.log(0.02), stats.sem(np.log([0.01, 0.01, 0.08]))))
+    geometric = f"0.02 [{low:.2g}, {high:.2g}]"
+    for name in ("figure1", "figure7"):
+        text = (tmp_path / f"{name}.md").read_text()
+        assert "Geometric means and 95 % intervals over 3 seeds" in text
+        assert geometric in text
+        assert "0.033" not in text  # the arithmetic mean
+        assert "±" not in text
+    assert f"ends at {geometric} nats for τ = 0.25" in (tmp_path / "figure1.md").read_text()
+
+
+def test_arena_hards_interval_is_the_bootstrap_of_its_battles():
+    outcomes = np.array([1.0] * 12 + [0.5] * 5 + [0.0] * 23)
+    rng = np.random.default_rng(7)
+    rates = [100 * outcomes[rng.integers(40, size=40)].mean() for _ in range(50)]  # win rate: (W + T / 2) / N
+    assert arena_hard.bootstrap(outcomes, 50, 7) == pytest.approx(tuple(np.percentile(rates, [2.5, 97.5])), abs=1e-3)
+    assert arena_hard.win_rate(outcomes) == pytest.approx(100 * outcomes.mean(), abs=1e-3)
+
+
+def test_elos_interval_is_that_of_its_rounds():
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame(
+        [{"model": m, "prompt_id": f"t{t}", "score": float(rng.integers(1, 11)), "chars": 10}
+         for m in "ab" for t in range(15)]
+    )  # fmt: skip
+    wide = scores.pivot_table(index="prompt_id", columns="model", values="score").sort_index()
+    lead = (wide.a - wide.b).to_numpy()
+    outcomes = np.where(lead >= 2, 1.0, np.where(lead <= -2, 0.0, 0.5))
+    ratings = []
+    for number_of_round in range(40):
+        a = b = 1000.0
+        for vote in np.random.default_rng([5, number_of_round]).permutation(15):
+            change = 4 * (outcomes[vote] - 1 / (1 + 10 ** ((b - a) / 400)))
+            a, b = a + change, b - change
+        ratings.append((a, b))
+    got = wildbench.elo(scores, {}, rounds=40, seed=5).set_index("model")
+    low, high = np.percentile(ratings, [2.5, 97.5], axis=0)
+    for place, name in enumerate("ab"):
+        assert got.elo[name] == pytest.approx(np.mean(ratings, axis=0)[place])
+        assert (got.low[name], got.high[name]) == pytest.approx((low[place], high[place]))
+        assert got.battles[name] == 15
+
+
+def test_brackets_are_ends_minus_value():
+    assert bracketed(30.0, 28.25, 31.5, 2) == "30.00 (-1.75, +1.50)"
+    assert bracketed(30.0, float("nan"), 31.5, 1) == "30.0"
+    assert bracketed(None, 1, 2, 1) == "not measured"
+    assert number(float("nan"), 1) == ""
+    assert number(2.345, 1) == "2.3"

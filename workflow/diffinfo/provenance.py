@@ -1,0 +1,139 @@
+"""What made an output: a digest of its stage's command and of what it read, kept in the output itself.
+
+Snakemake's records are lost with a run that is killed and stay behind where results are copied; what a file holds does not.
+Tables have it in their footer, folders in a hidden file, other files in a hidden file beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+PACE = ("--progress_dir", "--save_minutes", "--events", "--cache")  # say where and how fast, not what
+NOTE = ".provenance.json"
+FOOTER = b"diffinfo"
+
+Made = dict[str, Any]  # "command": a digest; "read": the mark of each path that was there when the stage began
+_here: list[Made] = []  # of the stage that this process runs
+
+
+def begin(arguments: list[str]) -> str:
+    """Note what this process was passed and is about to read, for all it will write; returns the digest of both."""
+    spec = sys.modules["__main__"].__spec__
+    _here[:] = [_made([spec.name if spec else arguments[0], *arguments[1:]])]
+    return digest(_here[0])
+
+
+def here() -> Made | None:
+    """What this process was passed and has read; None where no stage runs."""
+    return _here[0] if _here else None
+
+
+def note(folder: Path) -> None:
+    """Leave it in a folder."""
+    if _here:
+        (folder / NOTE).unlink(missing_ok=True)  # it may be a link to another folder's
+        (folder / NOTE).write_text(json.dumps(_here[0]))
+
+
+def note_beside(file: Path) -> None:
+    """Leave it beside a file that has no room for it, with the file's digest."""
+    if _here:
+        file.with_name(f".{file.name}{NOTE}").write_text(json.dumps({**_here[0], "content": _content(file)}))
+
+
+def _carries(path: Path) -> bool:
+    """Whether an output tells itself what made it: other files are written before one of the same job that does."""
+    return path.suffix in (".parquet", ".jsonl") or path.is_dir()
+
+
+def made_by(command: str, outputs: Collection[str]) -> bool:
+    """Whether the outputs that are there were made by a shell command, from what it would read now.
+
+    What is not there any more cannot be compared and counts as the same.
+    """
+    words = shlex.split(command)
+    stage = next(number for number, word in enumerate(words) if word.startswith("diffinfo."))
+    wanted = _made(words[stage : len(words) - 1 - words[::-1].index("2>")])
+    there = [Path(output) for output in outputs if Path(output).exists()]
+    carriers = [path for path in there if _carries(path)]
+    if not carriers or (len(there) < len(outputs) and len(carriers) < len(there)):
+        return False
+    return all(_same(_read(path), wanted, outputs) for path in carriers)
+
+
+def _same(made: Made | None, wanted: Made, outputs: Collection[str]) -> bool:
+    if made is None or made["command"] != wanted["command"]:
+        return False
+    now = {path: mark for path, mark in wanted["read"].items() if path not in outputs}
+    return now == {path: made["read"].get(path) for path in now}
+
+
+def _made(words: list[str]) -> Made:
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    skipped = {number + step for number, word in enumerate(words) if word in PACE for step in (0, 1)}
+    words = [word for number, word in enumerate(words) if number not in skipped]
+    paths = {path for word in words for path in (_listed(word) if word.startswith("[") else [word]) if _exists(path)}
+    return {"command": digest(words), "read": {path: mark for path in sorted(paths) if (mark := _mark(Path(path)))}}
+
+
+def _listed(word: str) -> list[str]:
+    """The texts of a list, as rules pass several paths."""
+    try:
+        return [item for item in json.loads(word) if isinstance(item, str)]
+    except ValueError:
+        return []
+
+
+def digest(value: Any) -> str:
+    """A short, stable digest of a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long, or no path at all
+        return False
+
+
+def _mark(path: Path) -> str:
+    """What tells whether something that is read is still the same: what made it, or the folder it is in, or its content."""
+    made = _read(path) or next(filter(None, (_json(folder / NOTE) for folder in path.parents)), None)
+    return digest(made) if made else _content(path) if path.is_file() else ""
+
+
+def _read(path: Path) -> Made | None:
+    """What an output says of itself."""
+    if path.is_dir():
+        return _json(path / NOTE)
+    if path.suffix != ".parquet":
+        made = _json(path.with_name(f".{path.name}{NOTE}"))
+        return made if made and made.pop("content", "") == _content(path) else None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        made = json.loads(metadata.get(FOOTER, b"{}")).get("made")
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    return made if isinstance(made, dict) else None
+
+
+def _json(file: Path) -> Made | None:
+    try:
+        made = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return made if isinstance(made, dict) and {"command", "read"} <= made.keys() else None
+
+
+def _content(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
