@@ -2,19 +2,22 @@
 
 import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
+import snakemake_executor_plugin_slurm
 import yaml
-from snakemake_executor_plugin_slurm.submit_string import get_submit_command
-from snakemake_executor_plugin_slurm.utils import set_gres_string
-from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 from diffinfo.config import load
 from diffinfo.cost import Costs, read_assumptions
-from diffinfo.slurm_plugin import _whole_memory
+from diffinfo.slurm_plugin import mend
 
 PAPER = "workflow/presets/paper.yaml"
 TARGET = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+
+PLUGIN = SimpleNamespace(**vars(snakemake_executor_plugin_slurm))  # with the names that its run_job calls
+PLUGIN.Executor = SimpleNamespace(_report_job_error_threadsafe=None)
+mend(PLUGIN)
 
 
 class Resources(dict):
@@ -48,12 +51,12 @@ def asked(project, rule, *arguments):
     """Arguments of sbatch for the first job of a rule."""
     output = project.snakemake("-n", TARGET, "--profile", "slurm", "--configfile", PAPER, *arguments)
     job = Job(output.split(f"\nrule {rule}:")[1].split("\n\n")[0])
-    validate_slurm_extra(job)
+    PLUGIN.validate_slurm_extra(job)
     parameters = dict.fromkeys(("run_uuid", "slurm_logfile", "comment_str", "workdir"), "x") | {
         "account": "",
         "partition": "",
     }
-    return shlex.split(_whole_memory(get_submit_command)(job, parameters) + set_gres_string(job))
+    return shlex.split(PLUGIN.get_submit_command(job, parameters) + PLUGIN.set_gres_string(job))
 
 
 def gpus(command):
