@@ -30,6 +30,7 @@ TRAINING = "results/train/micro-mistral/ultrafeedback/dpo-b0.1/1-3"
 LOG = "results/logs/train/micro-mistral/ultrafeedback/dpo-b0.1/1-3.log"
 
 
+@pytest.mark.timeout(3600)
 def test_tables_survive_random_kills(tmp_path):
     targets = ["results/tables/table1.md", "results/figures/figure2.md", "--cores", "2"]
     different, hit = trial(tmp_path, targets, NANO, kills=8, seed=3)
