@@ -94,7 +94,9 @@ def watched(stage):
 
     def folders(wildcards):
         cell = [wildcards[name] for name in ("model", "dataset", "method") if name in wildcards.keys()]
-        return arguments(progress_dir="results/.progress/train", events=os.path.join("results/tensorboard", stage, *cell))
+        return arguments(
+            progress_dir="results/.progress/train", events=os.path.join("results/tensorboard", stage, *cell)
+        )
 
     return folders
 
