@@ -71,6 +71,12 @@ def left_behind(project, changes):
     project.snakemake("--unlock", changes=changes)
 
 
+def logged(project):
+    """What the training has said; nothing while Snakemake has deleted the log and not begun it anew."""
+    log = project.folder / LOG
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
 def rate(project):
     """The learning rate with which the policy was trained."""
     return pd.read_parquet(project.folder / TRAINING / "train_log.parquet").learning_rate.max()
@@ -160,7 +166,7 @@ def test_no_output_has_two_writers(project):
     project.snakemake("--unlock", changes=NANO)
     again = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     wait_until(
-        lambda: "another process is at work on the same output" in (project.folder / LOG).read_text(errors="replace"),
+        lambda: "another process is at work on the same output" in logged(project),
         "the second job waits for the first", 120, alive=lambda: again.poll() is None,
     )  # fmt: skip
     weights = next((project.folder / "results/.progress/train").glob("*/epoch-1/model.safetensors")).stat()
