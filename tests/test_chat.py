@@ -45,6 +45,15 @@ def test_system_message_is_never_lost(tiny):
     assert "fruit" in text
 
 
+def test_the_text_of_a_completion_has_no_stop_token_whether_the_tokenizer_calls_it_special_or_not(tiny_mistral):
+    chat = Chat(tiny_mistral)
+    owl, cat = (chat.tokenizer("the owl cat")["input_ids"][i] for i in (-2, -1))
+    chat.stop_ids.append(owl)
+    assert chat.text([cat, owl, cat, owl]) == "cat owl cat"
+    assert chat.text([cat, owl, cat, chat.tokenizer.eos_token_id]) == "cat owl cat"
+    assert chat.text([]) == ""
+
+
 def test_several_turns(tiny):
     chat = Chat(tiny)
     messages = [*USER, {"role": "assistant", "content": "apple"}, {"role": "user", "content": "more please"}]

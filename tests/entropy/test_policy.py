@@ -24,6 +24,13 @@ def test_entropy_of_samples_in_any_order_is_that_of_numpy(tmp_path, completions)
     assert np.isnan(policy.estimate(table[table.prompt_id == "p0"])["stderr"])
 
 
+def test_prompts_weigh_alike_whatever_their_samples(tmp_path, completions):
+    completions(tmp_path / "c.parquet", [-1.0, -3.0, -7.0])  # two samples of one prompt, one of the other
+    got = policy.estimate(artifacts.read(tmp_path / "c.parquet", "completions"))
+    assert got["entropy"] == (2 + 7) / 2
+    assert got["stderr"] == pytest.approx(np.std([2, 7], ddof=1) / 2**0.5)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_other_temperatures_are_no_entropy(tmp_path, completions, temperature):
     completions(tmp_path / "c.parquet", [-1.0], temperature)

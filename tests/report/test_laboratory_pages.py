@@ -68,6 +68,21 @@ def test_the_laboratorys_table_shows_minima_ends_and_optima_of_the_right_setting
     assert "DPO is not the lowest at the end." in text
 
 
+def test_the_notes_of_the_figures_show_minima_and_ends_as_geometric_means(tmp_path):
+    trained, _ = runs()
+    artifacts.write(tmp_path / "objectives.parquet", trained, "objectives")
+    laboratory.curves(objectives=tmp_path / "objectives.parquet", out=tmp_path)
+    rows = {row["objective"]: row for row in lines(tmp_path / "figure7.md", "τ")}
+    for place, name in enumerate(NAMES, 1):
+        if name in laboratory.PAPER_ORDER:
+            row = rows[laboratory.TITLES[name]]
+            assert (row["τ"], row["best"]) == ("4", "beta=1")
+            for column, value in (("minimum", 0.01), ("final", 0.3)):
+                logs = np.log(value * place * np.array([1.1, 1.4, 1.9]))
+                low, high = np.exp([logs.mean() - half(logs), logs.mean() + half(logs)])
+                assert row[column] == f"{np.exp(logs.mean()):.2g} [{low:.2g}, {high:.2g}]"
+
+
 def test_leading_begins_after_the_last_step_behind():
     rows = pd.DataFrame({"step": [0, 10, 20, 30] * 2, "objective": ["dpo"] * 4 + ["simpo"] * 4, "hyperparameters": "b",
                          "tau": 2.0, "js_target": [0.5, 0.3, 0.3, 0.1, 0.4, 0.4, 0.2, 0.2]})  # fmt: skip
