@@ -50,10 +50,10 @@ def project(prepared, tmp_path):
 
 
 def training(project):
-    """The process that trains, once it has saved an epoch."""
+    """The process that trains, once it has saved an epoch and the state at its end."""
     saved = project.folder / "results/.progress/train"
     end = time.monotonic() + 120
-    while not any(saved.glob("*/epoch-1/model.safetensors")):
+    while not any(saved.glob("*/step-*")):
         assert time.monotonic() < end
         time.sleep(0.05)
     (found,) = (process for process in processes(project) if role(process) == "diffinfo.train.preference")
