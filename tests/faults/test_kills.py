@@ -51,10 +51,10 @@ def project(prepared, tmp_path):
 
 
 def training(project, run):
-    """The process that trains, once it has saved an epoch."""
+    """The process that trains, once it has saved an epoch and the state at its end."""
     saved = project.folder / "results/.progress/train"
     wait_until(
-        lambda: any(saved.glob("*/epoch-1/model.safetensors")), "an epoch has been saved", 120,
+        lambda: any(saved.glob("*/step-*")), "a state has been saved", 120,
         alive=lambda: run.poll() is None, every=0.05,
     )  # fmt: skip
     (found,) = (process for process in processes(project) if role(process) == "diffinfo.train.preference")
