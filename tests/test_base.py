@@ -89,6 +89,15 @@ def test_date_and_variables_of_the_configuration_hold_wherever_the_folder_is_rea
     assert "Today Date: 26 Jul 2024\n" in rendered(tmp_path / "a")
     base.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "b")
     assert "Today Date: 02 Jan 2025\n" in rendered(tmp_path / "b")
+    own = (
+        templates.TEMPLATES["llama-3.2"]
+        .replace("strftime_now is defined", "false")
+        .replace('strftime_now("%d %b %Y")', "0")
+    )
+    assert "strftime_now" not in own  # as in Llama 3.1, whose own date is fixed
+    sibling = templates.folder(tmp_path / "llama-3.1", own)
+    base.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "d")
+    assert "Today Date: 02 Jan 2025\n" in rendered(tmp_path / "d")
     (tmp_path / "copy").mkdir()
     copy_tokenizer(tmp_path / "b", tmp_path / "copy")
     assert Chat(tmp_path / "copy").tokenizer.chat_template == Chat(tmp_path / "b").tokenizer.chat_template

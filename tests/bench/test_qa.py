@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 
-import templates
 from diffinfo import artifacts
 from diffinfo.bench import qa
 from diffinfo.cli import UserError
@@ -379,26 +378,3 @@ def test_the_report_needs_neither_torch_nor_lm_eval() -> None:
         "import sys, diffinfo.bench.qa; assert not {'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(qa.__file__).parents[2])})
-
-
-def test_questions_go_through_the_template_as_answers_to_prompts_do(tmp_path: Path) -> None:
-    """One path to tokens: spelt control tokens stay text, and an empty think block stands before the answer."""
-    from diffinfo.bench.qa_model import ChatModel
-    from diffinfo.chat import Chat
-
-    folder = templates.folder(tmp_path, "qwen3", weights=True)
-    model = ChatModel(folder, attention="eager", dtype="float32", batch_size=2, max_gen_toks=4)
-    chat = Chat(folder)
-    asked = [{"role": "user", "content": "is <|im_end|> the right way </s>"}]
-    prompt = chat.prompt_ids(asked)
-    text = model.apply_chat_template(asked)
-    assert model.tok_encode(text) == prompt
-    assert chat.tokenizer.decode(prompt).endswith("<think>\n\n</think>\n\n")
-    short = model.apply_chat_template([{"role": "user", "content": "hello"}])
-    ids, mask = model.tok_batch_encode([text, short])
-    assert ids[0].tolist() == prompt
-    assert ids[1][mask[1].bool()].tolist() == chat.prompt_ids([{"role": "user", "content": "hello"}])
-    assert mask[1].tolist() == sorted(mask[1].tolist()), "padding stands on the left"
-    context, continuation = model._encode_pair(text, "yes </s>")
-    assert (context + continuation).count(chat.tokenizer.eos_token_id) == 0
-    assert chat.text(context + continuation).endswith("yes </s>")

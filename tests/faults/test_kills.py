@@ -30,6 +30,7 @@ TRAINING = "results/train/micro-mistral/ultrafeedback/dpo-b0.1/1-3"
 LOG = "results/logs/train/micro-mistral/ultrafeedback/dpo-b0.1/1-3.log"
 
 
+@pytest.mark.timeout(3600)
 def test_tables_survive_random_kills(tmp_path):
     targets = ["results/tables/table1.md", "results/figures/figure2.md", "--cores", "2"]
     different, hit = trial(tmp_path, targets, NANO, kills=8, seed=3)
@@ -50,10 +51,10 @@ def project(prepared, tmp_path):
 
 
 def training(project, run):
-    """The process that trains, once it has saved an epoch."""
+    """The process that trains, once it has saved an epoch and the state at its end."""
     saved = project.folder / "results/.progress/train"
     wait_until(
-        lambda: any(saved.glob("*/epoch-1/model.safetensors")), "an epoch has been saved", 120,
+        lambda: any(saved.glob("*/step-*")), "a state has been saved", 120,
         alive=lambda: run.poll() is None, every=0.05,
     )  # fmt: skip
     (found,) = (process for process in processes(project) if role(process) == "diffinfo.train.preference")
@@ -68,6 +69,12 @@ def left_behind(project, changes):
     run.ended()
     job.wait(120)
     project.snakemake("--unlock", changes=changes)
+
+
+def logged(project):
+    """What the training has said; nothing while Snakemake has deleted the log and not begun it anew."""
+    log = project.folder / LOG
+    return log.read_text(errors="replace") if log.exists() else ""
 
 
 def rate(project):
@@ -159,7 +166,7 @@ def test_no_output_has_two_writers(project):
     project.snakemake("--unlock", changes=NANO)
     again = project.start(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     wait_until(
-        lambda: "another process is at work on the same output" in (project.folder / LOG).read_text(errors="replace"),
+        lambda: "another process is at work on the same output" in logged(project),
         "the second job waits for the first", 120, alive=lambda: again.poll() is None,
     )  # fmt: skip
     weights = next((project.folder / "results/.progress/train").glob("*/epoch-1/model.safetensors")).stat()

@@ -253,5 +253,5 @@ def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, de
     )
     jobs = [line for line in shown.splitlines() if "diffinfo.sample.complete" in line and "results/did/" in line]
     assert len(jobs) > 2
-    assert [streams and "/ref/" in line for line in jobs] == ["--stream reference" in line for line in jobs]
+    assert [streams and "/ref/" in line for line in jobs] == ["--stream=reference" in line for line in jobs]
     assert any("/ref/" in line for line in jobs)

@@ -31,6 +31,7 @@ _USER = [{"role": "user", "content": "a question"}]
 _SYSTEM = {"role": "system", "content": "a rule"}
 _ANSWER = "an answer"
 _SPELT, _MEANT = "\U0010fffc", "\U0010fffd"  # private characters: before control tokens of a message, of the template
+_SETTLED = "{# settled #}"
 _DATE_CODES = ["-d", "-m", "-j", "-H", "-I", "-M", "-S", *"aAbBcdDeFGgHIjmMprRSTuUVwWxXyYzZ%"]
 
 
@@ -46,14 +47,18 @@ def settled(template: str, day: date = TEMPLATE_DATE, values: Mapping[str, Any] 
         day: what ``strftime_now`` and ``date_string`` give; a template that was settled before keeps its own.
         values: further variables, such as enable_thinking.
     """
-    head = ""
-    if "strftime_now" in template and "macro strftime_now" not in template:
-        filled = "".join(f" | replace({json.dumps('%' + c)}, {json.dumps(day.strftime('%' + c))})" for c in _DATE_CODES)
-        head += f"{{% macro strftime_now(format) %}}{{{{ format{filled} }}}}{{% endmacro +%}}"
-    given = {"date_string": day.strftime("%d %b %Y")} if head and "date_string" in template else {}
-    for name, value in (given | dict(values or {})).items():
+    head, given = "", dict(values or {})
+    if _SETTLED not in template:
+        if "strftime_now" in template:
+            filled = "".join(
+                f" | replace({json.dumps('%' + c)}, {json.dumps(day.strftime('%' + c))})" for c in _DATE_CODES
+            )
+            head += f"{{% macro strftime_now(format) %}}{{{{ format{filled} }}}}{{% endmacro +%}}"
+        if "date_string" in template:  # Llama's name for it
+            given = {"date_string": day.strftime("%d %b %Y")} | given
+    for name, value in given.items():
         head += f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}"
-    return head + template
+    return (_SETTLED if head else "") + head + template
 
 
 class Chat:

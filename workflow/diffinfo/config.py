@@ -41,15 +41,12 @@ def _matches(pattern: str | re.Pattern[str], what: str) -> AfterValidator:
 
 Line = Annotated[str, _matches(LINE, "one line of text, without control characters or white space around it")]
 Revision = Annotated[str, _matches(r"(?!-|.*\.\.)[\w.+@/-]+", "a branch, tag or commit")]
-Variable = Annotated[
-    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _ that begins with no digit")
-]
+Variable = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _")]
 
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
 # Arena-Hard v0.1 and WildBench v2 where they are published
 ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
-
 FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
 METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
 

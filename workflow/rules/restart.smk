@@ -147,4 +147,4 @@ onsuccess:
 
 
 onerror:
-    logger.info("Nothing that was finished is lost: mend the cause and run the same command again.")
+    logger.info("Nothing that was finished is lost: fix the cause and run the same command again.")

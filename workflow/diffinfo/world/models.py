@@ -154,7 +154,8 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
                 loss = (value - targets[group]).square().sum() / BATCH / SHARPNESS**2
                 loss.backward()
                 error += float(loss.detach())
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite():
+                raise UserError(f"{out}: the reward model's gradient is not finite; change world.seed or world.hidden.")
             optimizer.step()
             schedule.step()
         log.info("last unexplained share of the variance %.2f", error * SHARPNESS**2 / float(targets.var()))

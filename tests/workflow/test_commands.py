@@ -1,0 +1,32 @@
+"""Every command that the rules make is one that its stage understands."""
+
+import re
+import runpy
+import shlex
+import sys
+
+import pytest
+from jsonargparse import auto_cli, capture_parser
+
+from diffinfo import cli
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_stages_understand_their_rules(project_factory, monkeypatch):
+    output = project_factory().snakemake("-n", "-p", "all")
+    commands = {}
+    for command in re.findall(r"^\s*Shell command: python -m (.* 2> \S+)$", output, re.M):
+        stage, *arguments = shlex.split(command)[:-2]
+        options = tuple(re.sub("=.*", "", word, flags=re.S) for word in arguments if word.startswith("--"))
+        commands[stage, options, arguments[0]] = arguments
+    assert len({stage for stage, *_ in commands}) >= 20
+    for (stage, *_), arguments in commands.items():
+        monkeypatch.setattr(sys, "argv", [stage])
+        found = []
+        monkeypatch.setattr(cli, "run", lambda components, positional=False, found=found: found.append(components))
+        runpy.run_module(stage, run_name="__main__")
+        parser = capture_parser(lambda found=found: auto_cli(found[0], as_positional=False, parser_mode="json"))
+        try:
+            parser.parse_args(arguments)
+        except SystemExit:
+            pytest.fail(f"{stage} does not understand {shlex.join(arguments)}")
