@@ -208,6 +208,8 @@ def table(everything: list[Mutation], said: dict[str, dict]) -> str:
     counts = Counter(found["outcome"] for _, found in told)
     excused = sum(found["outcome"] == SURVIVED and bool(m.excuse) for m, found in told)
     others = [f"{counts[kind]} {kind}" for kind in (SURVIVED, LOST, WRONG, BROKEN) if counts[kind]]
+    if excused:
+        others[0] += f", {excused} of them because they change no number"
     lines = [
         "# Mutations",
         "",
@@ -215,7 +217,6 @@ def table(everything: list[Mutation], said: dict[str, dict]) -> str:
         "",
         f"{counts[KILLED]} of {counts[KILLED] + counts[SURVIVED]} killed"
         f" ({counts[KILLED] / max(1, counts[KILLED] + counts[SURVIVED]):.1%}); {'; '.join(others) or 'none survived'}"
-        + (f" ({excused} of them change no number, as explained)" if excused else "")
         + f". The tests took {sum(found['seconds'] for _, found in told) / 60:.0f} minutes of one core.",
         "",
         "| file | mutation | killed by |",
