@@ -217,7 +217,7 @@ def table(everything: list[Mutation], said: dict[str, dict]) -> str:
         "",
         f"{counts[KILLED]} of {counts[KILLED] + counts[SURVIVED]} killed"
         f" ({counts[KILLED] / max(1, counts[KILLED] + counts[SURVIVED]):.1%}); {'; '.join(others) or 'none survived'}"
-        + f". The tests took {sum(found['seconds'] for _, found in told) / 60:.0f} minutes of one core.",
+        + f". One after the other they took {sum(found['seconds'] for _, found in told) / 60:.0f} minutes.",
         "",
         "| file | mutation | killed by |",
         "|---|---|---|",
