@@ -151,6 +151,9 @@ def test_table2_marks_doubtful_proxies_with_a_dagger(tree, tmp_path):
     assert "28.1%" in text
     tables.table2(inputs=inputs, out=out, dagger_below=0.2)  # the threshold decides
     assert not artifacts.read(out, "table2").dagger.any()
+    tree.entropy(f"did/{MP}/dpo-pg/epoch-5/entropy", 22.0, accuracy=float("nan"))  # no prompt has a slope
+    tables.table2(inputs=inputs, out=out, dagger_below=0.2)
+    assert artifacts.read(out, "table2").set_index("method").dagger[["dpo-b0.1", "dpo-pg"]].tolist() == [False, True]
 
 
 def test_a_path_that_names_no_cell_is_refused_in_one_sentence(tree, tmp_path):

@@ -91,7 +91,7 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
             "epoch": c.epoch,
             **_interval(row.entropy, row.stderr, "did_entropy", "low", "high"),
             **row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict(),
-            "dagger": bool(row.beta_accuracy < dagger_below),
+            "dagger": not row.beta_accuracy >= dagger_below,  # also where no prompt has a slope
         }
     bench = {
         (r["model"], r["dataset"], r["method"]): r
