@@ -41,15 +41,20 @@ def exact(network, ids, temperature, top_p):
 
 
 def fits(tokens, probabilities):
-    """Pearson's test of counts, rare tokens pooled."""
+    """Pearson's test of counts; neighbours in probability are pooled until five are expected."""
     counts = np.bincount(tokens, minlength=len(probabilities)).astype(float)
     assert counts[probabilities == 0].sum() == 0
-    expected = len(tokens) * probabilities
-    common = expected >= 5
-    assert common.sum() > 2
-    seen, wanted = counts[common], expected[common]
-    if expected[~common].sum() > 1:
-        seen, wanted = np.append(seen, counts[~common].sum()), np.append(wanted, expected[~common].sum())
+    pools = [[0.0, 0.0]]
+    for token in np.argsort(-probabilities):
+        if pools[-1][1] >= 5:
+            pools.append([0.0, 0.0])
+        pools[-1][0] += counts[token]
+        pools[-1][1] += len(tokens) * probabilities[token]
+    if pools[-1][1] < 5:
+        rest = pools.pop()
+        pools[-1] = [pools[-1][0] + rest[0], pools[-1][1] + rest[1]]
+    seen, wanted = np.array(pools).T
+    assert len(seen) > 2
     assert chisquare(seen, wanted * seen.sum() / wanted.sum()).pvalue > 1e-3
 
 
