@@ -6,6 +6,7 @@ the paper leaves open and that no number of the paper depends on.
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,19 @@ SOURCES: dict[str, dict[str, Any]] = {
         "models.mistral-7b-v0.3.revision": "main",
         "models.mistral-7b-v0.3.architecture": None,
         "models.mistral-7b-v0.3.chat_template_revision": "main",
+        "models.mistral-7b-v0.3.chat_template_date": datetime.date(2024, 7, 26),
         "models.gemma-2-9b.revision": "main",
         "models.gemma-2-9b.architecture": None,
         "models.gemma-2-9b.chat_template_revision": "main",
+        "models.gemma-2-9b.chat_template_date": datetime.date(2024, 7, 26),
         "models.gemma-2-27b-it.revision": "main",
         "models.gemma-2-27b-it.architecture": None,
         "models.gemma-2-27b-it.chat_template_revision": None,
+        "models.gemma-2-27b-it.chat_template_date": datetime.date(2024, 7, 26),
         "models.skywork-reward-27b.revision": "main",
         "models.skywork-reward-27b.architecture": None,
         "models.skywork-reward-27b.chat_template_revision": None,
+        "models.skywork-reward-27b.chat_template_date": datetime.date(2024, 7, 26),
         "datasets.ultrafeedback.revision": None,
         "datasets.magpie-pro.revision": None,
         "datasets.magpie-g27.revision": None,

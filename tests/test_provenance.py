@@ -55,6 +55,7 @@ def made():
 def test_the_same_command_made_it_whatever_starts_it_and_however_fast(made):
     assert provenance.made_by(command(*ARGUMENTS), OUTPUTS)
     assert provenance.made_by(command(*ARGUMENTS, "--progress_dir", "x", "--save_minutes", "3"), OUTPUTS)
+    assert provenance.made_by(command(*ARGUMENTS, "--progress_dir=x", "--events=y"), OUTPUTS)
     several = "srun --ntasks 2 bash -c 'exec accelerate launch --rank $SLURM_NODEID -m \"$@\"' launcher"
     assert provenance.made_by(command(*ARGUMENTS, launcher=several), OUTPUTS)
     assert not provenance.made_by(command(*ARGUMENTS, "--seed", "3"), OUTPUTS)
@@ -82,7 +83,7 @@ def test_files_and_parts_of_folders_are_told_apart(source):
             (folder / "tasks.jsonl").touch()
         Path("data.jsonl").write_text(seed)
 
-    arguments = ("--prompts", f"[{source}]", "--out", OUTPUTS[0])
+    arguments = (f"--prompts={json.dumps([source])}", "--out", OUTPUTS[0])
     make("1")
     stage(*arguments)
     artifacts.write(Path(OUTPUTS[0]), PAIRS, "reference_logps")
@@ -109,6 +110,28 @@ def test_every_table_and_folder_of_a_job_must_say_the_same(made):
     with artifacts.whole_folder(Path(both[1])):
         pass
     assert not provenance.made_by(command(*ARGUMENTS), both)
+
+
+def test_what_a_killed_attempt_left_changes_no_byte():
+    """The job that follows writes what an undisturbed one does, though an output of its own is there already."""
+    outputs = ["results/first.parquet", "results/second.parquet"]
+
+    def write() -> list[bytes]:
+        stage("--judgments", outputs[0], "--winrates", outputs[1])
+        for path in outputs:
+            artifacts.write(Path(path), PAIRS, "reference_logps")
+        return [Path(path).read_bytes() for path in outputs]
+
+    calm = write()
+    Path(outputs[1]).unlink()
+    assert write() == calm
+
+
+def test_nothing_is_noted_after_a_stage_has_ended():
+    stage(*ARGUMENTS)
+    provenance.end()
+    artifacts.write(Path(OUTPUTS[0]), PAIRS, "reference_logps")
+    assert "made" not in artifacts.provenance(Path(OUTPUTS[0]))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff"])

@@ -299,25 +299,28 @@ def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
 
     loopback.reply = reply
 
-    def command(at: Path) -> list[str]:
-        return [
-            sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", json.dumps([str(answers)]),
-            "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
-            "--cache", str(at / "cache"), "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
-            "--judgments", str(at / "judgments.parquet"), "--winrates", str(at / "winrates.parquet"),
-        ]  # fmt: skip
+    command = [
+        sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", json.dumps([str(answers)]),
+        "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
+        "--cache", "cache", "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
+        "--judgments", "judgments.parquet", "--winrates", "winrates.parquet",
+    ]  # fmt: skip
+    (tmp_path / "whole").mkdir()
+
+    def run(at: Path) -> Any:
+        return subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True, check=True)
 
     environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
-    killed = subprocess.Popen(command(tmp_path), env=environment, stderr=subprocess.PIPE)
+    killed = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     assert reached.wait(120)
     killed.kill()
     killed.communicate()
     ready.set()
     assert not (tmp_path / "winrates.parquet").exists()
     before = len(loopback.bodies)
-    again = subprocess.run(command(tmp_path), env=environment, capture_output=True, text=True, check=True)
+    again = run(tmp_path)
     assert len(loopback.bodies) - before == 8 - (held - 1)  # three of eight had been paid
-    whole = subprocess.run(command(tmp_path / "whole"), env=environment, capture_output=True, text=True, check=True)
+    whole = run(tmp_path / "whole")
     assert len(loopback.bodies) - before == 8 - (held - 1) + 8
     for name in ("judgments.parquet", "winrates.parquet"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

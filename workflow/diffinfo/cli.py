@@ -48,6 +48,8 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
         if fault is None:
             raise
         sys.exit(f"error: {fault}")
+    finally:
+        provenance.end()
 
 
 def _disk_fault(error: Exception) -> str | None:

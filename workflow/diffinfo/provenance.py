@@ -29,6 +29,11 @@ def begin(arguments: list[str]) -> str:
     return digest(_here[0])
 
 
+def end() -> None:
+    """Forget it: what this process writes from now on is no stage's."""
+    _here.clear()
+
+
 def here() -> Made | None:
     """What this process was passed and has read; None where no stage runs."""
     return _here[0] if _here else None
@@ -79,7 +84,12 @@ def _made(words: list[str]) -> Made:
     skipped = {number + step for number, word in enumerate(words) if word in PACE for step in (0, 1)}
     words = [word for number, word in enumerate(words) if number not in skipped]
     paths = {path for word in words for path in (_listed(word) if word.startswith("[") else [word]) if _exists(path)}
-    return {"command": digest(words), "read": {path: mark for path in sorted(paths) if (mark := _mark(Path(path)))}}
+    command = digest(words)
+    own = {
+        path for path in paths if (_read(Path(path)) or {}).get("command") == command
+    }  # of an attempt that was killed
+    read = {path: mark for path in sorted(paths - own) if (mark := _mark(Path(path)))}
+    return {"command": command, "read": read}
 
 
 def _listed(word: str) -> list[str]:
