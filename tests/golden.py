@@ -55,7 +55,7 @@ def found(results: Path) -> Golden:
 
 
 def _numbers(value: Any, half: Any) -> list[float] | None:
-    """Six digits of both, or nothing where there is no number."""
+    """Six digits of both, or nothing where it is not a number."""
     if pd.isna(value) or pd.isna(half) or not math.isfinite(half):
         return None
     return [float(f"{value:.6g}"), float(f"{half:.6g}")]

@@ -1,4 +1,4 @@
-"""One writer an output: who waits, what a waiting job is told, and file systems without locks."""
+"""One writer an output: who waits, what a waiting job gets, and file systems without locks."""
 
 import errno
 import fcntl

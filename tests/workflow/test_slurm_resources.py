@@ -10,14 +10,14 @@ import yaml
 
 from diffinfo.config import load
 from diffinfo.cost import Costs, read_assumptions
-from diffinfo.slurm_plugin import mend
+from diffinfo.slurm_plugin import patch
 
 PAPER = "workflow/presets/paper.yaml"
 TARGET = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
 
 PLUGIN = SimpleNamespace(**vars(snakemake_executor_plugin_slurm))  # with the names that its run_job calls
 PLUGIN.Executor = SimpleNamespace(_report_job_error_threadsafe=None)
-mend(PLUGIN)
+patch(PLUGIN)
 
 
 class Resources(dict):

@@ -18,7 +18,7 @@ log = logging.getLogger("diffinfo")
 
 
 class UserError(Exception):
-    """A fault the user can mend: the message names the file, the key, the value and the remedy."""
+    """A fault the user can fix: the message names the file, the key, the value and the remedy."""
 
 
 def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], positional: bool = False) -> None:

@@ -32,7 +32,7 @@ def listed(error: ValidationError, values: dict[str, Any]) -> list[str]:
         if not any(fault["loc"] for fault in faults):
             break
         for fault in reversed(faults):
-            misjudged += _mend(values, fault)
+            misjudged += _repaired(values, fault)
         try:
             Config.model_validate(values)
             return lines
@@ -245,7 +245,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     return list(_annotation(location).model_fields)
 
 
-def _mend(values: dict[str, Any], fault: ErrorDetails) -> list[str]:
+def _repaired(values: dict[str, Any], fault: ErrorDetails) -> list[str]:
     """Take a wrong value out, or stand in for a missing one; returns the paths that ``references`` now misjudges."""
     *parents, last = (part for part in fault["loc"] if part != "[key]")
     holder: Any = values

@@ -12,7 +12,7 @@ Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None
 OUTAGE = 1800  # seconds without slurmctld before a failed submission counts
 
 
-def mend(plugin: Any) -> None:
+def patch(plugin: Any) -> None:
     """Let every wait of the plugin end, and let it wait for slurmctld.
 
     - squeue alone tells how jobs are. The plugin turns to sacct where MinJobAge is short or not known, as while slurmctld
@@ -21,7 +21,7 @@ def mend(plugin: Any) -> None:
       looks for its outputs, which are whole where they are there.
     - A preempted job has ended, for the profile forbids SLURM to requeue it.
     - ``mem_mb: 0`` asks for all memory of a node, as it does of sbatch; the plugin drops it.
-    - A failed submission is told once slurmctld answers, so that its next attempt meets it.
+    - A failed submission is reported once slurmctld answers, so that its next attempt meets it.
     """
     submitted: set[str] = set()
     plugin.get_min_job_age = lambda: sys.maxsize

@@ -1,4 +1,4 @@
-# What jobs are told: the arguments of each stage, by wildcards. A job is passed only what it uses.
+# What jobs are passed: the arguments of each stage, by wildcards. A job is passed only what it uses.
 from diffinfo import local
 
 # models.smk ----------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def disjoint_tables(wildcards):
 
 
 def teacher_engine(wildcards):
-    """What a job that samples the teacher is told about its engine."""
+    """Engine arguments of a job that samples the teacher."""
     return engine_arguments(CONFIG.sampling.model)
 
 

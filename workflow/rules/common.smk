@@ -130,7 +130,7 @@ ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.y
 
 
 def engine_arguments(model):
-    """What every sampling job is told about its engine."""
+    """Engine arguments of every sampling job."""
     engine = arguments(engine=CONFIG.engine, max_prompt_tokens=CONFIG.preference.max_prompt_tokens)
     return engine + kernel(model)
 
@@ -154,11 +154,11 @@ def launcher(wildcards):
 
 
 def scorer_arguments(wildcards):
-    """What every scoring job is told about the reward model."""
+    """Reward model arguments of every scoring job."""
     return kernel(CONFIG.reward_model) + arguments(batch_tokens=CONFIG.training.micro_batch_tokens)
 
 
 def training_common(wildcards):
-    """What every training job is told about the model at hand."""
+    """Model arguments of every training job."""
     settings = CONFIG.training.model_dump_json(exclude={"save_minutes"})
     return arguments(training=settings) + kernel(wildcards)

@@ -102,7 +102,7 @@ def slurm_partition(wildcards, rulename):
 
 
 def nodes(wildcards, rulename):
-    """Machines: SLURM would spread the GPUs of one job over several unless it is told."""
+    """Machines: SLURM would spread the GPUs of one job over several otherwise."""
     job = need(wildcards, rulename)
     return job.nodes if job.gpus or job.nodes > 1 else None
 

@@ -137,7 +137,7 @@ onstart:
     if settled or adopt():
         workflow.persistence.unlock()
         look_again()
-    slurm_plugin.mend(snakemake_executor_plugin_slurm)
+    slurm_plugin.patch(snakemake_executor_plugin_slurm)
     keep_progress_until_recorded()
 
 

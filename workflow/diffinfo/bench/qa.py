@@ -125,7 +125,7 @@ def load_tasks(folder: Path | None, scratch: Path, gsm8k_shots: int) -> Any:
 
     stock = Path(lm_eval.tasks.__file__).parent
     datasets.disable_progress_bars()
-    # lm-eval warns of its own YAML and of a model handed over ready-made, none of which is ours to mend.
+    # lm-eval warns of its own YAML and of a model handed over ready-made, none of which is ours to fix.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if folder:
         _resolve(folder, scratch, stock)

@@ -1,7 +1,7 @@
 """Epochs of batches that survive anything: order, savepoints, signals, the step log and what is watched.
 
 A run is a number of steps whose batches follow from seed and epoch alone. Its state is saved under the progress path every
-few minutes, at the end of an epoch and when the job is told to stop (SIGTERM, SIGUSR1); a killed run that is started again
+few minutes, at the end of an epoch and when the job is asked to stop (SIGTERM, SIGUSR1); a killed run that is started again
 goes on from there and ends with the same bytes.
 """
 
@@ -74,7 +74,7 @@ class Run:
 
         Raises:
             UserError: when the loss, the gradient's norm or a weight is not a finite number; no state of that is saved.
-            SystemExit: 128 + the signal's number, after the state was saved, when the job is told to stop.
+            SystemExit: 128 + the signal's number, after the state was saved, when the job is asked to stop.
         """
         per_epoch = math.ceil(self.examples / self.batch_size)
         rows: list[Row] = []
