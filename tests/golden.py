@@ -2,9 +2,11 @@
 
 python tests/golden.py check|record [RESULTS]
 
-Seeds fix every number on one kind of processor. On another, rounding moves trainings a little and their samples with
-them, so a number may move by twice its own 95 % interval and the interval's width by a factor of two; a verdict may
-become undecided, or decided where it was not, and never the opposite.
+Seeds fix every number on one kind of processor, which the base models' bytes tell: there a number may move by twice its
+own 95 % interval and the interval's width by a factor of two. On another kind rounding moves trainings, their samples and
+the data made of these: everything may move ``ELSEWHERE`` times as far (measured: Magpie-G27's H(q) of 61 nats on one
+processor was 44 on another, from the same code). A verdict may become undecided, or decided where it was not, and never the
+opposite; WildBench's Elo, whose interval covers the order of play alone, is left out elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ ALONE = {  # a number without an interval of sampling, and how far it may move: 
     "table2": {"beta_accuracy": (0, 0.15), "mean_tokens": (0.15, 0), "truncated": (0, 0.05), "prompts": (0, 0)},
     "table3": {"elo": (0, 40), "mean_tokens": (0.15, 0), "wildbench_tokens": (0.15, 0), "games": (0, 0), "tasks": (0, 0)},
 }  # fmt: skip
-Golden = dict[str, dict[str, dict[str, Any]]]
+ELSEWHERE = 8
+Golden = dict[str, Any]
 
 
 def found(results: Path) -> Golden:
@@ -51,6 +54,8 @@ def found(results: Path) -> Golden:
                 seen[name] = _numbers(row[name], 0.0)
             rows["/".join(str(row[key]) for key in keys)] = seen
         golden[kind] = rows
+    weights = sorted(results.glob("base/*/model.safetensors"))
+    golden["processor"] = artifacts.digest([artifacts.digest(file) for file in weights])
     return golden
 
 
@@ -64,26 +69,28 @@ def _numbers(value: Any, half: Any) -> list[float] | None:
 def faults(seen: Golden, golden: Golden) -> list[str]:
     """What is not as it was, a sentence each."""
     said = []
+    drift = 1 if seen["processor"] == golden["processor"] else ELSEWHERE
     for kind in KEYS:
         for name in sorted(seen[kind].keys() ^ golden[kind].keys()):
             said.append(f"{kind}: row {name} is {'new' if name in seen[kind] else 'gone'}")
         for name in sorted(seen[kind].keys() & golden[kind].keys()):
             for quantity, was in golden[kind][name].items():
                 now = seen[kind][name].get(quantity)
-                if not _agree(kind, quantity, now, was):
+                elo = quantity == "elo" or name.startswith("h2/")
+                if not (elo and drift > 1) and not _agree(kind, quantity, now, was, drift):
                     said.append(f"{kind}, {name}: {quantity} is {now} and was {was}")
     return said
 
 
-def _agree(kind: str, quantity: str, now: Any, was: Any) -> bool:
+def _agree(kind: str, quantity: str, now: Any, was: Any, drift: int) -> bool:
     if quantity == "verdict":
         return now == was or OPEN in (now, was)
     if now is None or was is None:
         return now is was
     (value, half), (before, half_before) = now, was
     share, beside = ALONE.get(kind, {}).get(quantity, (0, 2 * max(half, half_before)))
-    width = half_before / 2 <= half <= 2 * half_before
-    return width and abs(value - before) <= share * abs(before) + beside + 1e-9
+    width = half_before / (2 * drift) <= half <= 2 * drift * half_before
+    return width and abs(value - before) <= drift * (share * abs(before) + beside) + 1e-9
 
 
 def main(what: str, results: str = "results") -> int:
@@ -93,7 +100,7 @@ def main(what: str, results: str = "results") -> int:
         FILE.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
         return 0
     said = faults(seen, json.loads(FILE.read_text()))
-    print("\n".join(said) or f"{sum(map(len, seen.values()))} rows of claims and tables are as recorded")
+    print("\n".join(said) or f"{sum(len(seen[kind]) for kind in KEYS)} rows of claims and tables are as recorded")
     if said:
         print(f"If that is meant: python tests/golden.py record, and say in {FILE.name}'s commit why.", file=sys.stderr)
     return bool(said)

@@ -81,6 +81,18 @@ def test_what_may_drift(results, kind, row, quantity, value, fine):
     assert (golden.faults(now, was) == []) == fine
 
 
+def test_another_processor_may_drift_further_and_turn_no_verdict(results):
+    was, now = golden.found(results), golden.found(results)
+    now["claims"]["a/m/d"]["value"] = [15.0, 1.0]
+    assert golden.faults(now, was) == ["claims, a/m/d: value is [15.0, 1.0] and was [5.0, 1.0]"]
+    (results / "base/x").mkdir(parents=True)
+    (results / "base/x/model.safetensors").write_bytes(b"other weights")
+    now["processor"] = golden.found(results)["processor"]
+    assert golden.faults(now, was) == []
+    now["claims"]["a/m/d"]["verdict"] = "does not hold"
+    assert golden.faults(now, was) == ["claims, a/m/d: verdict is does not hold and was holds"]
+
+
 def test_rows_neither_come_nor_go(results):
     was, now = golden.found(results), golden.found(results)
     now["table3"]["m/d/new"] = now["table3"].pop("m/d/dpo-b0.1")
