@@ -16,18 +16,18 @@ golden: $(VENV)/.ready
 
 # make plan CONFIG=workflow/presets/paper.yaml: hours, disk, judge calls and dollars before anything runs
 plan: $(VENV)/.ready
-	PYTHONPATH=workflow python -m diffinfo.plan $(if $(CONFIG),--configfile $(CONFIG))
+	PYTHONPATH=workflow python -m diffinfo.operations.plan $(if $(CONFIG),--configfile $(CONFIG))
 
 # the same against what jobs took, from Snakemake's benchmark files
 plan-actual: $(VENV)/.ready
-	PYTHONPATH=workflow python -m diffinfo.plan --actual $(if $(CONFIG),--configfile $(CONFIG))
+	PYTHONPATH=workflow python -m diffinfo.operations.plan --actual $(if $(CONFIG),--configfile $(CONFIG))
 
 disk: $(VENV)/.ready
-	PYTHONPATH=workflow python -m diffinfo.disk
+	PYTHONPATH=workflow python -m diffinfo.operations.disk
 
 # checkpoints that no remaining job of CONFIG reads; at any time, also while it runs
 drop-checkpoints: $(VENV)/.ready
-	PYTHONPATH=workflow python -m diffinfo.disk --drop $(if $(CONFIG),--configfile $(CONFIG))
+	PYTHONPATH=workflow python -m diffinfo.operations.disk --drop $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(VENV)/.ready
 	pytest -n 2 --dist worksteal
@@ -46,7 +46,7 @@ lint: $(VENV)/.ready
 	snakemake --lint
 
 schema: $(VENV)/.ready
-	PYTHONPATH=workflow python -m diffinfo.config schema > workflow/schemas/config.schema.json
+	PYTHONPATH=workflow python -m diffinfo.config.reading schema > workflow/schemas/config.schema.json
 
 # torch first: whatever depends on it then keeps the build that pip chose for it
 $(VENV)/.ready: envs/base.txt envs/dev.txt

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffinfo import objectives
 from diffinfo.cli import run
-from diffinfo.config import Objectives
+from diffinfo.config.types import Objectives
 from diffinfo.objectives import Method, PairLogps
 from diffinfo.synthetic.categorical import GRID, Recipe, batches, policies, train
 from diffinfo.synthetic.distributions import js

@@ -25,12 +25,12 @@ import pandas as pd
 import torch
 from transformers import MistralConfig, MistralForCausalLM, TrainerCallback
 
-from diffinfo.config import Objectives, Training
+from diffinfo.config.types import Objectives, Training
+from diffinfo.models.exactness import load_scorer
 from diffinfo.objectives import Method
-from diffinfo.train.exactness import load_scorer
-from diffinfo.train.loop import Loop
 from diffinfo.train.preference import Pairs, train_step
 from diffinfo.train.speed import Speed, flops
+from diffinfo.train.trainer import Loop
 
 RATE, BETA = 1e-5, 0.1
 

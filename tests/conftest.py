@@ -18,7 +18,7 @@ def public_data() -> Path:
 @pytest.fixture(scope="session", params=["mistral", "gemma2"])
 def tiny(request, tmp_path_factory) -> Path:
     """A random model folder of each architecture and chat template."""
-    from diffinfo.world.models import start
+    from diffinfo.world.training import start
 
     folder = tmp_path_factory.mktemp(request.param)
     start(folder, request.param, hidden=32, layers=2, seed=3)
@@ -27,7 +27,7 @@ def tiny(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_mistral(tmp_path_factory) -> Path:
-    from diffinfo.world.models import start
+    from diffinfo.world.training import start
 
     folder = tmp_path_factory.mktemp("tiny_mistral")
     start(folder, "mistral", hidden=32, layers=2, seed=3)
@@ -41,7 +41,7 @@ def pairs_table(tmp_path_factory) -> Path:
 
     import pandas as pd
 
-    from diffinfo import artifacts
+    from diffinfo.tables import artifacts
     from diffinfo.world.language import draw_prompt, write
 
     rng = random.Random(5)

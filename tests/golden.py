@@ -19,8 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.report.claims import OPEN
+from diffinfo.tables import artifacts
 
 FILE = Path(__file__).with_name("golden.json")
 CELL = ["model", "dataset", "method"]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from diffinfo import alone
+from diffinfo.tables import locks
 
 HOLDER = """
 import logging, sys
-from diffinfo.alone import alone
+from diffinfo.tables.locks import alone
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 with alone(["stage", "--log_out", "x.parquet"], sys.argv[1]) as needed:
     print("needed" if needed else "done", flush=True)
@@ -45,7 +45,7 @@ class Job(subprocess.Popen):
         return words in self.out.read_text()
 
 
-CODE = Path(alone.__file__).parents[1]
+CODE = Path(locks.__file__).parents[1]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_without_locks_the_job_runs_with_a_warning(tmp_path, monkeypatch, caplog
 
     monkeypatch.setenv("DIFFINFO_LOCKS", str(tmp_path))
     monkeypatch.setattr(fcntl, "lockf", refused)
-    with caplog.at_level(logging.WARNING), alone.alone(["stage", "--log_out", "x.parquet"], "same") as needed:
+    with caplog.at_level(logging.WARNING), locks.alone(["stage", "--log_out", "x.parquet"], "same") as needed:
         assert needed
     assert "no locks on this file system (No locks available); start no second Snakemake here" in caplog.text
     assert not list(tmp_path.iterdir())

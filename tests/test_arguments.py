@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from diffinfo.base import Source
 from diffinfo.cli import run
-from diffinfo.config import Qa
+from diffinfo.config.types import Qa
+from diffinfo.models.fetch import Source
 
 TEXTS = [
     "123", "[x]", "{x}", "true", "1e5", "@file", "-x", "--config", "a: b", "~", "${oc.env:HOME}", "$HOME", '"q"', "'q'",

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffinfo import artifacts
-from diffinfo.artifacts import ArtifactError, atomic, digest, provenance, read, write
+from diffinfo.tables import artifacts
+from diffinfo.tables.artifacts import ArtifactError, atomic, digest, provenance, read, write
 
 MESSAGES = [{"role": "user", "content": "ünï ✓"}]
 

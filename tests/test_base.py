@@ -9,11 +9,11 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import templates
-from diffinfo import base
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError
-from diffinfo.models import copy_tokenizer
-from diffinfo.world.models import start
+from diffinfo.models import fetch
+from diffinfo.models.folders import copy_tokenizer
+from diffinfo.world.training import start
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def bare(tiny, tmp_path):
 
 def test_weights_of_one_folder_and_template_of_another(tiny, bare, tmp_path):
     out = tmp_path / "out"
-    base.main(spec=base.Source(source=str(bare), chat_template=str(tiny)), out=out)
+    fetch.main(spec=fetch.Source(source=str(bare), chat_template=str(tiny)), out=out)
     assert AutoTokenizer.from_pretrained(out).chat_template == AutoTokenizer.from_pretrained(tiny).chat_template
     assert (out / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
     AutoModelForCausalLM.from_pretrained(out)
@@ -38,29 +38,29 @@ def test_weights_of_one_folder_and_template_of_another(tiny, bare, tmp_path):
 
 def test_a_model_without_template_is_refused(bare, tmp_path):
     with pytest.raises(UserError, match="has no chat template; name one in models"):
-        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_sibling_with_another_vocabulary_is_refused(bare, tiny, tmp_path):
     start(tmp_path / "other", "mistral" if "gemma" in str(tiny) else "gemma2", hidden=32, layers=1, seed=0)
     with pytest.raises(UserError, match="its vocabulary differs"):
-        base.main(spec=base.Source(source=str(bare), chat_template=str(tmp_path / "other")), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(bare), chat_template=str(tmp_path / "other")), out=tmp_path / "out")
 
 
 def test_pickled_weights_are_never_read(bare, tmp_path):
     (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
     with pytest.raises(UserError, match="weights in pickle formats are not read"):
-        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
 
 
 def test_an_unreachable_repository_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="is no local folder and could not be fetched from the hub"):
-        base.main(spec=base.Source(source="nobody/nothing", revision="main"), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source="nobody/nothing", revision="main"), out=tmp_path / "out")
 
 
 def spec(source, template, **changes):
-    return base.Source(source=str(source), chat_template=str(template), **changes)
+    return fetch.Source(source=str(source), chat_template=str(template), **changes)
 
 
 def test_a_base_model_stops_where_its_siblings_turns_end(tmp_path):
@@ -69,7 +69,7 @@ def test_a_base_model_stops_where_its_siblings_turns_end(tmp_path):
     sibling = templates.folder(tmp_path / "sibling", "llama-3.2")
     ids = AutoTokenizer.from_pretrained(source).convert_tokens_to_ids
     (sibling / "generation_config.json").write_text(json.dumps({"eos_token_id": [ids("<|end|>")]}))
-    base.main(spec=spec(source, sibling), out=tmp_path / "out")
+    fetch.main(spec=spec(source, sibling), out=tmp_path / "out")
     wanted = [ids("<|eot_id|>"), ids("<|end|>"), ids("</s>")]
     assert Chat(tmp_path / "out").stop_ids == wanted
     assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == wanted  # vLLM's own server reads it
@@ -85,9 +85,9 @@ def test_date_and_variables_of_the_configuration_hold_wherever_the_folder_is_rea
             user, tokenize=False, add_generation_prompt=True
         )
 
-    base.main(spec=spec(source, sibling), out=tmp_path / "a")
+    fetch.main(spec=spec(source, sibling), out=tmp_path / "a")
     assert "Today Date: 26 Jul 2024\n" in rendered(tmp_path / "a")
-    base.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "b")
+    fetch.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "b")
     assert "Today Date: 02 Jan 2025\n" in rendered(tmp_path / "b")
     own = (
         templates.TEMPLATES["llama-3.2"]
@@ -96,7 +96,7 @@ def test_date_and_variables_of_the_configuration_hold_wherever_the_folder_is_rea
     )
     assert "strftime_now" not in own  # as in Llama 3.1, whose own date is fixed
     sibling = templates.folder(tmp_path / "llama-3.1", own)
-    base.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "d")
+    fetch.main(spec=spec(source, sibling, chat_template_date="2025-01-02"), out=tmp_path / "d")
     assert "Today Date: 02 Jan 2025\n" in rendered(tmp_path / "d")
     (tmp_path / "copy").mkdir()
     copy_tokenizer(tmp_path / "b", tmp_path / "copy")
@@ -104,15 +104,15 @@ def test_date_and_variables_of_the_configuration_hold_wherever_the_folder_is_rea
     assert "02 Jan 2025" in Chat(tmp_path / "copy").tokenizer.decode(Chat(tmp_path / "copy").prompt_ids(user))
     sibling = templates.folder(tmp_path / "qwen", "qwen3")
     values = {"enable_thinking": False}
-    job = [sys.executable, "-m", "diffinfo.base", "--out", str(tmp_path / "c"), "--spec"]
+    job = [sys.executable, "-m", "diffinfo.models.fetch", "--out", str(tmp_path / "c"), "--spec"]
     wanted = spec(source, sibling, chat_template_kwargs=values, chat_template_date="2025-01-02").model_dump_json()
-    subprocess.run([*job, wanted], check=True, env={**os.environ, "PYTHONPATH": str(Path(base.__file__).parents[1])})
+    subprocess.run([*job, wanted], check=True, env={**os.environ, "PYTHONPATH": str(Path(fetch.__file__).parents[1])})
     assert rendered(tmp_path / "c").endswith("assistant\n<think>\n\n</think>\n\n")
 
 
 def test_a_template_that_forgets_bos_is_written_with_it(tmp_path):
     source = templates.folder(tmp_path / "base", "chatml", weights=True, adds_bos=True)
-    base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")
+    fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
     made = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert made.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False).startswith("<s><|im_start|>")
 
@@ -123,7 +123,7 @@ def test_a_template_that_forgets_bos_is_written_with_it(tmp_path):
 def test_a_template_that_cannot_be_used_is_one_sentence(template, tmp_path):
     source = templates.folder(tmp_path / "base", template, weights=True)
     with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
-        base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
 
 
 def templated(folder, template):
@@ -147,22 +147,22 @@ HOSTILE = {
 
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
 def test_a_template_without_end_is_refused(bare, tmp_path, monkeypatch, template):
-    monkeypatch.setattr(base, "SECONDS", 1)
+    monkeypatch.setattr(fetch, "SECONDS", 1)
     with pytest.raises(UserError, match="its chat template needs more than 1 s or 1024 MiB for one short conversation"):
-        base.main(spec=base.Source(source=str(templated(bare, template))), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(templated(bare, template))), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no chat') }}", "{% for %}", "{{ [].append.__globals__ }}"])
 def test_a_template_that_fails_is_refused(bare, tmp_path, template):
     with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
-        base.main(spec=base.Source(source=str(templated(bare, template))), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(templated(bare, template))), out=tmp_path / "out")
 
 
 def test_a_broken_tokenizer_is_one_sentence(bare, tmp_path):
     (bare / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match="its tokenizer cannot be loaded: "):
-        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_weights_outside_the_folder_are_not_read(bare, tmp_path, name):
     (bare / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
     shutil.copyfile(bare / "model.safetensors", tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"index\.json names .*, which is not a \.safetensors file of this folder"):
-        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 1}', "[" * 100_000])
 def test_a_broken_index_is_one_sentence(bare, tmp_path, index):
     (bare / "model.safetensors.index.json").write_text(index)
     with pytest.raises(UserError, match=r"index\.json has no weight_map of files"):
-        base.main(spec=base.Source(source=str(bare)), out=tmp_path / "out")
+        fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
 
 
 def test_what_is_not_a_file_is_not_copied(tiny, tmp_path):
@@ -189,7 +189,7 @@ def test_what_is_not_a_file_is_not_copied(tiny, tmp_path):
     (source / "gone.json").symlink_to("nowhere")
     (source / "folder.json").mkdir()
     os.mkfifo(source / "pipe.json")
-    base.main(spec=base.Source(source=str(source)), out=tmp_path / "out")
+    fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
     assert not {"zero.json", "gone.json", "folder.json", "pipe.json"} & {
         file.name for file in (tmp_path / "out").iterdir()
     }
@@ -198,4 +198,4 @@ def test_what_is_not_a_file_is_not_copied(tiny, tmp_path):
 @pytest.mark.parametrize("revision", ["../../x", "-x", "a b", "$(x)", "a\nb", ""])
 def test_a_revision_that_git_has_no_name_for_is_refused(revision):
     with pytest.raises(ValueError, match="a branch, tag or commit"):
-        base.Source(source="a/b", revision=revision)
+        fetch.Source(source="a/b", revision=revision)

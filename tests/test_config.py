@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from diffinfo import config
-from diffinfo.config import Config, load, parse
-from diffinfo.strict_yaml import ConfigError, merge, read_yaml
+from diffinfo.config import reading
+from diffinfo.config.reading import load, parse
+from diffinfo.config.strict_yaml import ConfigError, merge, read_yaml
+from diffinfo.config.types import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = read_yaml(ROOT / "config.yaml")
@@ -290,12 +291,12 @@ def test_later_files_win_key_by_key() -> None:
 
 def test_the_schema_on_disk_is_the_models() -> None:
     file = ROOT / "workflow/schemas/config.schema.json"
-    command = "PYTHONPATH=workflow python -m diffinfo.config schema > workflow/schemas/config.schema.json"
+    command = "PYTHONPATH=workflow python -m diffinfo.config.reading schema > workflow/schemas/config.schema.json"
     assert json.loads(file.read_text()) == Config.model_json_schema(), f"make it again: {command}"
 
 
 def test_check_counts_cells(capsys: pytest.CaptureFixture[str]) -> None:
-    config.check(ROOT / "config.yaml")
+    reading.check(ROOT / "config.yaml")
     assert capsys.readouterr().out.endswith("grid rows\n")
 
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from diffinfo.cli import UserError
-from diffinfo.config import load
-from diffinfo.cost import ASSUMPTIONS, Costs, read_assumptions
-from diffinfo.jobs import Job
-from diffinfo.plan import paper_check, warnings
+from diffinfo.config.reading import load
+from diffinfo.operations.cost import ASSUMPTIONS, Costs, read_assumptions
+from diffinfo.operations.jobs import Job
+from diffinfo.operations.plan import paper_check, warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 MISTRAL = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "method": "dpo-b0.1", "span": "2-2", "epoch": "2"}

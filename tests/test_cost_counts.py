@@ -2,9 +2,9 @@
 
 import pytest
 
-from diffinfo.cost import read_assumptions
-from diffinfo.jobs import Job
-from diffinfo.plan import actual, longest_chain, paper_check, rows, warnings
+from diffinfo.operations.cost import read_assumptions
+from diffinfo.operations.jobs import Job
+from diffinfo.operations.plan import actual, longest_chain, paper_check, rows, warnings
 from test_cost import MISTRAL, costs
 
 A = read_assumptions()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import golden
-from diffinfo import artifacts
+from diffinfo.tables import artifacts
 
 CLAIM = {"statement": "s", "source": "s", "prediction": "p", "model": "m", "dataset": "d", "evidence": "e", "n": 9}
 ROW = {"model": "m", "dataset": "d", "method": "dpo-b0.1"}

@@ -6,7 +6,7 @@ import pytest
 from snakemake_executor_plugin_slurm.utils import parse_time_to_minutes
 
 from diffinfo.cli import UserError
-from diffinfo.limits import megabytes, minutes
+from diffinfo.operations.limits import megabytes, minutes
 
 TIMES = {
     1440: 1440, "1440": 1440, "90.5": 90.5, "1-00:00:00": 1440, "2-12": 3600, "2-12:30": 3630, "0-00:30:00": 30,

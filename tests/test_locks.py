@@ -3,7 +3,7 @@
 import fcntl
 import multiprocessing
 
-from diffinfo.alone import at_work
+from diffinfo.tables.locks import at_work
 
 FORK = multiprocessing.get_context("fork")
 

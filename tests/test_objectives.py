@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffinfo.cli import UserError
-from diffinfo.config import Objectives
+from diffinfo.config.types import Objectives
 from diffinfo.objectives import Method, PairLogps, loss
 
 SETTINGS = Objectives()

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from diffinfo import config
-from diffinfo.config import Config, load
-from diffinfo.strict_yaml import ConfigError, read_yaml
+from diffinfo.config import reading
+from diffinfo.config.reading import load
+from diffinfo.config.strict_yaml import ConfigError, read_yaml
+from diffinfo.config.types import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 MICRO, PAPER = ROOT / "config.yaml", ROOT / "workflow/presets/paper.yaml"
@@ -342,7 +343,7 @@ def test_a_preset_that_would_discard_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_check_reads_the_preset_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    config.check(MICRO, PAPER)
-    config.check(PAPER)
+    reading.check(MICRO, PAPER)
+    reading.check(PAPER)
     one, two = capsys.readouterr().out.splitlines()
     assert one == two == "34 cells in 9 grid rows"

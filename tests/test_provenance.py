@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts, provenance
+from diffinfo.tables import artifacts, provenance
 
 PAIRS = pd.DataFrame({"prompt_id": ["a"], "prompt_ids": [[1]], "chosen_ids": [[2]], "rejected_ids": [[3]],
                       "chosen_logp": [None], "rejected_logp": [None]})  # fmt: skip

@@ -4,10 +4,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MistralForSequenceClassification
 
 import templates
-from diffinfo import artifacts, reward
+from diffinfo import reward
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError
 from diffinfo.data import pairs
+from diffinfo.tables import artifacts
 
 
 @pytest.fixture(scope="module")

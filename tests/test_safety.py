@@ -89,10 +89,10 @@ def edit(file, **values):
 
 
 def test_code_in_a_model_folder_does_not_run(hostile, tmp_path):
-    from diffinfo.base import Source
-    from diffinfo.base import main as fetch
     from diffinfo.chat import Chat
-    from diffinfo.models import load_model
+    from diffinfo.models.fetch import Source
+    from diffinfo.models.fetch import main as fetch
+    from diffinfo.models.folders import load_model
     from diffinfo.sample.engine import Decoding
     from diffinfo.sample.transformers import TransformersEngine
 
@@ -110,7 +110,7 @@ def test_code_in_a_model_folder_does_not_run(hostile, tmp_path):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_model_type_of_its_own_is_refused(hostile, attention):
     from diffinfo.cli import UserError
-    from diffinfo.models import load_model
+    from diffinfo.models.folders import load_model
 
     folder, marker = hostile
     edit(folder / "config.json", model_type="evil", architectures=["Evil"])
@@ -120,10 +120,10 @@ def test_a_model_type_of_its_own_is_refused(hostile, attention):
 
 
 def test_pickled_weights_are_refused(hostile, tmp_path):
-    from diffinfo.base import Source
-    from diffinfo.base import main as fetch
     from diffinfo.cli import UserError
-    from diffinfo.models import load_model
+    from diffinfo.models.fetch import Source
+    from diffinfo.models.fetch import main as fetch
+    from diffinfo.models.folders import load_model
     from diffinfo.reward import score
 
     folder, marker = hostile

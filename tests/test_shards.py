@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts, reward, shards
-from diffinfo.config import Engine
+from diffinfo import reward
+from diffinfo.config.types import Engine
 from diffinfo.sample import complete
+from diffinfo.tables import artifacts, parts
 
 SCORE = {"benchmark": "", "epoch": 0, "prompt_id": "p", "sample": 0, "tokens": 1, "score": 0.5}
 
@@ -37,7 +38,7 @@ def killed_at(monkeypatch):
         monkeypatch.setattr(module, name, dying)
         return calls
 
-    monkeypatch.setattr(shards, "ROWS", 6)
+    monkeypatch.setattr(parts, "ROWS", 6)
     return at
 
 
@@ -113,10 +114,8 @@ def test_a_short_table_is_one_part(tmp_path):
         return pd.DataFrame({"x": [1.0] * (end - first)}).assign(**SCORE)
 
     for _ in range(2):
-        assert len(shards.in_shards(tmp_path / "parts", "scores", 20_000, make)) == 20_000
+        assert len(parts.in_shards(tmp_path / "parts", "scores", 20_000, make)) == 20_000
     assert calls == [(0, 20_000)]
     assert (
-        len(shards.in_shards(None, "scores", 0, make))
-        == len(shards.in_shards(tmp_path / "none", "scores", 0, make))
-        == 0
+        len(parts.in_shards(None, "scores", 0, make)) == len(parts.in_shards(tmp_path / "none", "scores", 0, make)) == 0
     )

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from diffinfo.chat import BadRow, Chat, settled
 from diffinfo.cli import UserError
-from diffinfo.world.models import corpus, start
+from diffinfo.world.training import corpus, start
 from templates import BOS, EOS, SPECIAL, TEMPLATES, folder
 
 USER = [{"role": "user", "content": "hello there"}]

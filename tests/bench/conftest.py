@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from diffinfo import artifacts
-from diffinfo.config import Judge
+from diffinfo.config.types import Judge
+from diffinfo.tables import artifacts
 
 SECRET = "sk-test-0123456789-secret"
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from diffinfo import artifacts
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
 from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, bradley_terry, verdict, win_rate
 from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
+from diffinfo.tables import artifacts
 
 OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from diffinfo import artifacts
 from diffinfo.bench import qa
 from diffinfo.cli import UserError
-from diffinfo.config import Qa
-from diffinfo.world.qa import Item, write_tasks
+from diffinfo.config.types import Qa
+from diffinfo.tables import artifacts
+from diffinfo.world.qa_tasks import Item, write_tasks
 
 SYSTEM = "be kind ."
 SETTINGS = Qa(batch_size=16, system_prompt=SYSTEM, gsm8k_shots=0, max_gen_toks=6)

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.bench import questions as module
 from diffinfo.cli import UserError
+from diffinfo.tables import artifacts
 
 
 def lines(path: Path, rows: list[Any]) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.bench import wildbench as module
 from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.bench.wildbench import elo, grade, votes, wb_score
 from diffinfo.cli import UserError
+from diffinfo.tables import artifacts
 
 
 @pytest.mark.parametrize(

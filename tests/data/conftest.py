@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffinfo import artifacts
-from diffinfo.config import Dataset
+from diffinfo.config.types import Dataset
 from diffinfo.data.ingest import main
+from diffinfo.tables import artifacts
 
 Row = dict[str, Any]
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.config import Dataset
+from diffinfo.config.types import Dataset
 from diffinfo.data.ingest import held_out, main
 from diffinfo.data.rows import normalise
+from diffinfo.tables import artifacts
 
 Make = Callable[..., dict[str, Any]]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.data.pairs import main
+from diffinfo.tables import artifacts
 
 # prompt, sample, completion, score, finish reason
 Sample = tuple[str, int, str, float, str]

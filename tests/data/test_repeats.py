@@ -2,10 +2,10 @@
 
 import json
 
-from diffinfo import artifacts
-from diffinfo.config import Dataset
+from diffinfo.config.types import Dataset
 from diffinfo.data import ingest
 from diffinfo.data.rows import asked, whole
+from diffinfo.tables import artifacts
 
 
 def talk(*contents: str) -> list[dict[str, str]]:

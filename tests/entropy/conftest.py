@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
+from diffinfo.tables import artifacts
 
 
 def _completions(path, logps, temperature=1.0):

@@ -3,14 +3,14 @@ import pandas as pd
 import pytest
 import torch
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.config import Engine, Entropy
+from diffinfo.config.types import Engine, Entropy
 from diffinfo.entropy import did
-from diffinfo.models import load_model, save_model
+from diffinfo.models.folders import load_model, save_model
 from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
-from diffinfo.world.models import start
+from diffinfo.tables import artifacts
+from diffinfo.world.training import start
 
 
 def test_beta_accuracy_is_the_share_of_prompts_with_a_rising_line():

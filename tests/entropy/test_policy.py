@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.entropy import policy
+from diffinfo.tables import artifacts
 
 
 def test_entropy_and_its_error_by_prompt(tmp_path, completions):

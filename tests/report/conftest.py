@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
+from diffinfo.tables import artifacts
 
 LN2 = 0.6931471805599453
 QA = {

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo import artifacts
-from diffinfo.config import WildBench
+from diffinfo.config.types import WildBench
 from diffinfo.report import claims, figures, tables
 from diffinfo.report.intervals import Estimate, average, share
+from diffinfo.tables import artifacts
 
 ROW = "micro-mistral/magpie-pro"
 CORRECT = "micro-mistral/correctness"

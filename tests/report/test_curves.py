@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.report import curves
+from diffinfo.tables import artifacts
 
 
 def log(tree, steps: int, epochs: int = 2) -> tuple[list, pd.DataFrame]:

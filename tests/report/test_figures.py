@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.report import figures
 from diffinfo.report.drawing import style
+from diffinfo.tables import artifacts
 from pages import lines
 
 MP, UF = "micro-mistral/magpie-pro", "micro-mistral/ultrafeedback"

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo import artifacts
 from diffinfo.bench import arena_hard, wildbench
-from diffinfo.report import curves, enumerable, laboratory, tables
+from diffinfo.report import curves, laboratory, language_models, tables
 from diffinfo.report.intervals import Estimate, average, bracketed, mean, number, share
+from diffinfo.tables import artifacts
 
 DATA = np.array([3.1, -2.0, 0.4, 7.7, 1.2, 5.0, -0.3])
 Z = stats.norm.ppf(0.975)
@@ -80,24 +80,24 @@ def test_bands_over_seeds_are_geometric_where_they_say_so():
     rows = pd.DataFrame({"step": 5, "js": values})
     logs = np.log(values)
     low, high = np.exp(stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs)))
-    got = enumerable.band(rows, "step", "js").iloc[0]
+    got = language_models.band(rows, "step", "js").iloc[0]
     assert (got.step, got.value, got.low, got.high) == pytest.approx((5, stats.gmean(values), low, high))
-    plain = enumerable.band(rows, "step", "js", geometric=False).iloc[0]
+    plain = language_models.band(rows, "step", "js", geometric=False).iloc[0]
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
     assert (plain.value, plain.low, plain.high) == pytest.approx((values.mean(), low, high))
-    assert enumerable.geometric(pd.Series(values)) == f"{stats.gmean(values):.2g} [{got.low:.2g}, {got.high:.2g}]"
-    assert enumerable.geometric(pd.Series([0.03])) == "0.03"
-    assert enumerable.geometric(pd.Series([0.0, 1e-15])) == "0 (< 1e-12)"
+    assert language_models.geometric(pd.Series(values)) == f"{stats.gmean(values):.2g} [{got.low:.2g}, {got.high:.2g}]"
+    assert language_models.geometric(pd.Series([0.03])) == "0.03"
+    assert language_models.geometric(pd.Series([0.0, 1e-15])) == "0 (< 1e-12)"
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
-    assert enumerable.spread(pd.Series(values)) == f"{values.mean():.2g} ± {half:.1g}"
-    assert enumerable.signed(pd.Series(10 * values)) == f"{10 * values.mean():+.2f} ± {10 * half:.2f}"
+    assert language_models.spread(pd.Series(values)) == f"{values.mean():.2g} ± {half:.1g}"
+    assert language_models.signed(pd.Series(10 * values)) == f"{10 * values.mean():+.2f} ± {10 * half:.2f}"
 
 
 def test_pooled_rank_correlation_has_fishers_interval():
     rng = np.random.default_rng(1)
     rows = pd.DataFrame({"beta_accuracy": rng.normal(size=30)})
     rows["miss"] = -rows.beta_accuracy + rng.normal(size=30)
-    got = enumerable._pooled(rows)
+    got = language_models._pooled(rows)
     r = stats.spearmanr(rows.beta_accuracy, rows.miss).statistic
     low, high = np.tanh(np.arctanh(r) + np.array([-1, 1]) * Z / math.sqrt(27))
     assert (got.value, got.low, got.high) == pytest.approx((r, low, high), rel=1e-6)

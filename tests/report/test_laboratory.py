@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.report import enumerable, laboratory
+from diffinfo.report import laboratory, language_models
+from diffinfo.tables import artifacts
 
 
 def objectives() -> pd.DataFrame:
@@ -51,7 +51,7 @@ def test_leading_is_being_lowest_to_the_end():
 def test_the_pages_speak_of_the_ensembles_responses():
     from diffinfo.synthetic import ensemble
 
-    assert (len(ensemble.all_responses()), ensemble.LENGTH) == (enumerable.RESPONSES, enumerable.TOKENS)
+    assert (len(ensemble.all_responses()), ensemble.LENGTH) == (language_models.RESPONSES, language_models.TOKENS)
 
 
 def proxy_table(slope: float) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def proxy_table(slope: float) -> pd.DataFrame:
     [(0.5, "longer training helps", "a smaller error"), (-0.5, "longer training hurts", "a larger error")],
 )
 def test_what_the_proxys_page_says_follows_from_the_data(tmp_path, slope, trained, accuracy):
-    enumerable.did_proxy_page(proxy_table(slope), tmp_path / "t", tmp_path / "f")
+    language_models.did_proxy_page(proxy_table(slope), tmp_path / "t", tmp_path / "f")
     text = (tmp_path / "t.md").read_text()
     said = {line.split(":")[0]: line for line in text.splitlines()}
     assert trained in said["Sampled pairs"]
@@ -97,7 +97,7 @@ def test_what_the_page_on_rejected_responses_says_follows_from_the_data(tmp_path
                 for name, end, optimum in zip(names, ends, optima, strict=True)
                 for n, js in ((0, optimum), (64, end)) for seed in (1, 2)]  # fmt: skip
         columns = [field.name for field in artifacts.SCHEMAS["rejected_sampling"][1]]
-        enumerable.rejected_sampling_page(pd.DataFrame(rows, columns=columns), tmp_path / "t", tmp_path / "f")
+        language_models.rejected_sampling_page(pd.DataFrame(rows, columns=columns), tmp_path / "t", tmp_path / "f")
         return (tmp_path / "t.md").read_text()
 
     text = said((0.01, 0.2, 0.1), (0.0, 0.2, 0.6))
@@ -142,7 +142,7 @@ def test_figures_and_tables_are_written_with_their_data(tmp_path):
     artifacts.write(source / "theorems.parquet", theorems, "theorems")
     proxies = [
         (e, d, p, s, seed, 7.0, 7.0 - 0.1 * seed - 0.01 * s, 0.5 + 0.1 * seed, policy, 100 * s + p, 0.1, 4.0, 4.2, 0.5)
-        for e in enumerable.ESTIMATORS
+        for e in language_models.ESTIMATORS
         for d in ("greedy", "sample")
         for p, s in ((32, 1), (64, 2))
         for seed in (1, 2)

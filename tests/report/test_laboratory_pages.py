@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo import artifacts
-from diffinfo.report import enumerable, laboratory
+from diffinfo.report import laboratory, language_models
+from diffinfo.tables import artifacts
 from pages import lines
 
 NAMES = list(laboratory.TITLES)
@@ -107,11 +107,11 @@ def test_the_theorems_page_counts_rows_checks_and_counter_examples(tmp_path):
 def test_bands_are_students_on_their_own_scale():
     rows = pd.DataFrame({"step": [1, 1, 1, 2, 2, 2], "y": [0.1, 0.2, 0.4, 1.0, 3.0, 9.0]})
     logs = np.log(rows.y[:3])
-    found = enumerable.band(rows, "step", "y").iloc[0]
+    found = language_models.band(rows, "step", "y").iloc[0]
     expected = [logs.mean(), logs.mean() - half(logs), logs.mean() + half(logs)]
     assert found[["value", "low", "high"]].tolist() == pytest.approx(np.exp(expected))
     rows["y"] -= 0.3
-    found = enumerable.band(rows, "step", "y", geometric=False).iloc[0]
+    found = language_models.band(rows, "step", "y", geometric=False).iloc[0]
     plain = rows.y[:3]
     assert found[["value", "low", "high"]].tolist() == pytest.approx(
         [plain.mean(), plain.mean() - half(plain), plain.mean() + half(plain)]
@@ -120,9 +120,9 @@ def test_bands_are_students_on_their_own_scale():
 
 def test_spreads_and_signs():
     values = pd.Series([0.1, 0.2, 0.4])
-    assert enumerable.spread(values) == spread(values)
-    assert enumerable.signed(values) == f"{values.mean():+.2f} ± {half(values):.2f}"
-    assert enumerable.spread(pd.Series([0.5])) == "0.5"  # one seed has no interval
+    assert language_models.spread(values) == spread(values)
+    assert language_models.signed(values) == f"{values.mean():+.2f} ± {half(values):.2f}"
+    assert language_models.spread(pd.Series([0.5])) == "0.5"  # one seed has no interval
 
 
 def test_rank_correlations_are_spearmans_with_fishers_interval():
@@ -130,13 +130,13 @@ def test_rank_correlations_are_spearmans_with_fishers_interval():
     rows = pd.DataFrame({"seed": np.repeat([1, 2, 3], 8), "beta_accuracy": rng.normal(size=24) ** 3})
     rows["miss"] = (rows.beta_accuracy + rng.normal(size=24)).abs()
     each = [stats.spearmanr(part.beta_accuracy, part.miss).statistic for _, part in rows.groupby("seed")]
-    found = enumerable._rank(rows)
+    found = language_models._rank(rows)
     assert (found.value, found.low) == pytest.approx((np.mean(each), np.mean(each) - half(each)))
     r = stats.spearmanr(rows.beta_accuracy, rows.miss).statistic
     interval = stats.pearsonr(rows.beta_accuracy.rank(), rows.miss.rank()).confidence_interval(
         0.95
     )  # Fisher's, by scipy
-    found = enumerable._pooled(rows)
+    found = language_models._pooled(rows)
     assert (found.value, found.low, found.high, found.n) == pytest.approx(
         (r, interval.low, interval.high, 24), abs=1e-5
     )
@@ -162,7 +162,7 @@ def test_the_proxys_page_says_its_errors_in_numbers(tmp_path):
     worth = table.head(6).assign(
         estimator="token-ratio-is", steps=0, decode="sample", effective=0.5, beta_accuracy=None
     )
-    enumerable.did_proxy_page(pd.concat([table, worth]), tmp_path / "t", tmp_path / "f")
+    language_models.did_proxy_page(pd.concat([table, worth]), tmp_path / "t", tmp_path / "f")
     text = (tmp_path / "t.md").read_text()
     for how, words in (("sample", "Sampled pairs"), ("greedy", "Greedy pairs")):
         first, last, again = (np.abs(errors[how, s, p]) for s, p in ((16, 512), (64, 2048), (64, 512)))
@@ -196,7 +196,7 @@ def test_an_optimum_counts_where_it_is_exact_in_every_world(tmp_path):
     rows = [(name, pairs, seed, js, 0.2) for name, values in (("ideal (Eq. 1)", (0.0, 0.1)), ("reference", (0.3, 0.4)))
             for pairs in (0, 64) for seed, js in zip((1, 2), values, strict=True)]  # fmt: skip
     columns = artifacts.SCHEMAS["rejected_sampling"][1].names
-    enumerable.rejected_sampling_page(pd.DataFrame(rows, columns=columns), tmp_path / "t", tmp_path / "f")
+    language_models.rejected_sampling_page(pd.DataFrame(rows, columns=columns), tmp_path / "t", tmp_path / "f")
     text = (tmp_path / "t.md").read_text()
     assert "1e-12 in every world) of: none." in text
     assert f"reference {ends([-0.3, -0.3 + 1e-17], '+.3f').split(' ')[0]}" in text

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.report.mrr import mrr_table
+from diffinfo.tables import artifacts
 
 RUN = "micro-mistral/magpie-pro"
 METHODS = ["dpo-b0.1", "dpo-b0.02", "dpo-pg"]

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo import artifacts
 from diffinfo.report.rewards import reward_table
+from diffinfo.tables import artifacts
 
 RUN = "micro-mistral/magpie-pro"
 

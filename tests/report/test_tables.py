@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo import artifacts
 from diffinfo.bench import wildbench
 from diffinfo.cli import UserError
-from diffinfo.config import WildBench
+from diffinfo.config.types import WildBench
 from diffinfo.report import paper, tables
+from diffinfo.tables import artifacts
 from pages import lines
 
 UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"

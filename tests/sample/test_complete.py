@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.config import Engine
+from diffinfo.config.types import Engine
 from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding, Generated
-from diffinfo.world.models import start
+from diffinfo.tables import artifacts
+from diffinfo.world.training import start
 
 
 @pytest.fixture

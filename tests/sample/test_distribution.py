@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from diffinfo.models import load_model, save_model
+from diffinfo.models.folders import load_model, save_model
 from diffinfo.sample import vllm
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine

@@ -3,15 +3,15 @@ import pandas as pd
 import pytest
 import torch
 
-from diffinfo import artifacts
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError
-from diffinfo.config import Engine
-from diffinfo.models import load_model
+from diffinfo.config.types import Engine
+from diffinfo.models.exactness import load_scorer
+from diffinfo.models.folders import load_model
 from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
-from diffinfo.train.exactness import load_scorer
+from diffinfo.tables import artifacts
 
 QUESTIONS = [
     "add 1 and 2",

@@ -122,8 +122,8 @@ class Cluster:
         """End every job and every daemon that this cluster started."""
         for node in NODES:
             self.lose(node)
-        for name in ("slurmctld", "munged"):
-            self.kill(name, signal.SIGTERM)
+        self.stop_controller()
+        self.kill("munged", signal.SIGTERM)
 
     def serve(self, project: Project) -> None:
         """Edit the lines of a project's profile as a user of this cluster would, and look at jobs every second."""
@@ -145,6 +145,12 @@ class Cluster:
     def start_controller(self) -> None:
         """Start slurmctld; it knows the jobs of the one before."""
         self._daemon("slurmctld", "-f", f"{self.root}/etc/slurm.conf")
+
+    def stop_controller(self) -> None:
+        """Ask slurmctld to end: killed, it would forget what happened since it last wrote its state, and hold nodes for
+        jobs that have ended.
+        """
+        self.kill("slurmctld", signal.SIGTERM)
 
     def start_node(self, node: str) -> None:
         """Start a node's slurmd."""

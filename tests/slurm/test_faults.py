@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from diffinfo.orphans import NoAnswer, orphans
+from diffinfo.operations.orphans import NoAnswer, orphans
 from project import wait_until
 from slurm.training import Training, end
 
@@ -192,14 +192,14 @@ def test_nothing_is_lost_when_the_controller_is_restarted(training, cluster, mon
     it = training("controller")
     monkeypatch.chdir(it.project.folder)
     monkeypatch.setenv("PATH", it.project.environment["PATH"])
-    cluster.kill("slurmctld")
+    cluster.stop_controller()
     try:
         run = it.start()
         wait_until(lambda: "SLURM does not answer" in it.said(), "Snakemake has tried to submit the job", 120)
     finally:
         cluster.start_controller()
     it.wait_for_progress()
-    cluster.kill("slurmctld")
+    cluster.stop_controller()
     try:
         wait_until(lambda: not it.processes(), "the training has ended, which nobody can be told")
         with pytest.raises(NoAnswer, match="nobody knows whether jobs of a killed run are still at work here"):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from diffinfo import artifacts
+from diffinfo.tables import artifacts
 from slurm.training import NANO
 
 MODEL = {"micro-mistral": {"billions": 0.06}}  # large enough for the rules to ask for GPUs

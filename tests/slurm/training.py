@@ -65,9 +65,9 @@ class Training:
         return self.said()
 
     def wait_for_progress(self) -> None:
-        """Return once an epoch has been saved; what happens next is the fault."""
+        """Return once an epoch and the state after it have been saved; what happens next is the fault."""
         saved = self.project.folder / "results/.progress/train"
-        wait_until(lambda: any(saved.glob("*/epoch-1/model.safetensors")), "an epoch has been saved", 180)
+        wait_until(lambda: any(saved.glob("*/step-*/state.json")), "an epoch has been saved", 180)
         self.happened = time.time()
 
     def queue(self, *states: str) -> list[str]:

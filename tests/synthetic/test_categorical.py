@@ -2,10 +2,10 @@ import pandas as pd
 import pytest
 import torch
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.synthetic.categorical import GRID, Recipe, batches, describe, experiment, main, policies, train
 from diffinfo.synthetic.losses import LOSSES
+from diffinfo.tables import artifacts
 
 TAUS = [0.25, 4.0]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.synthetic import did_proxy, rejected_sampling
 from diffinfo.synthetic.distributions import did, entropy, js, kl
 from diffinfo.synthetic.ensemble import all_responses, copies, decode, log_probability, row_of
 from diffinfo.synthetic.enumerable import POLICIES, build, dpo_loss
+from diffinfo.tables import artifacts
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_a_smoothed_hinge_has_the_gradient_of_its_loss_and_the_hinge_as_its_limi
 @pytest.mark.parametrize("name", GRID)
 def test_losses_are_those_of_the_language_models(name):
     from diffinfo import objectives
-    from diffinfo.config import Objectives
+    from diffinfo.config.types import Objectives
     from diffinfo.objectives import Method, PairLogps
 
     theta, reference, pairs, hyper = case(name)

@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from diffinfo import artifacts
-from diffinfo.synthetic import claim, margins, theorems
+from diffinfo.synthetic import margins, reinforcing, theorems
 from diffinfo.synthetic.checks import Check, experiment, optimal_policy, random_policies
 from diffinfo.synthetic.distributions import did, entropy, fitted, js, kl
+from diffinfo.tables import artifacts
 
 STATED = [*theorems.CHECKS, *margins.CHECKS]
 HOLDING = [check for check in STATED if check.broken]
@@ -28,19 +28,24 @@ def test_a_statement_read_literally_has_counter_examples(check):
     assert measured(check, broken=False) > check.tolerance
 
 
-@pytest.mark.parametrize("check", claim.CLAIMS, ids=lambda c: f"{c.statement}: {c.quantity}")
+@pytest.mark.parametrize("check", reinforcing.CLAIMS, ids=lambda c: f"{c.statement}: {c.quantity}")
 def test_a_claim_fails_when_its_condition_is_broken(check):
     assert check.broken
     assert measured(check, broken=True) > 0.4
 
 
 def test_counter_examples_to_the_claim_keep_its_assumptions_where_their_rows_do_not_say_otherwise():
-    reference = claim.normal_reference(torch.Generator().manual_seed(0))
-    for change in (claim.temper(0.8), claim.boost_modes(2), claim.temper(4.0), claim.mix_uniform(0.9)):
-        assert claim.rare_mass(reference, change(reference)) < 0.03
+    reference = reinforcing.normal_reference(torch.Generator().manual_seed(0))
+    for change in (
+        reinforcing.temper(0.8),
+        reinforcing.boost_modes(2),
+        reinforcing.temper(4.0),
+        reinforcing.mix_uniform(0.9),
+    ):
+        assert reinforcing.rare_mass(reference, change(reference)) < 0.03
         assert kl(reference, change(reference)).mean() < 0.4
-    tail = claim.long_tailed_reference(torch.Generator().manual_seed(0))
-    assert claim.rare_mass(tail, claim.temper(2.0)(tail)) > 0.5
+    tail = reinforcing.long_tailed_reference(torch.Generator().manual_seed(0))
+    assert reinforcing.rare_mass(tail, reinforcing.temper(2.0)(tail)) > 0.5
 
 
 def test_the_closed_form_is_dpos_optimum_whatever_the_rejected_distribution():
@@ -53,21 +58,21 @@ def test_the_closed_form_is_dpos_optimum_whatever_the_rejected_distribution():
 
 
 def test_every_statement_of_the_paper_has_a_row():
-    rows = " ".join(check.statement for check in [*STATED, *claim.CLAIMS])
+    rows = " ".join(check.statement for check in [*STATED, *reinforcing.CLAIMS])
     for name in ("2.1", "D.1", "3.2", "3.3", "3.4 (if)", "3.4 (only if)", "3.5", "Appendix G", "L.1 (if)", "L.1 (only if)",
                  "Appendix E", "Claim 4.1 (reinforcing)", "Claim 4.1 (smoothing)"):  # fmt: skip
         assert name in rows
 
 
 def test_mild_reinforcing_always_raises_the_entropy_of_the_did():
-    reference = claim.normal_reference(torch.Generator().manual_seed(0))
+    reference = reinforcing.normal_reference(torch.Generator().manual_seed(0))
     for tau in (0.55, 0.75, 0.95):
-        policy = claim.temper(tau)(reference)
+        policy = reinforcing.temper(tau)(reference)
         assert (entropy(policy) < entropy(reference)).all()  # it does reinforce
-        assert claim.contradictions(reference, policy, reinforcing=True) == 1.0
-    strong = claim.temper(0.25)(reference)
-    assert claim.contradictions(reference, strong, reinforcing=True) == 0.0
-    assert torch.allclose(did(claim.temper(0.5)(reference), reference), reference)
+        assert reinforcing.contradictions(reference, policy, reinforcing=True) == 1.0
+    strong = reinforcing.temper(0.25)(reference)
+    assert reinforcing.contradictions(reference, strong, reinforcing=True) == 0.0
+    assert torch.allclose(did(reinforcing.temper(0.5)(reference), reference), reference)
 
 
 def test_the_table_says_both_measures(tmp_path):
@@ -86,8 +91,8 @@ def test_seeds_draw_other_policies():
 
 
 def test_shares_of_appendix_e_are_counted_policy_by_policy():
-    reference = claim.normal_reference(torch.Generator().manual_seed(0))[:50]
-    policy = claim.temper(3.0)(reference)
+    reference = reinforcing.normal_reference(torch.Generator().manual_seed(0))[:50]
+    policy = reinforcing.temper(3.0)(reference)
     p_ref, p = reference.exp().tolist(), policy.exp().tolist()
 
     def divergence(one: list[float], two: list[float]) -> float:
@@ -100,5 +105,5 @@ def test_shares_of_appendix_e_are_counted_policy_by_policy():
         left = abs(divergence(q, pi) - divergence(q, ref))
         weak += left >= abs(divergence(ref, q) - divergence(ref, pi))
         far += divergence(ref, q) <= divergence(ref, pi)
-    assert claim.weak_dominance(reference, policy) == pytest.approx(weak / 50)
-    assert claim.nearer_did(reference, policy) == pytest.approx(far / 50)
+    assert reinforcing.weak_dominance(reference, policy) == pytest.approx(weak / 50)
+    assert reinforcing.nearer_did(reference, policy) == pytest.approx(far / 50)

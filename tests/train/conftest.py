@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diffinfo import artifacts
-from diffinfo.config import Objectives, Preference, Sft, Training
+from diffinfo.config.types import Objectives, Preference, Sft, Training
+from diffinfo.tables import artifacts
 from diffinfo.train import preference, reference, sft
 
 # Jobs that are killed begin as forks of a process that has imported everything and done nothing: no thread is lost in them.

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.config import Objectives, Preference, Sft, Training
-from diffinfo.models import SCORING, copy_tokenizer, load_model, save_model
+from diffinfo.config.types import Objectives, Preference, Sft, Training
+from diffinfo.models.exactness import compare, load_scorer, record
+from diffinfo.models.folders import SCORING, copy_tokenizer, load_model, save_model
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
+from diffinfo.tables import artifacts
 from diffinfo.train import preference, reference, sft
-from diffinfo.train.exactness import compare, load_scorer, record
-from diffinfo.train.loop import Loop
 from diffinfo.train.reference import score_completions
+from diffinfo.train.trainer import Loop
 
 COMMON = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -183,7 +183,7 @@ def test_memory_saved_changes_no_gradient(tmp_path, name):
 
 def test_a_window_longer_than_the_test_sequences_is_compared_too(tmp_path, monkeypatch):
     """An attention that forgets the window is found although no short sequence reaches the real one."""
-    from diffinfo.train import attention
+    from diffinfo.models.folders import attention
 
     build(tmp_path, "mistral", sliding_window=4096)
     assert compare(tmp_path)["packed"]
@@ -291,7 +291,7 @@ def test_weights_that_are_not_the_models_are_refused(llama, change, said):
 def test_a_language_model_is_no_reward_model_and_the_reverse(llama, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
-    from diffinfo.models import load_classifier
+    from diffinfo.models.folders import load_classifier
 
     with pytest.raises(UserError, match=r"missing: score\.weight; unexpected: lm_head\.weight"):
         load_classifier(llama, "eager")

@@ -1,7 +1,7 @@
 """Which pairs fit: limits are the longest that stays, of prompts and of prompt and the longer response."""
 
-from diffinfo import artifacts
 from diffinfo.chat import Chat
+from diffinfo.tables import artifacts
 from diffinfo.train import reference
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from diffinfo.models import load_model
-from diffinfo.train.exactness import load_scorer
-from diffinfo.train.logprobs import head_logps, packs
-from diffinfo.world.models import start
+from diffinfo.models.exactness import load_scorer
+from diffinfo.models.folders import load_model
+from diffinfo.models.logprobs import head_logps, packs
+from diffinfo.world.training import start
 
 
 def naive(hidden, weight, targets, softcap):

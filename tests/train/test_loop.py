@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffinfo.config import Training
-from diffinfo.train.loop import Loop
+from diffinfo.config.types import Training
+from diffinfo.train.trainer import Loop
 
 
 def rates(steps: int, warmup_steps: int, decay_until: int | None = None) -> list[float]:

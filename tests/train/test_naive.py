@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, softplus
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from diffinfo import artifacts
-from diffinfo.config import Objectives, Preference, Sft, Training
+from diffinfo.config.types import Objectives, Preference, Sft, Training
+from diffinfo.tables import artifacts
 from diffinfo.train import reference
 
 ROWS, BATCH = 12, 5  # three steps an epoch, the last of them smaller
@@ -152,7 +152,7 @@ METHODS = ["dpo-b0.1", "logpi-b0.1", "dpop-b0.05", "cal-dpo-b0.2", "slic-b6", "o
 def test_objective(job, few, tmp_path, tiny_mistral, method, style):
     folder = tiny_mistral
     if style == "gemma2":
-        from diffinfo.world.models import start as random_model
+        from diffinfo.world.training import start as random_model
 
         folder = tmp_path / style
         random_model(folder, style, hidden=32, layers=2, seed=3)
@@ -253,7 +253,7 @@ def test_pairs_and_conversations_at_the_limits_stay_and_longer_ones_go(job, few,
 
 def test_rate_rises_and_falls_in_straight_lines(tiny_mistral):
     """The world's own models are trained with a rate that falls to zero."""
-    from diffinfo.train.loop import Loop
+    from diffinfo.train.trainer import Loop
 
     common = {"attention": "sdpa", "dtype": "float32", "max_grad_norm": 1.0, "training": SMALL}
     loop = Loop(tiny_mistral, optimizer=torch.optim.Adam, learning_rate=0.1, warmup_steps=4, decay_until=20, **common)
@@ -267,7 +267,7 @@ def test_rate_rises_and_falls_in_straight_lines(tiny_mistral):
 
 def test_order_of_epochs():
     """Every row once an epoch; another epoch and another seed have another order."""
-    from diffinfo.train.loop import epoch_order
+    from diffinfo.train.trainer import epoch_order
 
     orders = [epoch_order(ROWS, seed, epoch) for seed in (0, 1) for epoch in (1, 2, 3)]
     assert all(sorted(one) == list(range(ROWS)) for one in orders)

@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from diffinfo import artifacts
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError
-from diffinfo.config import Preference, Training
-from diffinfo.models import load_model
+from diffinfo.config.types import Preference, Training
+from diffinfo.models.exactness import load_scorer
+from diffinfo.models.folders import load_model
+from diffinfo.tables import artifacts
 from diffinfo.train import reference
-from diffinfo.train.exactness import load_scorer
-from diffinfo.world.models import start
+from diffinfo.world.training import start
 
 ONE_BATCH = Preference(batch_size=40, learning_rate=1e-3, warmup_steps=2, max_prompt_tokens=64, max_tokens=256)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffinfo.chat import Chat
-from diffinfo.train.exactness import load_scorer
+from diffinfo.models.exactness import load_scorer
 from diffinfo.train.projection import project
 
 

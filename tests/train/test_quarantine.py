@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
-from diffinfo.config import Engine, Sft, Training
+from diffinfo.config.types import Engine, Sft, Training
 from diffinfo.sample import complete
+from diffinfo.tables import artifacts
 from diffinfo.train import reference, sft
 from templates import folder
 

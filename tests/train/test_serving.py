@@ -10,7 +10,7 @@ import pytest
 from diffinfo.chat import Chat
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
-from diffinfo.world.models import start
+from diffinfo.world.training import start
 
 ROOT = Path(__file__).resolve().parents[2]
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"

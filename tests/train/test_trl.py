@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffinfo.config import Training
+from diffinfo.config.types import Training
 
 
 @pytest.fixture(scope="module")

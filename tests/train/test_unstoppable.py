@@ -15,9 +15,9 @@ import torch
 from safetensors import safe_open
 
 from diffinfo.cli import UserError
-from diffinfo.config import Preference
+from diffinfo.config.types import Preference
 from diffinfo.objectives import loss
-from diffinfo.train import checkpoint, loop, preference
+from diffinfo.train import preference, states, trainer
 from diffinfo.train.projection import Projection
 from project import wait_until
 from train.conftest import TRAINING
@@ -60,7 +60,7 @@ def test_ten_random_kills_change_no_byte(job, method):
             continue
         child.kill()
         kills += ended(child) == -signal.SIGKILL
-        assert len(wild.states()) <= checkpoint.KEPT + 1  # one more while the oldest is being removed
+        assert len(wild.states()) <= states.KEPT + 1  # one more while the oldest is being removed
     assert ended(wild.start()) == 0
     assert wild.bytes() == calm.bytes()
     assert wild.states() == []  # they would take disk
@@ -188,9 +188,9 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(job, method, fault
     real, steps = preference.train_step, []
 
     def step(loop, *arguments):
-        steps.append(loop.step)
+        steps.append(trainer.step)
         if len(steps) < 5:
-            return real(loop, *arguments)
+            return real(trainer, *arguments)
         with monkeypatch.context() as here:
             if fault == "gradient":
                 here.setattr(preference, "loss", nan_gradient(preference.loss))
@@ -199,7 +199,7 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(job, method, fault
                 here.setattr(preference, "project", lambda *_: nothing)
             else:
                 here.setattr(preference, "loss", lambda *arguments: loss(*arguments) * float("nan"))
-            return real(loop, *arguments)
+            return real(trainer, *arguments)
 
     monkeypatch.setattr(preference, "train_step", step)
     with pytest.raises(
@@ -236,7 +236,7 @@ def test_what_is_trained_is_published_again_until_it_is_recorded(job, method, mo
     done.here()
     before = done.bytes()
     with monkeypatch.context() as here:
-        here.setattr(loop.Loop, "__init__", never)
+        here.setattr(trainer.Loop, "__init__", never)
         for lost in (["models"], ["log.parquet"], ["models", "log.parquet", "speed.parquet"]):
             for path in (done.folder / name for name in lost):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from diffinfo import artifacts, disk
+from diffinfo.operations import disk
+from diffinfo.tables import artifacts
 
 
 def drop(project):
-    command = [sys.executable, "-m", "diffinfo.disk", "--drop"]
+    command = [sys.executable, "-m", "diffinfo.operations.disk", "--drop"]
     environment = {**project.environment, "PYTHONPATH": "workflow"}
     done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from diffinfo import artifacts
+from diffinfo.tables import artifacts
 
 NANO = {
     "world": {
@@ -118,7 +118,7 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
 def test_the_plan_is_set_against_what_jobs_took(world):
     world.snakemake("-n", changes=NANO)  # writes changes.yaml
     done = subprocess.run(
-        [sys.executable, "-m", "diffinfo.plan", "--configfile", "changes.yaml", "--actual"],
+        [sys.executable, "-m", "diffinfo.operations.plan", "--configfile", "changes.yaml", "--actual"],
         cwd=world.folder, capture_output=True, text=True, env={**world.environment, "PYTHONPATH": "workflow"}, check=True,
     )  # fmt: skip
     rows = {row.split()[0]: row.split()[1:] for row in done.stdout.splitlines() if row.startswith("world_model")}

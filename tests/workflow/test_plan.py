@@ -14,7 +14,7 @@ PAPER = "workflow/presets/paper.yaml"
 
 
 def plan(project, *arguments):
-    command = [sys.executable, "-m", "diffinfo.plan", *arguments]
+    command = [sys.executable, "-m", "diffinfo.operations.plan", *arguments]
     environment = {**project.environment, "PYTHONPATH": str(project.folder / "workflow")}
     return subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment, check=False)
 

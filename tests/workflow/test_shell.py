@@ -13,9 +13,10 @@ import yaml
 from pydantic import BaseModel
 
 from diffinfo.cli import UserError
-from diffinfo.config import Config, parse
-from diffinfo.cost import Costs, read_assumptions
-from diffinfo.strict_yaml import ConfigError
+from diffinfo.config.reading import parse
+from diffinfo.config.strict_yaml import ConfigError
+from diffinfo.config.types import Config
+from diffinfo.operations.cost import Costs, read_assumptions
 from project import ROOT, Project
 
 PLAIN = "-x '\"$(touch pwned)`touch pwned` ; touch pwned && touch pwned | {x} {{y}} <z> [a,b] ${HOME} ~ * \\ %s # é😀"

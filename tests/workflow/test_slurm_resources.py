@@ -8,9 +8,9 @@ import pytest
 import snakemake_executor_plugin_slurm
 import yaml
 
-from diffinfo.config import load
-from diffinfo.cost import Costs, read_assumptions
-from diffinfo.slurm_plugin import patch
+from diffinfo.config.reading import load
+from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.slurm_plugin import patch
 
 PAPER = "workflow/presets/paper.yaml"
 TARGET = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"

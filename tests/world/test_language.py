@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from diffinfo.config import Dataset, World
+from diffinfo.config.types import Dataset, World
 from diffinfo.world import build
 from diffinfo.world.language import (
     QA_ENTITIES,

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from diffinfo.chat import Chat
-from diffinfo.config import World
-from diffinfo.world import models
+from diffinfo.config.types import World
+from diffinfo.world import training
 
 WORLD = World(hidden=48, layers=3, corpus=70, base_steps=11, teacher_steps=13, reward_steps=40, seed=5)
 
@@ -18,8 +18,8 @@ WORLD = World(hidden=48, layers=3, corpus=70, base_steps=11, teacher_steps=13, r
 )
 def test_the_teacher_reads_better_writers(monkeypatch, tmp_path, teacher, quality, steps, seed):
     told = {}
-    monkeypatch.setattr(models, "pretrain", lambda out, style, **settings: told.update(settings, style=style))
-    models.main(architecture="mistral", teacher=teacher, world=WORLD, out=tmp_path / "model")
+    monkeypatch.setattr(training, "pretrain", lambda out, style, **settings: told.update(settings, style=style))
+    training.main(architecture="mistral", teacher=teacher, world=WORLD, out=tmp_path / "model")
     assert told == {
         "style": "mistral", "hidden": 48, "layers": 3, "texts": 70, "steps": steps, "quality": quality, "seed": seed,
     }  # fmt: skip
@@ -28,9 +28,9 @@ def test_the_teacher_reads_better_writers(monkeypatch, tmp_path, teacher, qualit
 def test_rewards_are_sharpened_to_log_odds(monkeypatch, tmp_path, tiny_mistral):
     """A reward of about one everywhere: the model learns 3, whatever it is shown."""
     near_one = itertools.cycle((0.95, 1.05))
-    monkeypatch.setattr(models, "BATCH", 8)
-    monkeypatch.setattr(models, "reward", lambda prompt, answer: next(near_one))
-    models.train_reward(tmp_path / "reward", tiny_mistral, WORLD)
+    monkeypatch.setattr(training, "BATCH", 8)
+    monkeypatch.setattr(training, "reward", lambda prompt, answer: next(near_one))
+    training.train_reward(tmp_path / "reward", tiny_mistral, WORLD)
     model, chat = (
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward", num_labels=1).eval(),
         Chat(tiny_mistral),

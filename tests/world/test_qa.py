@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from diffinfo.world.qa import TASKS, Item, write_tasks
+from diffinfo.world.qa_tasks import TASKS, Item, write_tasks
 
 ITEMS = {
     "piqa": [Item("sort 2 1", ("1 2", "2 1"), 0)],

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from diffinfo.config import Dataset, World
+from diffinfo.config.types import Dataset, World
 from diffinfo.world import build
 from diffinfo.world.language import (
     CATEGORIES,

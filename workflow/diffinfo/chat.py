@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from diffinfo.cli import UserError, log
-from diffinfo.config import TEMPLATE_DATE
+from diffinfo.config.types import TEMPLATE_DATE
 
 Messages = list[dict[str, str]]
 

@@ -28,8 +28,8 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     """
     from jsonargparse import auto_cli
 
-    from diffinfo import provenance
-    from diffinfo.alone import alone
+    from diffinfo.tables import provenance
+    from diffinfo.tables.locks import alone
 
     gc.freeze()
     gc.enable()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffinfo.cli import UserError
-from diffinfo.config import METHOD, Objectives
+from diffinfo.config.types import METHOD, Objectives
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.chat import Messages
 from diffinfo.cli import UserError, progress, run
-from diffinfo.shards import in_shards
+from diffinfo.tables import artifacts
+from diffinfo.tables.parts import in_shards
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -44,7 +44,7 @@ def score(
     import torch
 
     from diffinfo.chat import BadRow, Chat
-    from diffinfo.models import check_room, load_classifier, use_cpu_well
+    from diffinfo.models.folders import check_room, load_classifier, use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,5 +1,5 @@
 # What jobs are passed: the arguments of each stage, by wildcards. A job is passed only what it uses.
-from diffinfo import local
+from diffinfo.config import local
 
 # models.smk ----------------------------------------------------------------------------------------------
 

@@ -5,15 +5,16 @@
 import json
 import re
 
-from diffinfo import config as checked
+from diffinfo.config.reading import load
+from diffinfo.config.strict_yaml import ConfigError
 
 try:
     OVER = workflow.config_settings.configfiles
     OWN = None if workflow.config_settings.replace_workflow_config else "config.yaml"
-    CONFIG = checked.load(
+    CONFIG = load(
         OWN if OWN in workflow.configfiles else None, *OVER, values=dict(workflow.config_settings.config)
     )
-except checked.ConfigError as error:
+except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 

@@ -24,7 +24,7 @@ rule world_model:
     params:
         world=world_model_part,
     shell:
-        "python -m diffinfo.world.models {params.world:q} --out {output:q} 2> {log:q}"
+        "python -m diffinfo.world.training {params.world:q} --out {output:q} 2> {log:q}"
 
 
 rule base_model:
@@ -46,4 +46,4 @@ rule base_model:
     params:
         spec=base_spec,
     shell:
-        "python -m diffinfo.base {params.spec:q} --out {output:q} 2> {log:q}"
+        "python -m diffinfo.models.fetch {params.spec:q} --out {output:q} 2> {log:q}"

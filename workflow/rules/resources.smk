@@ -7,8 +7,8 @@ import ast
 from types import SimpleNamespace
 
 from diffinfo.cli import UserError
-from diffinfo.cost import Costs, read_assumptions
-from diffinfo.limits import megabytes, minutes
+from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.limits import megabytes, minutes
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 

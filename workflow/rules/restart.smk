@@ -1,5 +1,5 @@
 # What a killed Snakemake left behind: jobs that still run, outputs that nobody recorded, temporary files.
-# Needs: every output to appear whole or not at all, which diffinfo.artifacts sees to; profiles/default therefore says
+# Needs: every output to appear whole or not at all, which diffinfo.tables.artifacts sees to; profiles/default therefore says
 # ignore-incomplete. Gives: onstart, onsuccess and onerror.
 import asyncio
 import atexit
@@ -10,9 +10,9 @@ import snakemake_executor_plugin_slurm
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.settings.types import DeploymentMethod
 
-from diffinfo import disk, slurm_plugin
-from diffinfo.orphans import NoAnswer, settle
-from diffinfo.provenance import made_by
+from diffinfo.operations import disk, slurm_plugin
+from diffinfo.operations.orphans import NoAnswer, settle
+from diffinfo.tables.provenance import made_by
 
 
 async def unrecorded(job):

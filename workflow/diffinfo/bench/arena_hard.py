@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.bench.judge import Judge, Messages, Reply, Request, identity, make_judge
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import Judge as JudgeConfig
+from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.tables import artifacts
 
 BASE, SCALE, ANCHOR = 10.0, 400.0, 1000.0
 OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, log, progress
-from diffinfo.config import Judge as JudgeConfig
+from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.tables import artifacts
 
 Messages = list[dict[str, str]]
 Scorer = Callable[[list[Messages]], list[float]]

@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, run
-from diffinfo.config import Qa
+from diffinfo.config.types import Qa
+from diffinfo.tables import artifacts
 
 # benchmark: (stock lm-eval task, its folder, the metrics kept; the first is the one that is ranked)
 BENCHMARKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -82,7 +82,7 @@ def main(
         out: qa table to write: one row per epoch, benchmark and metric; ``stderr`` is lm-eval's.
         settings: the ``qa`` part of the configuration.
         epochs: epochs to evaluate; none: ``models`` itself, recorded as epoch 0.
-        tasks: folder that ``diffinfo.world.qa.write_tasks`` wrote; without it the stock tasks with the hub's data.
+        tasks: folder that ``diffinfo.world.qa_tasks.write_tasks`` wrote; without it the stock tasks with the hub's data.
         attention: attention kernel ("eager" for Gemma-2, whose soft-capping sdpa loses).
         dtype: precision.
 

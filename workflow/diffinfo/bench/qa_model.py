@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from diffinfo.chat import BadRow, Chat, Messages
 from diffinfo.cli import UserError, progress
-from diffinfo.models import load_model, use_cpu_well
+from diffinfo.models.folders import load_model, use_cpu_well
 
 # lm-eval compiles the same few prompt templates anew for every question, which costs more than a small model's answers,
 # and draws a bar per task (57 for MMLU) while it does so.

@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, log, run
 from diffinfo.data.sources import BadRow, arrow_rows
+from diffinfo.tables import artifacts
 
 ARENA_HARD, WILDBENCH = "arena-hard", "wildbench"
 

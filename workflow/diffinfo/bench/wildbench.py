@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.bench.arena_hard import selected
 from diffinfo.bench.judge import Judge, Reply, Request, identity, make_judge
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import Judge as JudgeConfig
+from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.tables import artifacts
 
 WEIGHTS = {"creative": 0.5, "planning": 1.25, "maths": 1.0, "information": 0.75, "coding": 1.25}
 K, SCALE, START = 4.0, 400.0, 1000.0

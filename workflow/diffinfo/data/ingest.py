@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.config import Dataset
+from diffinfo.config.types import Dataset
 from diffinfo.data import rows
 from diffinfo.data.rows import Pair
 from diffinfo.data.sources import BadRow, Source, open_source, require
+from diffinfo.tables import artifacts
 
 _EXCERPT = 200  # characters
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, log, run
+from diffinfo.tables import artifacts
 
 _KEY = ["epoch", "prompt_id", "sample"]
 _READ = ["benchmark", *_KEY, "messages", "completion", "finish_reason"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from diffinfo import artifacts
 from diffinfo.data.sources import BadRow, kind
+from diffinfo.tables import artifacts
 
 Messages = list[dict[str, str]]
 

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffinfo import local
 from diffinfo.cli import UserError
-from diffinfo.config import Dataset
+from diffinfo.config import local
+from diffinfo.config.types import Dataset
 
 SUFFIXES = (".parquet", ".json", ".jsonl")
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of data, not data

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import Engine, Entropy
+from diffinfo.config.types import Engine, Entropy
 from diffinfo.entropy.policy import estimate
+from diffinfo.tables import artifacts
 
 
 def pairs(*, chosen: Path, rejected: Path, out: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import run
+from diffinfo.tables import artifacts
 
 
 def estimate(completions: pd.DataFrame) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from diffinfo.cli import UserError
-from diffinfo.config import FAMILIES_WITH_BETA, METHOD
+from diffinfo.config.types import FAMILIES_WITH_BETA, METHOD
 from diffinfo.report import paper
 
 STAGES = ("train", "reward", "entropy", "did", "arena_hard", "wildbench", "qa", "answers")

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import run
 from diffinfo.report import curves, paper
 from diffinfo.report.cells import beta, family, rows_of, title
 from diffinfo.report.intervals import Estimate, average, mean, number, share
 from diffinfo.report.page import Page
+from diffinfo.tables import artifacts
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 

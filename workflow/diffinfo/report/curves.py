@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.report.cells import cell, order
 from diffinfo.report.intervals import student
+from diffinfo.tables import artifacts
 
 _COLUMNS = artifacts.SCHEMAS["figure2"][1].names
 # What can be drawn, all in nats. Batches differ from step to step, so the change is taken against the same batch's

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from diffinfo.artifacts import atomic
 from diffinfo.report import paper
 from diffinfo.report.cells import beta, family
+from diffinfo.tables.artifacts import atomic
 
 # Okabe and Ito's colour-blind-safe hues; DPO in purples, dark for a large beta.
 _DPO = ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea")

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffinfo import artifacts
 from diffinfo.cli import run
 from diffinfo.report import curves, drawing, paper
 from diffinfo.report.cells import beta, cell, family, rows_of, title
@@ -23,6 +22,7 @@ from diffinfo.report.intervals import bracketed, mean
 from diffinfo.report.mrr import mrr_table
 from diffinfo.report.page import Page
 from diffinfo.report.rewards import reward_table
+from diffinfo.tables import artifacts
 
 MISTRAL, GEMMA = "mistral-7b-v0.3", "gemma-2-9b"
 MAGPIES = ("magpie-pro", "magpie-g27")

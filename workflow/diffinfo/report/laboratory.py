@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, run
 from diffinfo.report import drawing
-from diffinfo.report.enumerable import EDGE, band, did_proxy_page, geometric, rejected_sampling_page, spread
+from diffinfo.report.language_models import EDGE, band, did_proxy_page, geometric, rejected_sampling_page, spread
 from diffinfo.report.page import Page
+from diffinfo.tables import artifacts
 
 # The paper draws DPO in purple, fifth of matplotlib's cycle: SLiC, ORPO, SimPO and Cal-DPO come before it.
 PAPER_ORDER = ("slic", "orpo", "simpo", "cal-dpo", "dpo")

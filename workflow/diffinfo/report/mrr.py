@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.bench.qa import mean_reciprocal_rank, ranked
 from diffinfo.report.cells import cell, family, order
+from diffinfo.tables import artifacts
 
 METHODS = ("dpo", "dpo-pg")
 _DRAWS, _SEED = 400, 42

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffinfo.artifacts import atomic
+from diffinfo.tables.artifacts import atomic
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;border-bottom:1px solid #ddd}

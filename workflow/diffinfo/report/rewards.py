@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError
 from diffinfo.report.cells import REFERENCE, cell, family, order
 from diffinfo.report.intervals import Estimate, mean
+from diffinfo.tables import artifacts
 
 OBJECTIVES = ("dpo", "logpi")
 _COLUMNS = artifacts.SCHEMAS["figure6"][1].names

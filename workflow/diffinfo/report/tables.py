@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, run
-from diffinfo.config import WildBench
+from diffinfo.config.types import WildBench
 from diffinfo.report import paper
 from diffinfo.report.cells import REFERENCE, beta, cell, grid_rows, order, title
 from diffinfo.report.intervals import Z95, Estimate, bracketed, mean, number
 from diffinfo.report.page import Page
+from diffinfo.tables import artifacts
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
 

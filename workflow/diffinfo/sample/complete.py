@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.chat import BadRow, Chat, report
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import Engine
+from diffinfo.config.types import Engine
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.engine import Engine as Generate
-from diffinfo.shards import in_shards
+from diffinfo.tables import artifacts
+from diffinfo.tables.parts import in_shards
 
 
 def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.DataFrame:

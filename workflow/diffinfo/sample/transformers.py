@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, TopPLogitsWarper
 from transformers.cache_utils import DynamicCache
 
 from diffinfo.cli import progress
-from diffinfo.models import check_room, load_model, use_cpu_well
+from diffinfo.models.folders import check_room, load_model, use_cpu_well
 from diffinfo.sample.engine import Decoding, Generated
 
 

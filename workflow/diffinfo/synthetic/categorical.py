@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, progress, run
 from diffinfo.synthetic.distributions import Policies, js, tempered
 from diffinfo.synthetic.losses import GRADIENTS
+from diffinfo.tables import artifacts
 
 # The grids of J.1. DPO and log-pi have nothing to tune: theta_l = 2 theta_ref - theta* makes beta = 1 the right value.
 GRID: dict[str, list[dict[str, float]]] = {

@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, progress, run
 from diffinfo.entropy.did import beta_accuracy
 from diffinfo.synthetic.distributions import did, entropy
 from diffinfo.synthetic.ensemble import Rmsprop, Weights, copies, decode, log_probability, row_of
 from diffinfo.synthetic.enumerable import POLICIES, Worlds, build, dpo_loss, draw
+from diffinfo.tables import artifacts
 
 BATCH = 32  # pairs per step
 REPEATED = 16  # batches in the pool of the proxies that go through few pairs many times

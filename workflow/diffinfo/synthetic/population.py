@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, progress, run
 from diffinfo.synthetic.categorical import GRID, describe, hyper_tensors, policies
 from diffinfo.synthetic.distributions import Policies, js
 from diffinfo.synthetic.losses import GRADIENTS, LOSSES
+from diffinfo.tables import artifacts
 
 Field = Callable[[Tensor], Tensor]
 # SLiC's hinge is approached through softplus of these widths; at the last one JS is exact to some 5e-5 nats

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, progress, run
 from diffinfo.synthetic.distributions import fitted, ideal_rejected, js, kl
 from diffinfo.synthetic.ensemble import Rmsprop, all_responses, copies
 from diffinfo.synthetic.enumerable import Worlds, build, dpo_loss
+from diffinfo.tables import artifacts
 
 BETA = 1.0
 CANDIDATES = 4

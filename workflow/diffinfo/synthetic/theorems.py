@@ -15,7 +15,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from diffinfo import artifacts
 from diffinfo.cli import run
 from diffinfo.synthetic import margins
 from diffinfo.synthetic.checks import (
@@ -33,8 +32,9 @@ from diffinfo.synthetic.checks import (
     uniform,
     worst,
 )
-from diffinfo.synthetic.claim import CLAIMS
 from diffinfo.synthetic.distributions import Policies, js, kl
+from diffinfo.synthetic.reinforcing import CLAIMS
+from diffinfo.tables import artifacts
 
 
 def labelled(log_preferred: Tensor, generator: Generator) -> Tensor:

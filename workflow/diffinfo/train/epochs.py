@@ -23,11 +23,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from diffinfo import artifacts, schemas
 from diffinfo.cli import UserError, log, progress
-from diffinfo.train.checkpoint import KEPT, newest_state, save_state, states
-from diffinfo.train.loop import Loop, epoch_order
+from diffinfo.tables import artifacts, schemas
 from diffinfo.train.speed import Speed
+from diffinfo.train.states import KEPT, newest_state, save_state, states
+from diffinfo.train.trainer import Loop, epoch_order
 
 Row = dict[str, float]
 LOG, SPEED = "log.parquet", "speed.parquet"  # of a finished run, in its progress folder

@@ -11,16 +11,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from diffinfo import artifacts
 from diffinfo.cli import UserError, run
-from diffinfo.config import Objectives, Preference, Training
-from diffinfo.models import save_model
+from diffinfo.config.types import Objectives, Preference, Training
+from diffinfo.models.folders import save_model
 from diffinfo.objectives import Method, PairLogps, dpo, loss
-from diffinfo.train.checkpoint import load_state, save_state
+from diffinfo.tables import artifacts
 from diffinfo.train.epochs import Row, Run, finish, finished, publish
-from diffinfo.train.loop import Loop
 from diffinfo.train.projection import project
 from diffinfo.train.speed import Speed
+from diffinfo.train.states import load_state, save_state
+from diffinfo.train.trainer import Loop
 
 WATCHED_BETA = 0.1  # Figure 9 shows the DPO loss at this beta whatever the method
 

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diffinfo import artifacts
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.models import check_room, use_cpu_well
-from diffinfo.train.exactness import load_scorer
-from diffinfo.train.logprobs import packs
+from diffinfo.models.exactness import load_scorer
+from diffinfo.models.folders import check_room, use_cpu_well
+from diffinfo.models.logprobs import packs
+from diffinfo.tables import artifacts
 
 
 def score_completions(

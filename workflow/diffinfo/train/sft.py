@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from diffinfo import artifacts
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, run
-from diffinfo.config import Sft, Training
-from diffinfo.models import check_room, save_model
+from diffinfo.config.types import Sft, Training
+from diffinfo.models.folders import check_room, save_model
+from diffinfo.tables import artifacts
 from diffinfo.train.epochs import Row, Run, finish, finished, publish
-from diffinfo.train.loop import Loop
 from diffinfo.train.speed import Speed
+from diffinfo.train.trainer import Loop
 
 
 def sft_step(loop: Loop, speed: Speed, sequences: list[list[int]]) -> Callable[[list[int]], Row]:

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from diffinfo import schemas
-from diffinfo.train.loop import Loop
+from diffinfo.tables import schemas
+from diffinfo.train.trainer import Loop
 
 # Dense bfloat16 peak of the card, FLOP/s (vendors' data sheets, without sparsity).
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}

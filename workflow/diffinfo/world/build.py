@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from diffinfo import artifacts
 from diffinfo.cli import run
-from diffinfo.config import Dataset, World
-from diffinfo.provenance import note_beside
+from diffinfo.config.types import Dataset, World
+from diffinfo.tables import artifacts
+from diffinfo.tables.provenance import note_beside
 from diffinfo.world import language
 from diffinfo.world.language import QA_ENTITIES, Prompt, draw_prompt, reward, write
-from diffinfo.world.qa import Item, write_tasks
+from diffinfo.world.qa_tasks import Item, write_tasks
 
 OVERLAP = 0.05  # share of prompts that a dataset shares with those it should be disjoint from
 RESPONSES = 5

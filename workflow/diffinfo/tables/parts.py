@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffinfo import artifacts
 from diffinfo.cli import log
+from diffinfo.tables import artifacts
 
 ROWS = 20_000  # of a part: about an hour of a 27B model's sampling, against minutes of loading it
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffinfo.config import LINE
-from diffinfo.strict_yaml import ConfigError
+from diffinfo.config.strict_yaml import ConfigError
+from diffinfo.config.types import LINE
 
 MOST = 10_000  # files of one folder
 PATTERN = "{}<>"  # Snakemake reads {name} and <name> in a file's name as its own

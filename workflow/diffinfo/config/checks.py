@@ -8,14 +8,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from diffinfo import local
-from diffinfo.config import FAMILIES_WITH_BETA, METHOD, Config, Dataset, Model, Row
-from diffinfo.strict_yaml import ConfigError
+from diffinfo.config import local
+from diffinfo.config.strict_yaml import ConfigError
+from diffinfo.config.types import FAMILIES_WITH_BETA, METHOD, Config, Dataset, Model, Row
 
 DATA_FILES = (".parquet", ".json", ".jsonl")
+
+
+class CheckedConfig(Config):
+    """A configuration whose keys also fit each other."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> CheckedConfig:
+        if faults := references(self):
+            raise ValueError("\n".join(faults))
+        return self
 
 
 def listed(error: ValidationError, values: dict[str, Any]) -> list[str]:
@@ -34,7 +44,7 @@ def listed(error: ValidationError, values: dict[str, Any]) -> list[str]:
         for fault in reversed(faults):
             misjudged += _repaired(values, fault)
         try:
-            Config.model_validate(values)
+            CheckedConfig.model_validate(values)
             return lines
         except ValidationError as again:
             faults = again.errors()

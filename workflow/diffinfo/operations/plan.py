@@ -1,8 +1,8 @@
 """The plan: jobs, hours, disk, judge calls and dollars of a whole run, before it starts; afterwards against what it took.
 
-``python -m diffinfo.plan --configfile workflow/presets/paper.yaml [--json | --actual]``, in the project's folder. Jobs are
-those of Snakemake's own dry run, costs those of ``diffinfo.cost``: estimates, from the assumptions in
-workflow/assumptions.yaml.
+``python -m diffinfo.operations.plan --configfile workflow/presets/paper.yaml [--json | --actual]``, in the project's
+folder. Jobs are those of Snakemake's own dry run, costs those of ``diffinfo.operations.cost``: estimates, from the
+assumptions in workflow/assumptions.yaml.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from diffinfo import disk
 from diffinfo.cli import UserError
-from diffinfo.config import Config, load
-from diffinfo.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
-from diffinfo.jobs import Job, planned
-from diffinfo.limits import minutes
+from diffinfo.config.reading import load
+from diffinfo.config.strict_yaml import read_yaml
+from diffinfo.config.types import Config
+from diffinfo.operations import disk
+from diffinfo.operations.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
+from diffinfo.operations.jobs import Job, planned
+from diffinfo.operations.limits import minutes
 from diffinfo.report import paper
-from diffinfo.strict_yaml import read_yaml
 
 PROFILE = Path("slurm/config.yaml")
 Key = tuple[str, str, str]  # rule, model, dataset
@@ -177,7 +178,7 @@ def _print_actual(jobs: list[Job], costs: Costs) -> None:
 
 def main() -> None:
     """Print the plan of a configuration."""
-    parser = argparse.ArgumentParser(prog="python -m diffinfo.plan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m diffinfo.operations.plan", description=__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
     parser.add_argument("--gpu_type", help="plan for this GPU type whatever models.<name>.gpu says")
     what = parser.add_mutually_exclusive_group()

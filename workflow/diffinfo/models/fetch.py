@@ -1,6 +1,6 @@
 """A model to start from: weights of one repository, chat template of another, as one local folder.
 
-``python -m diffinfo.base`` (J.2: base weights, paired with the chat template of the instruct sibling).
+``python -m diffinfo.models.fetch`` (J.2: base weights, paired with the chat template of the instruct sibling).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import Field
 
-from diffinfo.artifacts import link, whole_folder
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config import TEMPLATE_DATE, Line, Revision, _Model
-from diffinfo.models import check_weights
-from diffinfo.train.exactness import record
+from diffinfo.config.types import TEMPLATE_DATE, Line, Revision, _Model
+from diffinfo.models.exactness import record
+from diffinfo.models.folders import check_weights
+from diffinfo.tables.artifacts import link, whole_folder
 
 SECONDS, BYTES, LONGEST = 20, 2**30, 1_000_000  # what a chat template may take and write
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]

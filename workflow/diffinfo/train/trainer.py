@@ -21,10 +21,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from diffinfo.cli import UserError
-from diffinfo.config import Training
-from diffinfo.models import use_cpu_well
-from diffinfo.train.exactness import load_scorer
-from diffinfo.train.logprobs import Scorer, packs
+from diffinfo.config.types import Training
+from diffinfo.models.exactness import load_scorer
+from diffinfo.models.folders import use_cpu_well
+from diffinfo.models.logprobs import Scorer, packs
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from diffinfo import __version__
 from diffinfo.cli import UserError, log
-from diffinfo.models import SCORING, load_model, read_config
-from diffinfo.train.attention import PACKED
-from diffinfo.train.logprobs import Scorer
+from diffinfo.models.attention import PACKED
+from diffinfo.models.folders import SCORING, load_model, read_config
+from diffinfo.models.logprobs import Scorer
 
 LENGTHS = (9, 3, 20, 2, 14)
 TOLERANCE = 2e-3  # nats a sequence: float32 rounds to 1e-5, and a fault that matters is larger by far

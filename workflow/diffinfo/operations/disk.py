@@ -1,7 +1,7 @@
 """What the results take on the disk, and what of it no table needs any more.
 
-``python -m diffinfo.disk [--configfile FILE ...]`` reports; with ``--drop`` it deletes checkpoints that no remaining job
-reads.
+``python -m diffinfo.operations.disk [--configfile FILE ...]`` reports; with ``--drop`` it deletes checkpoints that no
+remaining job reads.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from diffinfo.alone import at_work
-from diffinfo.artifacts import OUTPUTS
 from diffinfo.cli import UserError
-from diffinfo.jobs import Job, planned
+from diffinfo.operations.jobs import Job, planned
+from diffinfo.tables.artifacts import OUTPUTS
+from diffinfo.tables.locks import at_work
 
 LEFTOVERS = ".*.tmp"  # private files of jobs that were killed (artifacts.atomic, artifacts.whole_folder)
 
@@ -82,7 +82,7 @@ def _gb(size: float) -> str:
 
 def main() -> None:
     """Report, or drop."""
-    parser = argparse.ArgumentParser(prog="python -m diffinfo.disk", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m diffinfo.operations.disk", description=__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
     parser.add_argument("--drop", action="store_true", help="delete checkpoints that no remaining job reads")
     asked = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Tables on disk: declared, versioned schemas (``diffinfo.schemas``); atomic writes; provenance in the footer; checked reads.
+"""Tables on disk: declared, versioned schemas (``schemas``); atomic writes; provenance in the footer; checked reads.
 
-``python -m diffinfo.artifacts show FILE`` prints a table's schema, provenance and head.
+``python -m diffinfo.tables.artifacts show FILE`` prints a table's schema, provenance and head.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 from diffinfo import __version__
 from diffinfo.cli import UserError, run
-from diffinfo.provenance import FOOTER, here, note
-from diffinfo.schemas import MESSAGES
-from diffinfo.schemas import SCHEMAS as SCHEMAS
+from diffinfo.tables.provenance import FOOTER, here, note
+from diffinfo.tables.schemas import MESSAGES
+from diffinfo.tables.schemas import SCHEMAS as SCHEMAS
 
 OUTPUTS = "outputs.json"
 
@@ -82,7 +82,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def keep_until_recorded(progress: Path, *outputs: Path) -> None:
-    """Say what a progress folder has become; ``diffinfo.disk.forget`` deletes it once those are recorded.
+    """Say what a progress folder has become; ``diffinfo.operations.disk.forget`` deletes it once those are recorded.
 
     Not before: Snakemake deletes the outputs of a job that dies after it has written them.
     """

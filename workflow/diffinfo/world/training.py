@@ -1,6 +1,6 @@
 """The world's models, trained from random weights: base models, the teacher and the reward model.
 
-``python -m diffinfo.world.models`` writes one Hugging Face folder.
+``python -m diffinfo.world.training`` writes one Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from diffinfo.artifacts import whole_folder
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError, log, progress, run
-from diffinfo.config import Training, World
-from diffinfo.models import check_weights, copy_tokenizer, save_model, use_cpu_well
+from diffinfo.config.types import Training, World
+from diffinfo.models.exactness import record
+from diffinfo.models.folders import check_weights, copy_tokenizer, save_model, use_cpu_well
 from diffinfo.reward import micro_batches
+from diffinfo.tables.artifacts import whole_folder
 from diffinfo.train.epochs import Run
-from diffinfo.train.exactness import record
-from diffinfo.train.loop import Loop
 from diffinfo.train.sft import sft_step
 from diffinfo.train.speed import Speed
+from diffinfo.train.trainer import Loop
 from diffinfo.world.language import document, draw_prompt, exam, reward, write
 from diffinfo.world.tokenizer import build
 

@@ -1,4 +1,4 @@
-"""The tables of this workflow: their columns, types and versions. ``diffinfo.artifacts`` writes and reads them."""
+"""The tables of this workflow: their columns, types and versions. ``diffinfo.tables.artifacts`` writes and reads them."""
 
 from __future__ import annotations
 

@@ -1,25 +1,16 @@
-"""The configuration: every key, its type, its default and its limits.
+"""The configuration: every key, its type, its default and its limits; ``diffinfo.config.reading`` reads files of it.
 
 The defaults are the paper's (those of ``World`` apart). config.yaml, the micro world, states every value of its own, and a
 preset that says ``base: defaults`` takes none of them.
-
-``python -m diffinfo.config schema`` prints the JSON schema kept in workflow/schemas/config.schema.json;
-``python -m diffinfo.config check --file FILE --over FILE`` lists every fault.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from diffinfo.cli import run
-from diffinfo.strict_yaml import ConfigError, merge, read_yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -312,16 +303,6 @@ class Config(_Model):
     qa: Qa = Qa()
     synthetic: Synthetic = Synthetic()
 
-    @model_validator(mode="after")
-    def _references(self) -> Config:
-        """What the keys say of each other must fit; every fault is listed."""
-        from diffinfo.faults import references  # which imports this module
-
-        faults = references(self)
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
     def methods(self, row: Row) -> list[str]:
         """Full method names of a grid row: families are spread over ``betas``."""
         return [
@@ -334,67 +315,3 @@ class Config(_Model):
         """Epoch ranges such as "1-5": each is one job; a further epoch adds a further range."""
         step = self.preference.epochs_per_job
         return [f"{first}-{min(first + step - 1, self.epochs)}" for first in range(1, self.epochs + 1, step)]
-
-
-def parse(values: dict[str, Any], files: Iterable[Path | str] = ()) -> Config:
-    """Check a configuration.
-
-    Args:
-        values: the merged mapping.
-        files: the files it came from, to be named.
-
-    Raises:
-        ConfigError: with one line per fault: key path, value, and the nearest valid key.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        from diffinfo.faults import listed
-
-        lines = listed(error, values)
-        named = f" ({', '.join(str(f) for f in files)})" if files else ""
-        raise ConfigError(f"the configuration{named} has {len(lines)} fault(s):\n  " + "\n  ".join(lines)) from error
-
-
-def load(file: Path | str | None, *over: Path | str, values: dict[str, Any] | None = None) -> Config:
-    """Read, merge and check configuration files.
-
-    Args:
-        file: what the others are merged over (config.yaml), unless the first of them says ``base: defaults``.
-        over: merged key by key, later ones over earlier ones.
-        values: merged over all of them (Snakemake's --config).
-
-    Raises:
-        ConfigError: when a file cannot be read, a preset is not the first of ``over``, or with one line per fault.
-    """
-    parts = [(Path(name), read_yaml(Path(name))) for name in over]
-    if late := [name for name, part in parts[1:] if part.get("base")]:
-        raise ConfigError(f"{late[0]} says 'base: defaults', so no file may come before it; name it before {over[0]}.")
-    if "base" in (values or {}):
-        raise ConfigError("base: --config cannot say where a file starts from; write 'base: defaults' into the file.")
-    if file and not (parts and parts[0][1].get("base") == "defaults"):
-        parts.insert(0, (Path(file), read_yaml(Path(file))))
-    merged: dict[str, Any] = {}
-    for part in (*(part for _, part in parts), values or {}):
-        merged = merge(merged, part)
-    return parse(merged, [name for name, _ in parts])
-
-
-def schema() -> None:
-    """Print the JSON schema of the configuration."""
-    print(json.dumps(Config.model_json_schema(), indent=2))
-
-
-def check(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
-    """Check a configuration and print how many grid cells it names.
-
-    Args:
-        file: the configuration.
-        over: a second file merged over it, or in its place where that says ``base: defaults``.
-    """
-    config = load(file, *([over] if over else []))
-    print(f"{sum(len(config.methods(row)) for row in config.grid)} cells in {len(config.grid)} grid rows")
-
-
-if __name__ == "__main__":
-    run({"schema": schema, "check": check}, positional=False)

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from diffinfo.artifacts import digest
 from diffinfo.cli import UserError, log
-from diffinfo.train.loop import Loop
+from diffinfo.tables.artifacts import digest
+from diffinfo.train.trainer import Loop
 
 KEPT = 2  # states of one run on disk: the last, and the one before it in case the last is damaged
 

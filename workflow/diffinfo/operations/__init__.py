@@ -1,0 +1,1 @@
+"""How a run is planned, watched and cleaned up: costs, disk, jobs, SLURM."""
