@@ -221,7 +221,7 @@ def command(folder: Path, out: Path, **spec: Any) -> subprocess.CompletedProcess
     arguments = ["--dataset", "uf", "--spec", json.dumps(entry), "--source", str(folder)]
     for name in ("prompts", "test_prompts", "preferences", "quarantine"):
         arguments += [f"--{name}", str(out / f"{name}.parquet")]
-    package = Path(artifacts.__file__).parents[1]
+    package = Path(artifacts.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(package), "HF_HOME": str(out / "cache"), "HF_HUB_OFFLINE": "1"}
     call = [sys.executable, "-m", "diffinfo.data.ingest", *arguments]
     return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)

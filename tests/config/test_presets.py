@@ -18,7 +18,7 @@ from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import ConfigError, read_yaml
 from diffinfo.config.types import Config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MICRO, PAPER = ROOT / "config.yaml", ROOT / "workflow/presets/paper.yaml"
 
 MISTRAL, GEMMA = "mistral-7b-v0.3", "gemma-2-9b"

@@ -45,7 +45,7 @@ class Job(subprocess.Popen):
         return words in self.out.read_text()
 
 
-CODE = Path(locks.__file__).parents[1]
+CODE = Path(locks.__file__).parents[2]
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_date_and_variables_of_the_configuration_hold_wherever_the_folder_is_rea
     values = {"enable_thinking": False}
     job = [sys.executable, "-m", "diffinfo.models.fetch", "--out", str(tmp_path / "c"), "--spec"]
     wanted = spec(source, sibling, chat_template_kwargs=values, chat_template_date="2025-01-02").model_dump_json()
-    subprocess.run([*job, wanted], check=True, env={**os.environ, "PYTHONPATH": str(Path(fetch.__file__).parents[1])})
+    subprocess.run([*job, wanted], check=True, env={**os.environ, "PYTHONPATH": str(Path(fetch.__file__).parents[2])})
     assert rendered(tmp_path / "c").endswith("assistant\n<think>\n\n</think>\n\n")
 
 

@@ -14,7 +14,7 @@ from diffinfo.config.reading import load, parse
 from diffinfo.config.strict_yaml import ConfigError, merge, read_yaml
 from diffinfo.config.types import Config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = read_yaml(ROOT / "config.yaml")
 
 

@@ -169,7 +169,7 @@ def test_a_real_stage_leaves_what_its_command_tells():
         "x.jsonl",
     )
     shell = f"python -m diffinfo.world.build {shlex.join(arguments)} 2> log"
-    environment = {**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[2])}
     subprocess.run(["bash", "-c", shell.replace("python", sys.executable, 1)], env=environment, check=True)
     assert provenance.made_by(shell, ["x.jsonl"])
     assert not provenance.made_by(shell.replace('"pairs": 3', '"pairs": 4'), ["x.jsonl"])

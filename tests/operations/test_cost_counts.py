@@ -5,7 +5,7 @@ import pytest
 from diffinfo.operations.cost import read_assumptions
 from diffinfo.operations.jobs import Job
 from diffinfo.operations.plan import actual, longest_chain, paper_check, rows, warnings
-from test_cost import MISTRAL, costs
+from operations.test_cost import MISTRAL, costs
 
 A = read_assumptions()
 A100, H100, EAGER = A.hardware["a100"], A.hardware["h100"], A.eager_share

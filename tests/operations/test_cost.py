@@ -11,7 +11,7 @@ from diffinfo.operations.cost import ASSUMPTIONS, Costs, read_assumptions
 from diffinfo.operations.jobs import Job
 from diffinfo.operations.plan import paper_check, warnings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MISTRAL = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "method": "dpo-b0.1", "span": "2-2", "epoch": "2"}
 
 
