@@ -43,7 +43,8 @@ lint: $(VENV)/.ready
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow/rules
-	snakemake --lint
+	# all of Snakemake's lints but one: a rule file's functions stand at its head
+	! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Mixed rules and functions'
 
 schema: $(VENV)/.ready
 	PYTHONPATH=workflow python -m diffinfo.config.reading schema > workflow/schemas/config.schema.json

@@ -1,6 +1,38 @@
 # Prompts and preference pairs.
 # Needs: a source file or hub id, the teacher and the reward model. Gives: results/data/<dataset>/*.parquet.
+from diffinfo.config import local
+
 SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "prompts"]
+
+
+def dataset_spec(wildcards):
+    """A dataset's name and entry."""
+    return arguments(dataset=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset])
+
+
+def world_dataset_spec(wildcards):
+    """The same for the micro world, with what of it the dataset is made from."""
+    made_from = world_part("seed", "pairs", "test_prompts")(wildcards)
+    return arguments(name=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset]) + made_from
+
+
+def dataset_source(wildcards):
+    """The local files a dataset is read from; none where it is on the hub."""
+    source = CONFIG.datasets[wildcards.dataset].source
+    return f"results/world/data/{wildcards.dataset}.jsonl" if source == "world" else local.files(source)
+
+
+def dataset_location(wildcards):
+    """File, folder or hub id, and tables of prompts that must not be shared, as arguments."""
+    dataset = CONFIG.datasets[wildcards.dataset]
+    source = f"results/world/data/{wildcards.dataset}.jsonl" if dataset.source == "world" else dataset.source
+    return arguments(source=source, disjoint_from=disjoint_tables(wildcards) or None)
+
+
+def disjoint_tables(wildcards):
+    """Prompts that a dataset must not share."""
+    others = CONFIG.datasets[wildcards.dataset].disjoint_from
+    return expand("results/data/{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
 
 
 rule world_dataset:

@@ -3,6 +3,29 @@
 DID = "results/did/{model}/{dataset}/{method}/epoch-{epoch}"
 
 
+def proxy_settings(wildcards):
+    """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
+    did = CONFIG.did
+    settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
+    preference = CONFIG.preference.model_copy(update=settings).model_dump_json(exclude={"epochs_per_job"})
+    return arguments(method="logpi-b1", settings=preference, objectives={}, first_epoch=1, last_epoch=1)
+
+
+def proxy_sampling(wildcards):
+    """How the proxy is sampled, and on which prompts: those behind the ones it was trained on."""
+    return arguments(settings=CONFIG.entropy, skip=CONFIG.did.prompts, budget=CONFIG.training.micro_batch_tokens)
+
+
+def did_decoding(wildcards):
+    """How the proxy's pairs are decoded; pi_ref's draws are not pi's, for y_w and y_l are independent in the theory."""
+    temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0
+    stream = "reference" if temperature and wildcards.method == "ref" else None
+    e = CONFIG.entropy
+    return arguments(
+        temperature=temperature, max_tokens=e.max_tokens, seed=e.seed, limit=CONFIG.did.prompts, stream=stream
+    )
+
+
 rule did_completions:
     """Decode the responses of a policy that the DID proxy learns from."""
     input:

@@ -2,6 +2,12 @@
 # Needs: results/sft, results/train, results/data. Gives: results/entropy.
 
 
+def entropy_decoding(wildcards):
+    """Samples at temperature 1, whose log-probabilities make an entropy."""
+    e = CONFIG.entropy
+    return arguments(n=e.samples, temperature=1.0, max_tokens=e.max_tokens, seed=e.seed, limit=e.prompts)
+
+
 rule entropy_samples:
     """Sample a policy at temperature 1 on training prompts."""
     input:

@@ -2,6 +2,22 @@
 # Needs: results/train, results/sft, results/bench. Gives: results/reward, results/answers, results/qa.
 
 
+def reward_decoding(wildcards):
+    """How held-out prompts are answered for the expected reward."""
+    e = CONFIG.expected_reward
+    return arguments(temperature=1.0 if e.decode == "sample" else 0.0, max_tokens=e.max_tokens, seed=e.seed)
+
+
+def qa_tasks(wildcards):
+    """The world's own QA tasks; none where lm-eval fetches the public ones."""
+    return "results/world/bench" if CONFIG.qa.source == "world" else []
+
+
+def qa_argument(wildcards, input):
+    """The same as an argument."""
+    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None, settings=CONFIG.qa)
+
+
 rule reward_completions:
     """Answer the held-out prompts with every epoch of a span."""
     input:

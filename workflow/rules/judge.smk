@@ -4,6 +4,27 @@ RUN = "{model}/{dataset}/{method}"
 CACHE = "--cache results/.progress/judgments"
 
 
+def judge_model(name):
+    """The reward model's folder where the judge is one."""
+    judge = CONFIG.judges[name]
+    return [f"results/base/{judge.model}"] if judge.kind == "reward-model" else []
+
+
+def judge_arguments(name):
+    """A judge as arguments; the endpoint's key stays in the environment."""
+    judge = CONFIG.judges[name]
+    if judge.kind == "openai":
+        return constant(judge=judge)
+    model = spec(judge.model)
+    return constant(
+        judge=judge.model_dump_json(include={"kind", "model"}),
+        reward_model=f"results/base/{judge.model}",
+        attention=model.attention,
+        dtype=model.dtype,
+        batch_tokens=CONFIG.training.micro_batch_tokens,
+    )
+
+
 rule arena_hard_select:
     """Judge every epoch of a span on Arena-Hard with the cheap judge."""
     input:

@@ -7,6 +7,17 @@ LAB_PAGES = expand("results/tables/{name}.html", name=LAB_TABLES)
 LAB_DRAWINGS = expand("results/figures/{name}.svg", name=LAB_FIGURES)
 
 
+def laboratory_targets():
+    """Every table and figure of the laboratory."""
+    figures = expand("results/figures/{name}.svg", name=["figure1", "figure7", *LAB_FIGURES])
+    return figures + expand("results/tables/{name}.md", name=LAB_TABLES)
+
+
+def lab_arguments(wildcards, input):
+    """Every table of the laboratory as an argument by its name."""
+    return arguments(**dict(input.items()))
+
+
 rule synthetic:
     """Everything the laboratory makes."""
     input:

@@ -1,7 +1,47 @@
 # Model folders to start from.
 # Needs: the configuration. Gives: results/base/<model>.
+from diffinfo.config import local
+
 WORLD_MODELS = [name for name, model in CONFIG.models.items() if model.source == "world"]
 WORLD_KEYS = ("seed", "hidden", "layers")
+
+
+def world_part(*keys):
+    """Some keys of ``world`` as an argument, so that the others may change without a rerun."""
+    return constant(world=CONFIG.world.model_dump_json(include=set(keys)))
+
+
+def world_model_part(wildcards, input):
+    """What a world model is made from; ``teacher`` where it plays the teacher."""
+    architecture = spec(wildcards).architecture
+    if architecture == "reward":
+        made = arguments(architecture=architecture, backbone=input.backbone)
+        return made + world_part(*WORLD_KEYS, "reward_steps")(wildcards)
+    teacher = wildcards.model == CONFIG.sampling.model
+    made = arguments(architecture=architecture, teacher=True if teacher else None)
+    return made + world_part(*WORLD_KEYS, "corpus", "teacher_steps" if teacher else "base_steps")(wildcards)
+
+
+def base_spec(wildcards):
+    """A model's entry without what only later stages read."""
+    keys = {
+        "source",
+        "revision",
+        *(key for key in type(spec(wildcards)).model_fields if key.startswith("chat_template")),
+    }
+    policy = wildcards.model in {row.model for row in CONFIG.grid}  # what is trained and scored
+    return arguments(spec=spec(wildcards).model_dump_json(include=keys), policy=policy)
+
+
+def base_files(wildcards):
+    """Local files that a model is put together from; none of what the hub has."""
+    model = spec(wildcards)
+    return local.files(model.source, within=False) + local.files(model.chat_template or "", within=False)
+
+
+def backbone(wildcards):
+    """The language model that the reward model begins from."""
+    return f"results/base/{CONFIG.sampling.model}" if spec(wildcards).architecture == "reward" else []
 
 
 rule world_model:

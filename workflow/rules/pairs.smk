@@ -3,6 +3,11 @@
 DECODING = constant(**CONFIG.sampling.model_dump(exclude={"model"}))
 
 
+def teacher_engine(wildcards):
+    """Engine arguments of a job that samples the teacher."""
+    return engine_arguments(CONFIG.sampling.model)
+
+
 rule sample_responses:
     """Sample candidate responses from the teacher (J.2)."""
     input:

@@ -1,6 +1,23 @@
 # The questions of Arena-Hard and WildBench.
 # Needs: results/world/bench or the public files. Gives: results/bench.
+from diffinfo.config import local
+
 ARENA = CONFIG.arena_hard
+
+
+def question_files(*sources):
+    """Local benchmark files, the world's folder among them: what a job waits for."""
+
+    def files(wildcards):
+        waited = ["results/world/bench"] if "world" in sources else []
+        return waited + [file for s in sources if s != "world" and not s.startswith("hf://") for file in local.files(s)]
+
+    return files
+
+
+def located(source, name):
+    """Where a benchmark source is."""
+    return f"results/world/bench/{name}.jsonl" if source == "world" else source
 
 
 rule arena_hard_questions:

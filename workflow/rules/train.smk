@@ -3,6 +3,52 @@
 # How often states are saved is a resource, for a change of it need not rerun what was trained.
 
 
+def earlier_span(wildcards):
+    """The span that a later one resumes from."""
+    first = int(wildcards.span.split("-")[0])
+    if first == 1:
+        return []
+    return f"results/train/{{model}}/{{dataset}}/{{method}}/{span_of(first - 1)}/models"
+
+
+def watched(stage):
+    """Where a training job keeps its state, and its curves."""
+
+    def folders(wildcards):
+        cell = [wildcards[name] for name in ("model", "dataset", "method") if name in wildcards.keys()]
+        return arguments(
+            progress_dir="results/.progress/train", events=os.path.join("results/tensorboard", stage, *cell)
+        )
+
+    return folders
+
+
+def sft_settings(wildcards):
+    """The ``sft`` part, and the limits that SFT shares with preference optimisation."""
+    shared = arguments(max_tokens=CONFIG.preference.max_tokens, processes=CONFIG.preference.processes)
+    return arguments(settings=CONFIG.sft) + shared
+
+
+def training_arguments(wildcards, input):
+    """Epochs of the span and where to resume from."""
+    first, last = wildcards.span.split("-")
+    return arguments(first_epoch=first, last_epoch=last, resume=input.earlier or None)
+
+
+def preference_settings(wildcards):
+    """The ``preference`` part without what only decides how epochs are spread over jobs.
+
+    Of the hyper-parameters this method's alone: another method's may change without a rerun.
+    """
+    prefix = wildcards.method.split("-b")[0].replace("-", "_") + "_"
+    keys = {key for key in type(CONFIG.objectives).model_fields if key.startswith(prefix)}
+    return arguments(
+        method=wildcards.method,
+        settings=CONFIG.preference.model_dump_json(exclude={"epochs_per_job"}),
+        objectives=CONFIG.objectives.model_dump_json(include=keys),
+    )
+
+
 rule sft:
     """Fine-tune a base model on the chosen responses: pi_ref."""
     input:
