@@ -183,7 +183,7 @@ def test_memory_saved_changes_no_gradient(tmp_path, name):
 
 def test_a_window_longer_than_the_test_sequences_is_compared_too(tmp_path, monkeypatch):
     """An attention that forgets the window is found although no short sequence reaches the real one."""
-    from diffinfo.models.folders import attention
+    from diffinfo.models import attention
 
     build(tmp_path, "mistral", sliding_window=4096)
     assert compare(tmp_path)["packed"]

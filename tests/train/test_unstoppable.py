@@ -187,7 +187,7 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(job, method, fault
     bad = job("bad", method, save_minutes=1e-9)
     real, steps = preference.train_step, []
 
-    def step(loop, *arguments):
+    def step(trainer, *arguments):
         steps.append(trainer.step)
         if len(steps) < 5:
             return real(trainer, *arguments)
