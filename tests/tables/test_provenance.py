@@ -99,6 +99,9 @@ def test_what_says_nothing_of_itself_counts_by_its_table_alone(made):
     assert provenance.made_by(command(*ARGUMENTS), both)
     Path(OUTPUTS[0]).unlink()
     assert not provenance.made_by(command(*ARGUMENTS), both)  # of whom, nobody knows
+    Path(both[1]).rename("results/lone.html")
+    assert not provenance.made_by(command(*ARGUMENTS), ["results/lone.html"])  # nothing says who made it
+    assert not provenance.made_by(command(*ARGUMENTS), ["results/none.parquet"])
 
 
 def test_every_table_and_folder_of_a_job_must_say_the_same(made):

@@ -146,6 +146,7 @@ def test_values_and_gradients_are_the_models_own(family, caplog):
 
 def test_a_trained_model_is_saved_and_loaded_whole(family, tmp_path):
     folder, _ = family
+    record(folder)
     made = loop(folder)
     step(made)
     save_model(made.module, made.weights("float32"), tmp_path, folder)

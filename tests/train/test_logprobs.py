@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from diffinfo.models.attention import packed_attention
 from diffinfo.models.exactness import load_scorer
 from diffinfo.models.folders import load_model
 from diffinfo.models.logprobs import head_logps, packs
@@ -75,12 +76,23 @@ def test_packed_sequences_equal_the_stock_model_one_by_one(tiny, tmp_path, windo
     rng = random.Random(3)
     sequences = [[rng.randrange(5, config.vocab_size) for _ in range(length)] for length in (9, 3, 17, 2)]
     starts = [4, 1, 9, 1]
-    got = load_scorer(folder, "sdpa").eval()(sequences, starts)
+    scorer = load_scorer(folder, "sdpa").eval()
+    assert scorer.packed
+    got = scorer(sequences, starts)
     stock = load_model(folder, "eager").eval()
     for value, sequence, start_at in zip(got, sequences, starts, strict=True):
         logp = stock(torch.tensor([sequence])).logits[0, :-1].log_softmax(-1)
         expected = logp.gather(1, torch.tensor(sequence[1:])[:, None])[start_at - 1 :].sum()
         assert value.item() == pytest.approx(expected.item(), abs=2e-5)
+
+
+def test_an_attention_with_more_than_is_known_here_is_refused():
+    """Such as the sinks of gpt-oss, which change every weight."""
+    q = torch.randn(1, 2, 4, 8)
+    known = {"scaling": 1.0, "lengths": torch.tensor([4])}
+    assert packed_attention(None, q, q, q, None, **known, dropout=0.0, use_cache=None)[0].shape == (1, 4, 2, 8)
+    with pytest.raises(NotImplementedError, match="packed attention does not know s_aux"):
+        packed_attention(None, q, q, q, None, **known, s_aux=torch.ones(2))
 
 
 def test_neighbours_in_a_pack_never_leak(tiny):
