@@ -86,6 +86,26 @@ def test_packed_sequences_equal_the_stock_model_one_by_one(tiny, tmp_path, windo
         assert value.item() == pytest.approx(expected.item(), abs=2e-5)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 3])
+def test_packed_attention_is_the_formula(softcap, window):
+    """Two sequences, two heads that share a key: one query at a time."""
+    generator = torch.Generator().manual_seed(1)
+    q = 3 * torch.randn(1, 2, 9, 4, generator=generator)
+    k, v = (3 * torch.randn(1, 1, 9, 4, generator=generator) for _ in range(2))
+    got, _ = packed_attention(
+        None, q, k, v, None, scaling=0.5, lengths=torch.tensor([5, 4]), softcap=softcap, sliding_window=window
+    )
+    for head in range(2):
+        for place in range(9):
+            first = max(0 if place < 5 else 5, place - (window or 9) + 1)
+            scores = 0.5 * k[0, 0, first : place + 1] @ q[0, head, place]
+            if softcap:
+                scores = softcap * torch.tanh(scores / softcap)
+            expected = scores.softmax(0) @ v[0, 0, first : place + 1]
+            assert torch.allclose(got[0, place, head], expected, rtol=0, atol=1e-5)
+
+
 def test_an_attention_with_more_than_is_known_here_is_refused():
     """Such as the sinks of gpt-oss, which change every weight."""
     q = torch.randn(1, 2, 4, 8)
