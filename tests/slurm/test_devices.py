@@ -1,4 +1,8 @@
-"""A slice of the grid through the profile: GPUs, world sizes, and one model on two machines."""
+"""A slice of the grid through the profile: GPUs, world sizes, and one model on two machines.
+
+This file is run before test_faults.py: SLURM 22.05 loses count of a node's GPUs where it places a job on it between the
+controller's restart and the node's next registration.
+"""
 
 import re
 
