@@ -30,7 +30,7 @@ from diffinfo.models.exactness import load_scorer
 from diffinfo.objectives import Method
 from diffinfo.train.preference import Pairs, train_step
 from diffinfo.train.speed import Speed, flops
-from diffinfo.train.trainer import Loop
+from diffinfo.train.trainer import Trainer
 
 RATE, BETA = 1e-5, 0.1
 
@@ -71,11 +71,11 @@ class Ours:
 
     def __init__(self, folder: Path, table: pd.DataFrame, method: str, batch: int, training: Training) -> None:
         self.table, self.batch, self.method = table, batch, Method.parse(method)
-        self.loop = Loop(
+        self.trainer = Trainer(
             folder, attention="sdpa", dtype="float32", optimizer=torch.optim.RMSprop, learning_rate=RATE,
             warmup_steps=0, max_grad_norm=1.0, training=training,
         )  # fmt: skip
-        self.speed = Speed(self.loop)
+        self.speed = Speed(self.trainer)
         self.at = 0
 
     def steps(self, count: int) -> tuple[list[float], list[float]]:
@@ -85,7 +85,7 @@ class Ours:
             start = time.perf_counter()
             with self.speed.watching():
                 part = self.table.iloc[self.at : self.at + self.batch]
-                losses.append(train_step(self.loop, self.speed, self.method, Objectives(), Pairs(part))["loss"])
+                losses.append(train_step(self.trainer, self.speed, self.method, Objectives(), Pairs(part))["loss"])
             self.at = (self.at + self.batch) % len(self.table)
             seconds.append(time.perf_counter() - start)
         return losses, seconds

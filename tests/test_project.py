@@ -1,12 +1,13 @@
-"""What the tests wait with: a deadline, and a look at whoever is to bring it about."""
+"""What the tests wait with, a deadline and a look at the child; and the shape of the package."""
 
+import ast
 import subprocess
 import sys
 import time
 
 import pytest
 
-from project import wait_until
+from project import ROOT, wait_until
 
 
 def test_waiting_ends_when_the_child_has_died():
@@ -26,3 +27,27 @@ def test_waiting_ends_at_its_deadline():
 def test_what_came_with_the_childs_end_counts():
     there = iter([False, True])
     wait_until(lambda: next(there), "its last words", alive=lambda: False)
+
+
+def imports(file):
+    """The package's modules that a file imports, at its head or within functions."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffinfo"):
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.startswith("diffinfo"))
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    package = ROOT / "workflow"
+    files = {".".join(f.relative_to(package).with_suffix("").parts): f for f in package.glob("diffinfo/**/*.py")}
+    left = {name: set(imports(file)) & files.keys() - {name} for name, file in files.items()}
+    while free := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    assert left == {}
+
+
+def test_files_are_short():
+    files = [f for pattern in ("workflow/**/*.py", "workflow/**/*.smk", "tests/**/*.py") for f in ROOT.glob(pattern)]
+    assert {str(f): n for f in files if (n := len(f.read_text().splitlines())) > 400} == {}

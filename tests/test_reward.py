@@ -89,7 +89,7 @@ def test_each_completion_gets_its_own_score(judge, tmp_path):
     artifacts.write(tmp_path / "c.parquet", pd.DataFrame(rows), "completions")
     reward.main(
         model=judge, completions=tmp_path / "c.parquet", out=tmp_path / "s.parquet", attention="eager", dtype="float32",
-        batch_tokens=40,
+        micro_batch_tokens=40,
     )  # fmt: skip
     table = artifacts.read(tmp_path / "s.parquet", "scores")
     key = ["epoch", "prompt_id", "sample"]
@@ -119,7 +119,7 @@ def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, ca
         out=paths["scores"],
         attention="eager",
         dtype="float32",
-        batch_tokens=99,
+        micro_batch_tokens=99,
     )
     scores = artifacts.read(paths["scores"], "scores")
     assert list(zip(scores.prompt_id, scores["sample"], strict=True)) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]

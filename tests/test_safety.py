@@ -169,8 +169,9 @@ def test_nothing_is_sent_anywhere(tiny_mistral, pairs_table, tmp_path):
     assert "a connection to" in python("-c", "import socket; socket.create_connection(('127.0.0.1', 9))").stderr
     out = tmp_path / "reference.parquet"
     done = python(
-        "-m", "diffinfo.train.reference", "--model", str(tiny_mistral), "--preferences", str(pairs_table), "--budget",
-        "1024", "--attention", "sdpa", "--dtype", "float32", "--max_prompt_tokens", "512", "--max_tokens", "1024",
+        "-m", "diffinfo.train.reference", "--model", str(tiny_mistral), "--preferences", str(pairs_table),
+        "--micro_batch_tokens", "1024", "--attention", "sdpa", "--dtype", "float32",
+        "--max_prompt_tokens", "512", "--max_tokens", "1024",
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

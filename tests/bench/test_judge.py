@@ -215,7 +215,7 @@ def test_reward_model_scores_each_conversation_once() -> None:
 def test_kind_and_folder_must_agree(tmp_path: Path) -> None:
     def make(kind: str, folder: Path | None) -> Callable[[], Judge]:
         judge = JudgeConfig(kind=kind, model="m")  # type: ignore[arg-type]
-        engine: dict[str, Any] = {"attention": "eager", "dtype": "float32", "batch_tokens": 10}
+        engine: dict[str, Any] = {"attention": "eager", "dtype": "float32", "micro_batch_tokens": 10}
         return lambda: make_judge(judge, cache=tmp_path, job="job", reward_model=folder, **engine)
 
     assert isinstance(make("openai", None)(), Endpoint)

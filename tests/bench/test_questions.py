@@ -67,15 +67,15 @@ def test_both_schemas_may_be_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b'{"uid": "x", "prompt": "cut', "not valid JSON"),
-        (b'{"uid": "x", "prompt": "\xff\xfe"}', "not UTF-8"),
-        (b"[1, 2]", "no JSON object"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b'{"uid": "x", "prompt": "cut', "invalid JSON"),
+        (b'{"uid": "x", "prompt": "\xff\xfe"}', "invalid UTF-8"),
+        (b"[1, 2]", "the row is a list, not a mapping"),
+        (b"[" * 100_000, "invalid JSON"),
         ({"uid": "x", "prompt": "  \n"}, "the prompt is empty"),
-        ({"uid": "x", "prompt": None}, "the prompt is no text"),
-        ({"uid": "x", "prompt": "\ud800"}, "not valid Unicode"),
+        ({"uid": "x", "prompt": None}, "the prompt is missing or null"),
+        ({"uid": "x", "prompt": "\ud800"}, "invalid UTF-8"),
         ({"prompt": "no id"}, "no uid or question_id"),
-        ({"uid": 7, "prompt": "id is a number"}, "uid is no text"),
+        ({"uid": 7, "prompt": "id is a number"}, "uid is a number, not text"),
         ({"uid": "x"}, "neither prompt nor turns"),
         ({"uid": "x", "turns": []}, "0 turns"),
         ({"uid": "x", "turns": [{"content": "1"}, {"content": "2"}]}, "2 turns"),
@@ -99,7 +99,7 @@ def test_bad_question_is_set_aside_and_nothing_else(tmp_path: Path, row: Any, re
     [
         (answer("x", {"answer": " "}), "answer is empty"),
         (answer("x", {"text": "?"}), "neither messages nor choices"),
-        (answer("x", None), "no text"),
+        (answer("x", None), "answer is missing or null"),
         ({"uid": "x", "messages": []}, "neither messages nor choices"),
         ({"uid": "x", "messages": "text"}, "neither messages nor choices"),
         ({"uid": "x", "messages": [{"role": "user", "content": "?"}]}, "not the assistant's"),
@@ -184,7 +184,7 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
         ({"conversation_input": [{"role": "tool", "content": "a"}, {"role": "user", "content": "a"}]}, "user's turn"),
         ({"conversation_input": [{"role": "user", "content": ""}]}, "a turn is empty"),
         ({"checklist": []}, "no checklist"),
-        ({"checklist": ["fine", None]}, "an item of the checklist is no text"),
+        ({"checklist": ["fine", None]}, "an item of the checklist is missing or null"),
         ({"primary_tag": "Maths"}, "unknown tag 'Maths'"),
         ({"primary_tag": None}, "unknown tag"),
         ({"session_id": ""}, "no session_id"),
@@ -224,7 +224,7 @@ def test_a_file_name_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("b.jsonl").write_text('{"uid": "1", "messages": [{"role": "assistant", "content": "b"}]}\n')
     module.arena_hard(questions=name, baseline="b.jsonl", out=Path("o.parquet"), quarantine=Path("q.parquet"))
     assert list(artifacts.read(Path("o.parquet"), "benchmark").prompt_id) == ["1"]
-    assert list(artifacts.read(Path("q.parquet"), "quarantine").reason) == ["the line is not valid JSON"]
+    assert list(artifacts.read(Path("q.parquet"), "quarantine").reason) == ["invalid JSON"]
 
 
 def test_a_broken_byte_in_parquet_costs_its_row_alone(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_the_proxy_is_measured_on_prompts_that_it_was_not_trained_on(tmp_path, m
     did.measure(
         proxy=tmp_path / "sure", prompts=tmp_path / "prompts.parquet", policy=folders["policy"],
         reference=folders["reference"], settings=Entropy(prompts=5, samples=4, max_tokens=2, seed=11), skip=4,
-        max_prompt_tokens=50, budget=64, samples=tmp_path / "s.parquet", out=tmp_path / "e.parquet", **common,
+        max_prompt_tokens=50, micro_batch_tokens=64, samples=tmp_path / "s.parquet", out=tmp_path / "e.parquet", **common,
     )  # fmt: skip
     samples = artifacts.read(tmp_path / "s.parquet", "completions")
     seen = set(artifacts.read(tmp_path / "seen.parquet", "completions").prompt_id)

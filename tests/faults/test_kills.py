@@ -172,7 +172,7 @@ def test_no_output_has_two_writers(project):
     weights = next((project.folder / "results/.progress/train").glob("*/epoch-1/model.safetensors")).stat()
     job.resume()
     assert again.ended() == 0
-    assert "its command and inputs were the same: nothing is left to do" in (project.folder / LOG).read_text(
+    assert "succeeded with the same command and inputs: nothing is left to do" in (project.folder / LOG).read_text(
         errors="replace"
     )
     published = (project.folder / TRAINING / "models/epoch-1/model.safetensors").stat()

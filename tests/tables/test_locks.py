@@ -111,7 +111,7 @@ def test_without_locks_the_job_runs_with_a_warning(tmp_path, monkeypatch, caplog
 
     monkeypatch.setenv("DIFFINFO_LOCKS", str(tmp_path))
     monkeypatch.setattr(fcntl, "lockf", refused)
-    with caplog.at_level(logging.WARNING), locks.alone(["stage", "--log_out", "x.parquet"], "same") as needed:
+    with caplog.at_level(logging.WARNING), locks.one_writer(["stage", "--log_out", "x.parquet"], "same") as needed:
         assert needed
     assert "no locks on this file system (No locks available); start no second Snakemake here" in caplog.text
     assert not list(tmp_path.iterdir())

@@ -77,7 +77,7 @@ def test_scoring_goes_on_from_its_whole_parts(tiny_mistral, tmp_path, killed_at,
     def score(name):
         reward.main(
             model=tiny_mistral, completions=tmp_path / "completions.parquet", out=tmp_path / name, attention="eager",
-            dtype="float32", batch_tokens=100, progress_dir=tmp_path / "progress",
+            dtype="float32", micro_batch_tokens=100, progress_dir=tmp_path / "progress",
         )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffinfo.config.types import Objectives, Preference, Sft, Training
 from diffinfo.tables import artifacts
@@ -23,6 +24,14 @@ def attention_of(model: Path) -> str:
     return "eager" if "gemma" in str(model) else "sdpa"
 
 
+@pytest.fixture(autouse=True)
+def no_group_is_left():
+    """A trainer in bfloat16 makes a process group of one, in which other trainers would shard."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def score(pairs_table, tmp_path_factory):
     """Reference log-probabilities of the forty pairs under a model."""
@@ -30,7 +39,7 @@ def score(pairs_table, tmp_path_factory):
     def make(model: Path, dtype: str = "float32") -> Path:
         out = tmp_path_factory.mktemp("reference") / "reference.parquet"
         reference.main(
-            model=model, preferences=pairs_table, budget=512, attention=attention_of(model), dtype=dtype,
+            model=model, preferences=pairs_table, micro_batch_tokens=512, attention=attention_of(model), dtype=dtype,
             max_prompt_tokens=64, max_tokens=256, out=out,
         )  # fmt: skip
         return out

@@ -22,7 +22,7 @@ from diffinfo.sample.transformers import TransformersEngine
 from diffinfo.tables import artifacts
 from diffinfo.train import preference, reference, sft
 from diffinfo.train.reference import score_completions
-from diffinfo.train.trainer import Loop
+from diffinfo.train.trainer import Trainer
 
 COMMON = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -106,8 +106,8 @@ def own(model, sequences=SEQUENCES, starts=STARTS):
     return torch.stack(sums)
 
 
-def loop(folder, dtype="float32", **training):
-    return Loop(
+def trainer(folder, dtype="float32", **training):
+    return Trainer(
         folder, attention="eager", dtype=dtype, optimizer=torch.optim.RMSprop, learning_rate=1e-2, warmup_steps=0,
         max_grad_norm=1.0, training=Training(micro_batch_tokens=64, **training),
     )  # fmt: skip
@@ -116,7 +116,7 @@ def loop(folder, dtype="float32", **training):
 def step(made):
     """One step on all sequences; the log-probabilities before it."""
     seen = torch.zeros(len(SEQUENCES), dtype=torch.float64)
-    for pack, weight in made.share([len(sequence) for sequence in SEQUENCES]):
+    for pack, weight in made.rank_packs([len(sequence) for sequence in SEQUENCES]):
         values = made.scorer([SEQUENCES[i] for i in pack], [STARTS[i] for i in pack])
         (-weight * values.sum() / 100).backward()
         seen[pack] = values.detach()
@@ -133,7 +133,7 @@ def test_values_and_gradients_are_the_models_own(family, caplog):
     found = json.loads((folder / SCORING).read_text())
     assert found["packed"] is packs
     assert ("packed together" if packs else "one at a time, which is slower") in caplog.text
-    made = loop(folder)
+    made = trainer(folder)
     seen, gradients = step(made)
     model = stock(folder)
     expected = own(model)
@@ -147,7 +147,7 @@ def test_values_and_gradients_are_the_models_own(family, caplog):
 def test_a_trained_model_is_saved_and_loaded_whole(family, tmp_path):
     folder, _ = family
     record(folder)
-    made = loop(folder)
+    made = trainer(folder)
     step(made)
     save_model(made.module, made.weights("float32"), tmp_path, folder)
     with torch.no_grad():
@@ -157,19 +157,14 @@ def test_a_trained_model_is_saved_and_loaded_whole(family, tmp_path):
     assert (tmp_path / SCORING).exists()
 
 
-@pytest.fixture
-def group_of_one():
-    yield
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.usefixtures("group_of_one")
 def test_a_bfloat16_policy_begins_as_its_reference(family):
     """FSDP's copies in bfloat16 compute what a model loaded in bfloat16 does: the first DPO loss is ln 2."""
     folder, _ = family
     prompts, completions = zip(*((s[:b], s[b:]) for s, b in zip(SEQUENCES, STARTS, strict=True)), strict=True)
-    reference = score_completions(folder, prompts, completions, attention="eager", dtype="bfloat16", budget=64)
-    seen, _ = step(loop(folder, "bfloat16"))
+    reference = score_completions(
+        folder, prompts, completions, attention="eager", dtype="bfloat16", micro_batch_tokens=64
+    )
+    seen, _ = step(trainer(folder, "bfloat16"))
     assert seen.tolist() == pytest.approx(reference, abs=1e-6)
 
 
@@ -177,7 +172,7 @@ def test_a_bfloat16_policy_begins_as_its_reference(family):
 def test_memory_saved_changes_no_gradient(tmp_path, name):
     """With dropout in the configuration: what is computed again drops nothing either."""
     build(tmp_path, FAMILIES[name][1], **FAMILIES[name][2])
-    (_, plain), (_, saved) = step(loop(tmp_path)), step(loop(tmp_path, activation_checkpointing="layers"))
+    (_, plain), (_, saved) = step(trainer(tmp_path)), step(trainer(tmp_path, activation_checkpointing="layers"))
     for one, other in zip(plain, saved, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
@@ -211,7 +206,7 @@ def test_a_model_that_sees_what_follows_is_refused(tmp_path):
 
 def test_dropout_is_said_and_not_used(tmp_path, caplog):
     build(tmp_path, "gpt2", **FAMILIES["gpt-2"][2])
-    made = loop(tmp_path)
+    made = trainer(tmp_path)
     assert "'resid_pdrop': 0.3" in caplog.text
     seen, _ = step(made)
     assert torch.allclose(seen.float(), own(stock(tmp_path)), rtol=0, atol=1e-4)
@@ -220,7 +215,9 @@ def test_dropout_is_said_and_not_used(tmp_path, caplog):
 def test_a_sequence_longer_than_the_model_is_refused(tmp_path):
     build(tmp_path, "gpt2", **{**GPT, "n_positions": 16, "max_position_embeddings": 16})
     for work in (
-        lambda: score_completions(tmp_path, [[1]], [[5] * 16], attention="eager", dtype="float32", budget=64),
+        lambda: score_completions(
+            tmp_path, [[1]], [[5] * 16], attention="eager", dtype="float32", micro_batch_tokens=64
+        ),
         lambda: TransformersEngine("eager", "float32", 100)(tmp_path, [[1, 5]], [2], Decoding(1, 0.0, 1.0, 15, 3)),
     ):
         with pytest.raises(UserError, match="sequences of up to 17 tokens are asked of a model that holds 16"):
@@ -246,7 +243,7 @@ def test_stages_run_whatever_the_family(name, tiny_mistral, pairs_table, tmp_pat
         model_out=tmp_path / "sft", **common, **outputs,
     )  # fmt: skip
     reference.main(
-        model=tmp_path / "sft", preferences=pairs_table, budget=512, attention="eager", dtype="float32",
+        model=tmp_path / "sft", preferences=pairs_table, micro_batch_tokens=512, attention="eager", dtype="float32",
         max_prompt_tokens=64, max_tokens=256, out=tmp_path / "reference.parquet",
     )  # fmt: skip
     for method in ("dpo-b0.1", "dpo-pg"):
@@ -306,7 +303,7 @@ def test_a_language_model_is_no_reward_model_and_the_reverse(llama, tmp_path):
 def test_two_tensors_that_the_config_calls_one_stay_two(llama, tmp_path):
     config = json.loads((llama / "config.json").read_text())
     (llama / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    made = loop(llama)
+    made = trainer(llama)
     step(made)
     out = tmp_path / "out"
     save_model(made.module, made.weights("float32"), out, llama)
@@ -317,7 +314,7 @@ def test_two_tensors_that_the_config_calls_one_stay_two(llama, tmp_path):
 
 
 def test_a_save_that_lost_a_tensor_is_noticed(llama, tmp_path):
-    made = loop(llama)
+    made = trainer(llama)
     weights = made.weights("float32")
     del weights["model.norm.weight"]
     with pytest.raises(UserError, match=r"missing: model\.norm\.weight"):
@@ -352,4 +349,4 @@ def test_samples_carry_the_models_log_probabilities(family):
 def test_what_does_not_pack_passes_alone(tmp_path):
     """Every rank then makes the same number of passes, whatever the lengths."""
     build(tmp_path, "phi")
-    assert sorted(pack for pack, _ in loop(tmp_path).share([9, 3, 20, 2])) == [[0], [1], [2], [3]]
+    assert sorted(pack for pack, _ in trainer(tmp_path).rank_packs([9, 3, 20, 2])) == [[0], [1], [2], [3]]

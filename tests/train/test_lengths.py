@@ -21,7 +21,7 @@ def test_reference_keeps_what_is_as_long_as_its_limits(tiny_mistral, pairs_table
     for most_prompt, most in ((prompts[20], 1000), (1000, wholes[20])):
         reference.main(
             model=tiny_mistral, preferences=pairs_table, attention="sdpa", dtype="float32", max_prompt_tokens=most_prompt,
-            max_tokens=most, budget=512, out=tmp_path / "out.parquet",
+            max_tokens=most, micro_batch_tokens=512, out=tmp_path / "out.parquet",
         )  # fmt: skip
         kept = {k for k, (p, c, r) in found.items() if p <= most_prompt and p + c <= most and p + r <= most}
         table = artifacts.read(tmp_path / "out.parquet", "reference_logps")

@@ -111,7 +111,7 @@ def test_an_attention_with_more_than_is_known_here_is_refused():
     q = torch.randn(1, 2, 4, 8)
     known = {"scaling": 1.0, "lengths": torch.tensor([4])}
     assert packed_attention(None, q, q, q, None, **known, dropout=0.0, use_cache=None)[0].shape == (1, 4, 2, 8)
-    with pytest.raises(NotImplementedError, match="packed attention does not know s_aux"):
+    with pytest.raises(NotImplementedError, match="packed attention does not support s_aux"):
         packed_attention(None, q, q, q, None, **known, s_aux=torch.ones(2))
 
 

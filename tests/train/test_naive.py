@@ -231,7 +231,7 @@ def test_pairs_and_conversations_at_the_limits_stay_and_longer_ones_go(job, few,
 
     def scored(prompt_limit, limit):
         reference.main(
-            model=tiny_mistral, preferences=path, budget=512, attention="sdpa", dtype="float32",
+            model=tiny_mistral, preferences=path, micro_batch_tokens=512, attention="sdpa", dtype="float32",
             max_prompt_tokens=prompt_limit, max_tokens=limit, out=tmp_path / "r.parquet",
         )  # fmt: skip
         return artifacts.read(tmp_path / "r.parquet", "reference_logps").prompt_id.tolist()
@@ -253,16 +253,18 @@ def test_pairs_and_conversations_at_the_limits_stay_and_longer_ones_go(job, few,
 
 def test_rate_rises_and_falls_in_straight_lines(tiny_mistral):
     """The world's own models are trained with a rate that falls to zero."""
-    from diffinfo.train.trainer import Loop
+    from diffinfo.train.trainer import Trainer
 
     common = {"attention": "sdpa", "dtype": "float32", "max_grad_norm": 1.0, "training": SMALL}
-    loop = Loop(tiny_mistral, optimizer=torch.optim.Adam, learning_rate=0.1, warmup_steps=4, decay_until=20, **common)
+    trainer = Trainer(
+        tiny_mistral, optimizer=torch.optim.Adam, learning_rate=0.1, warmup_steps=4, decay_until=20, **common
+    )
     rates = []
-    for loop.step in (0, 1, 4, 10, 20, 25):
-        rates.append(loop.rate())
+    for trainer.step in (0, 1, 4, 10, 20, 25):
+        rates.append(trainer.rate())
     assert rates == pytest.approx([0, 0.1 / 4 * 19 / 20, 0.1 * 16 / 20, 0.1 * 10 / 20, 0, 0])
-    loop.decay_until, loop.warmup_steps, loop.step = None, 0, 1
-    assert loop.rate() == 0.1
+    trainer.decay_until, trainer.warmup_steps, trainer.step = None, 0, 1
+    assert trainer.rate() == 0.1
 
 
 def test_order_of_epochs():

@@ -153,7 +153,7 @@ def test_proxy_pairs_without_reference_are_refused_by_dpo(job, tmp_path):
 def test_pairs_that_do_not_fit_are_one_sentence(tiny, pairs_table, tmp_path):
     with pytest.raises(UserError, match=r"none of the 40 pairs fits .* raise them"):
         reference.main(
-            model=tiny, preferences=pairs_table, budget=512, attention="eager", dtype="float32",
+            model=tiny, preferences=pairs_table, micro_batch_tokens=512, attention="eager", dtype="float32",
             max_prompt_tokens=3, max_tokens=4, out=tmp_path / "x.parquet",
         )  # fmt: skip
 

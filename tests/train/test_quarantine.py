@@ -35,7 +35,7 @@ def both(tmp_path, model, preferences):
         **common, settings=Sft(batch_size=4), training=Training(micro_batch_tokens=512), progress_dir=tmp_path / "p",
         model_out=tmp_path / "model", log_out=out["log"], speed_out=out["speed"], quarantine_out=out["sft"],
     )  # fmt: skip
-    reference.main(**common, max_prompt_tokens=100, budget=512, out=out["table"], quarantine_out=out["ref"])
+    reference.main(**common, max_prompt_tokens=100, micro_batch_tokens=512, out=out["table"], quarantine_out=out["ref"])
     left_out = [artifacts.read(out[name], "quarantine") for name in ("sft", "ref")]
     pd.testing.assert_frame_equal(*left_out)
     kept = len(artifacts.read(preferences, "preferences")) - len(left_out[0])

@@ -236,7 +236,7 @@ def test_what_is_trained_is_published_again_until_it_is_recorded(job, method, mo
     done.here()
     before = done.bytes()
     with monkeypatch.context() as here:
-        here.setattr(trainer.Loop, "__init__", never)
+        here.setattr(trainer.Trainer, "__init__", never)
         for lost in (["models"], ["log.parquet"], ["models", "log.parquet", "speed.parquet"]):
             for path in (done.folder / name for name in lost):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

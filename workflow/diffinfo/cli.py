@@ -29,7 +29,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     from jsonargparse import auto_cli
 
     from diffinfo.tables import provenance
-    from diffinfo.tables.locks import alone
+    from diffinfo.tables.locks import one_writer
 
     gc.freeze()
     gc.enable()
@@ -37,7 +37,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
     for chatty in ("httpx", "datasets", "lm_eval", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        with alone(sys.argv, provenance.begin(sys.argv)) as needed:
+        with one_writer(sys.argv, provenance.begin(sys.argv)) as needed:
             if needed:
                 # JSON: in YAML a text such as ~ or [x] would arrive as something else
                 auto_cli(cast("Any", components), as_positional=positional, parser_mode="json")
@@ -53,9 +53,9 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
 
 
 def _disk_fault(error: Exception) -> str | None:
-    """What a disk refused, in words; None for any other error. Safetensors tells the system's number only in its text."""
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    """A disk error in words; None for any other error. Safetensors has the error number only in its text."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     remedy = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",

@@ -15,11 +15,11 @@ from diffinfo.tables import artifacts
 from diffinfo.tables.parts import in_shards
 
 
-def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Indices grouped by similar length so that rows x longest row stays within ``budget`` tokens (one row at least)."""
+def micro_batches(lengths: list[int], micro_batch_tokens: int) -> list[list[int]]:
+    """Indices grouped by similar length so that rows x longest row stays within ``micro_batch_tokens`` (one row at least)."""
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= micro_batch_tokens:
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -29,7 +29,7 @@ def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
 def score(
     folder: Path,
     conversations: list[Messages],
-    batch_tokens: int = 16_384,
+    micro_batch_tokens: int = 16_384,
     attention: str = "eager",
     dtype: str = "float32",
 ) -> list[float]:
@@ -44,7 +44,7 @@ def score(
     import torch
 
     from diffinfo.chat import BadRow, Chat
-    from diffinfo.models.folders import check_room, load_classifier, use_cpu_well
+    from diffinfo.models.folders import check_length, load_classifier, use_cpu_well
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,13 +54,13 @@ def score(
         sequences = [chat.conversation_ids(messages) for messages in conversations]
     except BadRow as error:
         raise UserError(f"{folder}: {error}; it cannot score this conversation, another reward model can.") from error
-    check_room(model, max(map(len, sequences), default=0))
+    check_length(model, max(map(len, sequences), default=0))
     pad = model.config.pad_token_id
     if pad is None:  # such a model reads one sequence at a time
-        pad, batch_tokens = 0, 1
+        pad, micro_batch_tokens = 0, 1
     values = [0.0] * len(sequences)
     with torch.inference_mode():
-        for group in progress(micro_batches([len(s) for s in sequences], batch_tokens), "scoring"):
+        for group in progress(micro_batches([len(s) for s in sequences], micro_batch_tokens), "scoring"):
             longest = max(len(sequences[i]) for i in group)
             ids = torch.tensor([sequences[i] + [pad] * (longest - len(sequences[i])) for i in group], device=device)
             mask = torch.tensor([[1] * len(sequences[i]) + [0] * (longest - len(sequences[i])) for i in group])
@@ -77,7 +77,7 @@ def main(
     out: Path,
     attention: str,
     dtype: str,
-    batch_tokens: int,
+    micro_batch_tokens: int,
     progress_dir: Path | None = None,
 ) -> None:
     """Score every completion but those that the reward model's template cannot hold: they go into the log and the footer.
@@ -88,7 +88,7 @@ def main(
         out: scores table to write.
         attention: attention kernel.
         dtype: precision.
-        batch_tokens: tokens of one forward pass.
+        micro_batch_tokens: tokens of one forward pass.
         progress_dir: where parts of the table wait; they outlive a killed job.
     """
     from diffinfo.chat import BadRow, Chat, report
@@ -114,10 +114,10 @@ def main(
     )
     conversations = [messages for index, messages in zip(table.index, conversations, strict=True) if index not in bad]
     table = table.drop(index=list(bad))
-    saved = progress_dir and progress_dir / artifacts.digest(model, completions, attention, dtype, batch_tokens)
+    saved = progress_dir and progress_dir / artifacts.digest(model, completions, attention, dtype, micro_batch_tokens)
 
     def scored(first: int, end: int) -> pd.DataFrame:
-        values = score(model, conversations[first:end], batch_tokens, attention, dtype)
+        values = score(model, conversations[first:end], micro_batch_tokens, attention, dtype)
         return table.iloc[first:end].assign(score=values)
 
     scores = in_shards(saved, "scores", len(table), scored)

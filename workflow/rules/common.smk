@@ -154,7 +154,7 @@ def launcher(wildcards):
 
 def scorer_arguments(wildcards):
     """Reward model arguments of every scoring job."""
-    return kernel(CONFIG.reward_model) + arguments(batch_tokens=CONFIG.training.micro_batch_tokens)
+    return kernel(CONFIG.reward_model) + arguments(micro_batch_tokens=CONFIG.training.micro_batch_tokens)
 
 
 def training_common(wildcards):

@@ -21,7 +21,7 @@ def judge_arguments(name):
         reward_model=f"results/base/{judge.model}",
         attention=model.attention,
         dtype=model.dtype,
-        batch_tokens=CONFIG.training.micro_batch_tokens,
+        micro_batch_tokens=CONFIG.training.micro_batch_tokens,
     )
 
 

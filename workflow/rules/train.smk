@@ -106,7 +106,7 @@ rule reference_logps:
         limits=constant(
             max_prompt_tokens=CONFIG.preference.max_prompt_tokens,
             max_tokens=CONFIG.preference.max_tokens,
-            budget=CONFIG.training.micro_batch_tokens,
+            micro_batch_tokens=CONFIG.training.micro_batch_tokens,
         ),
     shell:
         "python -m diffinfo.train.reference --model {input.model:q} --preferences {input.preferences:q}"

@@ -7,7 +7,6 @@ The procedure of lmarena/arena-hard-auto at 3071ef9, whose brackets the paper pr
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo.bench.judge import Judge, Messages, Reply, Request, identity, make_judge
+from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.data.sources import Messages
 from diffinfo.tables import artifacts
 
-BASE, SCALE, ANCHOR = 10.0, 400.0, 1000.0
 OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)
     "A>>B": (1.0, 3), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, 3),
 }  # fmt: skip
@@ -128,36 +127,14 @@ def battles(judgments: pd.DataFrame) -> Outcomes:
     return np.array(outcomes)
 
 
-def bradley_terry(outcomes: Outcomes) -> float:
-    """Rating against the baseline, which is held at 1000, by unpenalised logistic regression; a tie is half a win each.
-
-    Raises:
-        ValueError: when all battles are won or all are lost: there is no finite rating.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    won = float(outcomes.sum())
-    lost = len(outcomes) - won
-    if won == 0 or lost == 0:
-        raise ValueError("a rating needs at least half a battle won and half a battle lost")
-    model = LogisticRegression(C=math.inf, fit_intercept=False, tol=1e-10)
-    model.fit([[math.log(BASE)]] * 2, [1, 0], sample_weight=[won, lost])
-    return SCALE * float(model.coef_[0, 0]) + ANCHOR
-
-
 def win_rate(outcomes: Outcomes) -> float:
-    """Win rate in per cent against the baseline.
-
-    With battles against the baseline alone, Bradley-Terry's is the weighted mean (W + T/2)/N; that mean stands in where
-    all battles are won or all are lost and the rating diverges.
+    """Win rate in per cent against the baseline, (W + T/2)/N: what Bradley-Terry fits where all battles have one opponent.
 
     Raises:
         ValueError: when there is no battle.
     """
     if not len(outcomes):
         raise ValueError("there is no battle")
-    if 0 < outcomes.mean() < 1:
-        return float(100 / (1 + BASE ** ((ANCHOR - bradley_terry(outcomes)) / SCALE)))
     return float(100 * outcomes.mean())
 
 
@@ -267,7 +244,7 @@ def main(
     reward_model: Path | None = None,
     attention: str = "eager",
     dtype: str = "float32",
-    batch_tokens: int = 16_384,
+    micro_batch_tokens: int = 16_384,
     bootstrap: int = 100,
     seed: int = 42,
 ) -> None:
@@ -285,7 +262,7 @@ def main(
         reward_model: folder of the reward model, where it is the judge.
         attention: its attention kernel.
         dtype: its precision.
-        batch_tokens: its tokens of one forward pass.
+        micro_batch_tokens: its tokens of one forward pass.
         bootstrap: resamples.
         seed: seed of the resampling.
     """
@@ -293,18 +270,15 @@ def main(
     found = answered(answers, asked, only_epoch=selected(select))
     judging = make_judge(
         judge, cache=cache, job=str(judgments), reward_model=reward_model,
-        attention=attention, dtype=dtype, batch_tokens=batch_tokens,
+        attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
     )  # fmt: skip
     games = judge_answers(found, judging, judge.model)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
     rates = win_rates(games, lengths, resamples=bootstrap, seed=seed)
-    inputs = {f"answers {i}": path for i, path in enumerate(answers)} | {"questions": questions}
-    inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
-    inputs |= {"reward_model": reward_model} if reward_model else {}
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
-    facts = {"judge": identity(judge), "unanswered": unanswered}
-    artifacts.write(judgments, games, "judgments", inputs=inputs, **facts)
-    artifacts.write(winrates, rates, "winrates", inputs=inputs, **facts, bootstrap=bootstrap, seed=seed)
+    made = provenance(judge, ("questions", questions), answers, select, reward_model) | {"unanswered": unanswered}
+    artifacts.write(judgments, games, "judgments", **made)
+    artifacts.write(winrates, rates, "winrates", **made, bootstrap=bootstrap, seed=seed)
     for row in rates.to_dict("records"):
         log.info(
             "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), %(unscored)d of %(games)d games "

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol
 
 from diffinfo.cli import UserError, log, progress
 from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.data.sources import Messages
 from diffinfo.tables import artifacts
 
-Messages = list[dict[str, str]]
 Scorer = Callable[[list[Messages]], list[float]]
 
 # The reward model as a judge. Reward models are trained on P(A > B) = sigmoid(r_A - r_B), so the reward difference is
@@ -82,7 +82,7 @@ def make_judge(
     reward_model: Path | None,
     attention: str,
     dtype: str,
-    batch_tokens: int,
+    micro_batch_tokens: int,
 ) -> Judge:
     """The judge that the configuration names.
 
@@ -93,7 +93,7 @@ def make_judge(
         reward_model: folder of the reward model where the judge is one.
         attention: its attention kernel.
         dtype: its precision.
-        batch_tokens: its tokens of one forward pass.
+        micro_batch_tokens: its tokens of one forward pass.
     """
     if judge.kind == "openai":
         if reward_model is not None:
@@ -105,9 +105,23 @@ def make_judge(
     def score(conversations: list[Messages]) -> list[float]:
         from diffinfo.reward import score as reward
 
-        return reward(reward_model, conversations, batch_tokens, attention, dtype)
+        return reward(reward_model, conversations, micro_batch_tokens, attention, dtype)
 
     return RewardModel(score)
+
+
+def provenance(
+    judge: JudgeConfig,
+    table: tuple[str, Path],
+    answers: list[Path],
+    select: list[Path] | None,
+    reward_model: Path | None,
+) -> dict[str, Any]:
+    """What judgments are made from, as ``artifacts.write`` takes it: the inputs by name and the judge's identity."""
+    inputs = {f"answers {i}": path for i, path in enumerate(answers)} | dict([table])
+    inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
+    inputs |= {"reward_model": reward_model} if reward_model else {}
+    return {"inputs": inputs, "judge": identity(judge)}
 
 
 def identity(judge: JudgeConfig) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         pair: tuple[list[int], list[int]] = super()._encode_pair(context, self.chat.marked(continuation))
-        self._check_room(len(pair[0]) + len(pair[1]), self.max_length + 1)  # the last token is only predicted
+        self._check_length(len(pair[0]) + len(pair[1]), self.max_length + 1)  # the last token is only predicted
         return pair
 
     def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
@@ -109,12 +109,12 @@ class ChatModel(HFLM):  # type: ignore[misc]
         """See HFLM; the questions of a batch, which must fit."""
         rows = [self.chat.encode(string) for string in strings]
         longest = max(map(len, rows))
-        self._check_room(longest, left_truncate_len or self.max_length)
+        self._check_length(longest, left_truncate_len or self.max_length)
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
         return ids, torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
 
-    def _check_room(self, tokens: int, room: int) -> None:
+    def _check_length(self, tokens: int, room: int) -> None:
         if tokens > room:
             raise UserError(f"{self.folder}: a QA prompt of {tokens} tokens does not fit, there is room for {room}.")
 

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffinfo.cli import UserError, log, run
-from diffinfo.data.sources import BadRow, arrow_rows
+from diffinfo.data.rows import text
+from diffinfo.data.sources import BadRow, Quarantine, arrow_rows, json_rows, kind
 from diffinfo.tables import artifacts
 
 ARENA_HARD, WILDBENCH = "arena-hard", "wildbench"
@@ -29,27 +28,6 @@ TASK_OF_TAG = {
     "Creative Writing": "creative", "Editing": "creative", "Brainstorming": "creative", "Role playing": "creative",
     "Others": "creative",
 }  # fmt: skip
-
-
-@dataclass
-class Quarantine:
-    """Rows set aside, each with its reason."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, source: str, row: int, prompt_id: str | None, reason: str, excerpt: Any) -> None:
-        """Keep a row's place and its beginning."""
-        text = excerpt if isinstance(excerpt, str) else json.dumps(excerpt, ensure_ascii=False, default=str)
-        text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be stored
-        self.rows.append(
-            {"source": source, "row": row, "prompt_id": prompt_id, "reason": reason, "excerpt": text[:200]}
-        )
-
-    def write(self, path: Path) -> None:
-        """Write the table, an empty one too."""
-        artifacts.write(path, pd.DataFrame(self.rows, columns=artifacts.SCHEMAS["quarantine"][1].names), "quarantine")
-        for reason, count in pd.Series([row["reason"] for row in self.rows], dtype=str).value_counts().items():
-            log.warning("set aside: %d rows: %s", count, reason)
 
 
 def arena_hard(*, questions: str, baseline: str, out: Path, quarantine: Path, limit: int | None = None) -> None:
@@ -148,7 +126,9 @@ def answered(paths: list[Path], benchmark: pd.DataFrame, *, only_epoch: int | No
 def _write(
     rows: list[dict[str, Any]], bad: Quarantine, out: Path, quarantine: Path, sources: dict[str, str], limit: int | None
 ) -> None:
-    bad.write(quarantine)
+    artifacts.write(quarantine, bad.frame(), "quarantine")
+    for reason, count in bad.counts().items():
+        log.warning("set aside: %d rows: %s", count, reason)
     if not rows:
         first = f"; the first of {len(bad.rows)} bad rows: {bad.rows[0]['reason']}" if bad.rows else ""
         raise UserError(f"{' and '.join(sources.values())} give no usable question{first}.")
@@ -169,7 +149,7 @@ def _unique(
             if name in seen:
                 raise BadRow("this id occurred before")
         except BadRow as reason:
-            bad.add(source, number, name or _any_id(row), str(reason), row)
+            bad.add(source, number, str(reason), row, name or _any_id(row))
             continue
         seen.add(name)
         yield name, value
@@ -178,32 +158,21 @@ def _unique(
 def _rows(source: str, bad: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a JSONL or Parquet file with their numbers, from 1."""
     content = _content(source)
-    if source.endswith(".parquet"):
-        try:
-            table = pq.read_table(pa.BufferReader(content))
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
-        for number, found in arrow_rows(iter(table.to_batches())):
-            if isinstance(found, BadRow):
-                bad.add(source, number, None, found.reason, found.raw)
-            else:
-                yield number, found
-        return
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            if not isinstance(row, dict):
-                raise BadRow("the line is no JSON object")
-        except UnicodeDecodeError:
-            bad.add(source, number, None, "the line is not UTF-8", line.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):  # a number of 5,000 digits is no JSONDecodeError
-            bad.add(source, number, None, "the line is not valid JSON", line.decode("utf-8", "replace"))
-        except BadRow as reason:
-            bad.add(source, number, None, str(reason), line.decode("utf-8", "replace"))
-        else:
+    try:
+        rows: Iterator[tuple[int, Any]] = (
+            arrow_rows(iter(pq.read_table(pa.BufferReader(content)).to_batches()))
+            if source.endswith(".parquet")
+            else json_rows(content.split(b"\n"))
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+    for number, row in rows:
+        if isinstance(row, dict):
             yield number, row
+        elif isinstance(row, BadRow):
+            bad.add(source, number, row.reason, row.raw)
+        else:
+            bad.add(source, number, f"the row is {kind(row)}, not a mapping", row)
 
 
 def _content(source: str) -> bytes:
@@ -228,7 +197,7 @@ def _remote(source: str) -> bool:
 def _id(row: dict[str, Any], *keys: str) -> str:
     for key in keys:
         if row.get(key) not in (None, ""):
-            return _text(row[key], key)
+            return text(row[key], key)
     raise BadRow(f"no {' or '.join(keys)}")
 
 
@@ -239,28 +208,15 @@ def _any_id(row: dict[str, Any]) -> str | None:
         return None
 
 
-def _text(value: Any, what: str) -> str:
-    """A text with something in it that can be stored as UTF-8."""
-    if not isinstance(value, str):
-        raise BadRow(f"{what} is no text")
-    if not value.strip():
-        raise BadRow(f"{what} is empty")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadRow(f"{what} is not valid Unicode") from error
-    return value
-
-
 def _prompt(row: dict[str, Any]) -> str:
     if "prompt" in row:
-        return _text(row["prompt"], "the prompt")
+        return text(row["prompt"], "the prompt")
     turns = row.get("turns")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise BadRow("neither prompt nor turns")
     if len(turns) != 1:
         raise BadRow(f"{len(turns)} turns, where Arena-Hard questions have one")
-    return _text(turns[0].get("content"), "the prompt")
+    return text(turns[0].get("content"), "the prompt")
 
 
 def _baseline_answer(row: dict[str, Any]) -> tuple[str, str]:
@@ -276,7 +232,7 @@ def _baseline_answer(row: dict[str, Any]) -> tuple[str, str]:
         answer = content["answer"] if isinstance(content, dict) else content
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadRow("neither messages nor choices hold an answer") from error
-    return name, _text(answer, "the baseline's answer")
+    return name, text(answer, "the baseline's answer")
 
 
 def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -288,7 +244,7 @@ def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         turn.get("role") not in ("system", "user", "assistant") for turn in turns
     ):
         raise BadRow("the conversation does not end with the user's turn")
-    messages = [{"role": turn["role"], "content": _text(turn.get("content"), "a turn")} for turn in turns]
+    messages = [{"role": turn["role"], "content": text(turn.get("content"), "a turn")} for turn in turns]
     checklist = row.get("checklist")
     if not isinstance(checklist, list) or not checklist:
         raise BadRow("no checklist")
@@ -301,7 +257,7 @@ def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, {
         "messages": messages,
         "tag": "; ".join(tags),
-        "checklist": [_text(item, "an item of the checklist") for item in checklist],
+        "checklist": [text(item, "an item of the checklist") for item in checklist],
         "baseline": next((text for text in known if isinstance(text, str) and text.strip()), None),
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from diffinfo.bench.arena_hard import selected
-from diffinfo.bench.judge import Judge, Reply, Request, identity, make_judge
+from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import Judge as JudgeConfig
@@ -294,7 +294,7 @@ def main(
     reward_model: Path | None = None,
     attention: str = "eager",
     dtype: str = "float32",
-    batch_tokens: int = 16_384,
+    micro_batch_tokens: int = 16_384,
 ) -> None:
     """Grade a run's answers, all epochs or the best one by Arena-Hard. WB-Score goes into the table's footer.
 
@@ -308,17 +308,17 @@ def main(
         reward_model: folder of the reward model, where it is the judge.
         attention: its attention kernel.
         dtype: its precision.
-        batch_tokens: its tokens of one forward pass.
+        micro_batch_tokens: its tokens of one forward pass.
     """
     asked = artifacts.read(tasks, "benchmark")
     found = answered(answers, asked, only_epoch=selected(select))
     judging = make_judge(
         judge, cache=cache, job=str(out), reward_model=reward_model,
-        attention=attention, dtype=dtype, batch_tokens=batch_tokens,
+        attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
     )  # fmt: skip
     graded = judge_answers(found, judging, judge.model)
     tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
-    facts: dict[str, dict[str, Any]] = {}
+    epochs: dict[str, dict[str, Any]] = {}
     for epoch, part in graded.groupby("epoch"):
         counts = {
             "unparseable": int(part["score"].isna().sum()),
@@ -330,12 +330,10 @@ def main(
             raise UserError(
                 f"no reply of the judge held a score (epoch {epoch}, {len(part)} answers): use another judge."
             )
-        facts[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
-        log.info("epoch %s: WB-Score %.2f, %s", epoch, facts[str(epoch)]["wb_score"]["overall"], counts)
-    inputs = {f"answers {i}": path for i, path in enumerate(answers)} | {"tasks": tasks}
-    inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
-    inputs |= {"reward_model": reward_model} if reward_model else {}
-    artifacts.write(out, graded, "judgments", inputs=inputs, judge=identity(judge), epochs=facts)
+        epochs[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
+        log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"]["overall"], counts)
+    made = provenance(judge, ("tasks", tasks), answers, select, reward_model)
+    artifacts.write(out, graded, "judgments", **made, epochs=epochs)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ its own (``diffinfo.data.rows``), a prompt that a disjoint dataset holds, a prom
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,32 +18,8 @@ from diffinfo.cli import UserError, log, progress, run
 from diffinfo.config.types import Dataset
 from diffinfo.data import rows
 from diffinfo.data.rows import Pair
-from diffinfo.data.sources import BadRow, Source, open_source, require
+from diffinfo.data.sources import BadRow, Quarantine, Source, open_source, require
 from diffinfo.tables import artifacts
-
-_EXCERPT = 200  # characters
-
-
-class _Quarantine:
-    """Rows left out, with their reasons."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, source: str, row: int, reason: str, excerpt: str, prompt_id: str | None = None) -> None:
-        """Leave one row out."""
-        self.rows.append(
-            {"source": source, "row": row, "prompt_id": prompt_id, "reason": reason, "excerpt": excerpt[:_EXCERPT]}
-        )
-
-    def counts(self) -> dict[str, int]:
-        """Rows of each reason, the commonest first."""
-        return dict(Counter(row["reason"] for row in self.rows).most_common())
-
-    def frame(self) -> pd.DataFrame:
-        """The quarantine table, ``reason`` by ``reason`` as met."""
-        columns = ["source", "row", "prompt_id", "reason", "excerpt"]
-        return pd.DataFrame(self.rows, columns=columns).astype({"row": "int64"})
 
 
 class _Seen:
@@ -108,7 +82,7 @@ def main(
     if (preferences is None) != (spec.format == "prompts"):
         wrong = "are needed" if preferences is None else "cannot be written"
         raise UserError(f"datasets.{dataset}.format = {spec.format}: --preferences {wrong} for this format.")
-    left_out = _Quarantine()
+    left_out = Quarantine()
     foreign = _foreign(disjoint_from)
 
     def read(split: str, limit: int | None, enough: int | None) -> tuple[str, list[Pair]]:
@@ -154,7 +128,7 @@ def _good(
     spec: Dataset,
     limit: int | None,
     enough: int | None,
-    left_out: _Quarantine,
+    left_out: Quarantine,
     seen: _Seen,
 ) -> list[Pair]:
     """The good rows among the first ``limit``, until there are ``enough``; the others go to ``left_out``."""
@@ -168,7 +142,7 @@ def _good(
                 raise row
             pair = rows.parse(number, row, spec.format)
         except BadRow as bad:
-            raw = bad.raw if isinstance(row, BadRow) else json.dumps(row, default=str)
+            raw = bad.raw if isinstance(row, BadRow) else row
             left_out.add(source.name, number, bad.reason, raw)
             continue
         reason = seen.reason(pair)
@@ -205,7 +179,7 @@ def _shown(pair: Pair) -> str:
     return pair.messages[-1]["content"]
 
 
-def _report(dataset: str, train: list[Pair], test: list[Pair], left_out: _Quarantine) -> None:
+def _report(dataset: str, train: list[Pair], test: list[Pair], left_out: Quarantine) -> None:
     log.info(
         "%s: %d prompts to train on, %d held out, %d rows left out", dataset, len(train), len(test), len(left_out.rows)
     )

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from diffinfo.data.sources import BadRow, kind
+from diffinfo.data.sources import BadRow, Messages, kind
 from diffinfo.tables import artifacts
-
-Messages = list[dict[str, str]]
 
 _MAGPIE_PAIR = ("instruction", "chosen", "rejected")
 _MAGPIE_RANKED = ("instruction", "responses", "rewards_armorm")

@@ -6,11 +6,13 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,12 +25,37 @@ _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json",
 _OTHER_FILES = (".csv", ".tsv", ".txt", ".gz", ".zst", ".zip", ".arrow", ".xlsx", ".yaml", ".yml")
 
 
+Messages = list[dict[str, str]]  # of a conversation: role and content
+
+
 class BadRow(Exception):
     """Why a row is quarantined; ``raw`` is the row where it is no mapping."""
 
     def __init__(self, reason: str, raw: str = "") -> None:
         super().__init__(reason)
         self.reason, self.raw = reason, raw
+
+
+class Quarantine:
+    """Rows that are left out, each with its reason."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, source: str, row: int, reason: str, excerpt: Any, prompt_id: str | None = None) -> None:
+        """Keep a row's number (from 1) and its beginning."""
+        text = excerpt if isinstance(excerpt, str) else json.dumps(excerpt, ensure_ascii=False, default=str)
+        text = text[:200].encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be stored
+        self.rows.append({"source": source, "row": row, "prompt_id": prompt_id, "reason": reason, "excerpt": text})
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each reason, the commonest first."""
+        return dict(Counter(row["reason"] for row in self.rows).most_common())
+
+    def frame(self) -> pd.DataFrame:
+        """The quarantine table, in the order in which rows were met."""
+        columns = ["source", "row", "prompt_id", "reason", "excerpt"]
+        return pd.DataFrame(self.rows, columns=columns).astype({"row": "int64"})
 
 
 @dataclass
@@ -217,20 +244,24 @@ def _json(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | Ba
 
 def _jsonl(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            shown = line[:200].decode("utf-8", errors="backslashreplace").rstrip()
-            try:
-                row = json.loads(line.decode("utf-8"), object_pairs_hook=_mapping)
-            except UnicodeDecodeError:
-                yield number, BadRow("invalid UTF-8", shown)
-            except (ValueError, RecursionError):
-                yield number, BadRow("invalid JSON", shown)
-            else:
-                yield number, source._note(row)
+        for number, row in json_rows(lines):
+            yield number, row if isinstance(row, BadRow) else source._note(row)
+
+
+def json_rows(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """The values of JSON lines with their line numbers from 1, or why a line is none; empty lines are skipped."""
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        shown = line[:200].decode("utf-8", errors="backslashreplace").rstrip()
+        try:
+            yield number, json.loads(line.decode("utf-8"), object_pairs_hook=_mapping)
+        except UnicodeDecodeError:
+            yield number, BadRow("invalid UTF-8", shown)
+        except (ValueError, RecursionError):  # a number of 5,000 digits is no JSONDecodeError
+            yield number, BadRow("invalid JSON", shown)
 
 
 def _hub(dataset: str, repository: str, revision: str | None, split: str, columns: tuple[str, ...]) -> Source:

@@ -79,7 +79,7 @@ def measure(
     dtype: str,
     max_prompt_tokens: int,
     skip: int,
-    budget: int,
+    micro_batch_tokens: int,
     samples: Path,
     out: Path,
     progress_dir: Path | None = None,
@@ -97,7 +97,7 @@ def measure(
         dtype: precision.
         max_prompt_tokens: longer prompts are left out.
         skip: prompts that pi~ has seen.
-        budget: tokens of one forward pass when scoring.
+        micro_batch_tokens: tokens of one forward pass when scoring.
         samples: completions table to write.
         out: entropy table to write.
         progress_dir: where parts of the samples wait; they outlive a killed job.
@@ -118,7 +118,7 @@ def measure(
         np.array(
             score_completions(
                 folder, distinct.prompt_token_ids.tolist(), distinct.token_ids.tolist(),
-                attention=attention, dtype=dtype, budget=budget,
+                attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
             )
         )[sample.to_numpy()]
         for folder in (policy, reference)

@@ -1,4 +1,4 @@
-"""Attention over packed sequences: every document attends to itself alone, and no token is padding."""
+"""Attention over packed sequences: each sequence attends only to itself, and there is no padding."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def packed_attention(
     sliding_window: int | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each of several sequences that lie behind each other.
+    """Causal attention within each of several concatenated sequences.
 
     Args:
-        module: the layer, which knows nothing of packing.
+        module: the layer; unused.
         query: [1, heads, tokens, dim].
         key: [1, key heads, tokens, dim].
         value: [1, key heads, tokens, dim].
-        attention_mask: None; the boundaries say all.
+        attention_mask: must be None: ``lengths`` defines the boundaries.
         scaling: of the scores.
         lengths: tokens of each sequence, on the CPU; a tensor, for compiled code takes lists for constants.
         softcap: Gemma-2's cap of the scores, which no fused kernel of torch has.
         sliding_window: tokens that a position sees at most, itself included.
-        more: what a model passes besides; only what changes nothing here is accepted.
+        more: further arguments of the model; only those without an effect here are accepted.
 
     Returns:
         [1, tokens, heads, dim], and no attention weights.
 
     Raises:
-        NotImplementedError: for an argument that this attention does not know, such as attention sinks.
+        NotImplementedError: for an argument that is not supported, such as attention sinks.
     """
     if unknown := {name for name, given in more.items() if given is not None and given is not False} - HARMLESS:
-        raise NotImplementedError(f"packed attention does not know {', '.join(sorted(unknown))}")
+        raise NotImplementedError(f"packed attention does not support {', '.join(sorted(unknown))}")
     outputs = []
     sizes = lengths.tolist()
     for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True):

@@ -2,7 +2,7 @@
 
 A few short sequences of different lengths, packed together, against the model's own forward pass, one at a time. Where
 they agree, training and scoring pack; where they do not (a head or an attention that is more than ``train.logprobs``
-knows, states that leak from one sequence into the next), each sequence passes alone through the model's own forward.
+supports, states that leak from one sequence into the next), each sequence passes alone through the model's own forward.
 """
 
 from __future__ import annotations

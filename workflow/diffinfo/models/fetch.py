@@ -36,7 +36,7 @@ class Source(_Model):
     chat_template: Line | None = None
     chat_template_revision: Revision | None = None
     chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
-    chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line knows no dates
+    chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line has no date type
 
 
 def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:

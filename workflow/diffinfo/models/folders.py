@@ -105,16 +105,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def check_room(model: Any, tokens: int) -> None:
+def check_length(model: Any, tokens: int) -> None:
     """Refuse sequences that a model has no positions for.
 
     Raises:
         UserError: where ``tokens`` is more than its config.json allows.
     """
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if room and tokens > room:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and tokens > limit:
         raise UserError(
-            f"{model.name_or_path}: sequences of up to {tokens} tokens are asked of a model that holds {room} "
+            f"{model.name_or_path}: sequences of up to {tokens} tokens are asked of a model that holds {limit} "
             "(max_position_embeddings in its config.json): lower preference.max_tokens, or the max_tokens of what is sampled."
         )
 

@@ -12,25 +12,25 @@ from torch.autograd.function import once_differentiable
 
 # Logits that exist at once, and logits kept for the backward pass (those of further positions are computed again). A
 # CPU likes chunks that its cache holds; a GPU reads the whole head for each.
-ROOM = {"cpu": (2**23, 2**26), "cuda": (2**27, 2**28)}
+MEMORY = {"cpu": (2**23, 2**26), "cuda": (2**27, 2**28)}
 
 
-def packs(lengths: list[int], budget: int, multiple: int = 1) -> list[list[int]]:
-    """Indices spread over packs of about equal length, none over ``budget`` tokens unless it holds a single one.
+def packs(lengths: list[int], micro_batch_tokens: int, multiple: int = 1) -> list[list[int]]:
+    """Indices spread over packs of about equal length, none over ``micro_batch_tokens`` unless it holds a single one.
 
     Longest first, each into the shortest pack. The number of packs is a multiple of ``multiple``; only where there are
     fewer sequences than that are some of them empty.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    filled = max(1, sum(min(length, budget) for length in lengths))
-    count = -(-filled // (budget * multiple)) * multiple
+    filled = max(1, sum(min(length, micro_batch_tokens) for length in lengths))
+    count = -(-filled // (micro_batch_tokens * multiple)) * multiple
     while True:
         heap: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
         for index in order:
             tokens, number, pack = heap[0]
             pack.append(index)
             heapq.heapreplace(heap, (tokens + lengths[index], number, pack))
-        if all(tokens <= budget or len(pack) == 1 for tokens, _, pack in heap):
+        if all(tokens <= micro_batch_tokens or len(pack) == 1 for tokens, _, pack in heap):
             return [sorted(pack) for _, _, pack in sorted(heap, key=lambda item: item[1])]
         count += multiple
 
@@ -92,7 +92,7 @@ def _boundaries(model: Any, lengths: list[int]) -> dict[str, Any]:
 
 
 def head_logps(
-    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, room: tuple[int, int] | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, memory: tuple[int, int] | None = None
 ) -> Tensor:
     """log softmax(hidden weight^T)[target], optionally with capped logits (Gemma-2): exact, and never all logits at once.
 
@@ -101,12 +101,12 @@ def head_logps(
         weight: [vocabulary, width].
         targets: [positions] token ids.
         softcap: c of c tanh(logits / c).
-        room: logits that exist at once, and logits kept for the backward pass; the device's of ``ROOM`` if not given.
+        memory: logits that exist at once, and logits kept for the backward pass; the device's of ``MEMORY`` if not given.
 
     Returns:
         [positions], float32 (float64 for float64 inputs), differentiable.
     """
-    chunk, kept = room or ROOM[hidden.device.type]
+    chunk, kept = memory or MEMORY[hidden.device.type]
     logps: Tensor = _HeadLogps.apply(hidden, weight, targets, softcap, chunk, kept)  # type: ignore[no-untyped-call]
     return logps
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, TopPLogitsWarper
 from transformers.cache_utils import DynamicCache
 
 from diffinfo.cli import progress
-from diffinfo.models.folders import check_room, load_model, use_cpu_well
+from diffinfo.models.folders import check_length, load_model, use_cpu_well
 from diffinfo.sample.engine import Decoding, Generated
 
 
@@ -40,7 +40,7 @@ class TransformersEngine:
         use_cpu_well()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = load_model(model, self.attention, self.dtype).to(device).eval()
-        check_room(network, max(map(len, prompts), default=0) + decoding.max_tokens)
+        check_length(network, max(map(len, prompts), default=0) + decoding.max_tokens)
         rows = sorted(range(len(prompts) * decoding.n), key=lambda row: (len(prompts[row // decoding.n]), row))
         batches: list[list[int]] = []
         for row in rows:

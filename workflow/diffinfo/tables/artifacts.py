@@ -115,12 +115,14 @@ def digest(*values: Any) -> str:
     return sha.hexdigest()[:16]
 
 
-def write(path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path] | None = None, **facts: Any) -> None:
+def write(
+    path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path] | None = None, **metadata: Any
+) -> None:
     """Write ``frame`` as a table of ``kind``, atomically.
 
     Args:
         inputs: named files or folders this table was made from; their digests go into the footer.
-        facts: whatever else made it (seed, model, params ...), JSON-able, without secrets or wall-clock times:
+        metadata: whatever else made it (seed, model, params ...), JSON-able, without secrets or wall-clock times:
             the same work gives the same bytes.
 
     Raises:
@@ -141,7 +143,7 @@ def write(path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path]
         "version": version,
         "code": __version__,
         "inputs": {name: digest(Path(source)) for name, source in (inputs or {}).items()},
-        **facts,
+        **metadata,
         **({"made": here()} if here() else {}),
     }
     table = table.replace_schema_metadata({FOOTER: json.dumps(footer, sort_keys=True, default=str).encode()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import socket
 import time
@@ -17,23 +18,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
-from diffinfo.cli import log
+log = logging.getLogger("diffinfo")
 
 
 @contextmanager
-def alone(command: list[str], made: str) -> Iterator[bool]:
+def one_writer(command: list[str], made: str) -> Iterator[bool]:
     """Hold the lock of this job's outputs while the block runs; wait for it where another process does.
 
-    A job is known by its log file, which no other job shares, or, where srun takes its stderr, by its first output; each
-    of its ranks has a lock of its own. Without the variable DIFFINFO_LOCKS, which the workflow sets to a folder, or
-    without either name there is nothing to lock.
+    The lock is named after the job's log file (its stderr) or, under srun, after its first ``*_out`` argument; each rank
+    has its own. Nothing is locked without the variable DIFFINFO_LOCKS (a folder, set by the workflow) or without a name.
 
     Args:
         command: what the process was passed.
         made: digest of that and of what it reads (``provenance.begin``), taken before it waits.
 
     Yields:
-        False when another process has ended well with the same digest while this one waited: nothing is left to do.
+        False when another process with the same digest succeeded while this one waited: nothing is left to do.
     """
     folder, output = os.environ.get("DIFFINFO_LOCKS"), os.readlink("/proc/self/fd/2")
     if not os.path.isfile(output):
@@ -48,7 +48,7 @@ def alone(command: list[str], made: str) -> Iterator[bool]:
         with open(file, "a+", encoding="utf-8") as handle:
             waited = _lock(handle, output)
             if waited and _read(handle) == done:
-                log.info("it has ended well, and its command and inputs were the same: nothing is left to do")
+                log.info("it succeeded with the same command and inputs: nothing is left to do")
                 yield False
                 return
             if _is(handle, file):
@@ -87,7 +87,7 @@ def _lock(handle: TextIO, output: str) -> bool:
 
 
 def _is(handle: TextIO, file: Path) -> bool:
-    """Whether the open file still has its name: whoever held the lock before may have removed it."""
+    """Whether the open file still has its name: the last holder of the lock may have removed it."""
     try:
         return os.path.samestat(os.fstat(handle.fileno()), os.stat(file))
     except FileNotFoundError:

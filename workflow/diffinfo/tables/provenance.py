@@ -47,13 +47,13 @@ def note(folder: Path) -> None:
 
 
 def note_beside(file: Path) -> None:
-    """Leave it beside a file that has no room for it, with the file's digest."""
+    """Write it beside a file that cannot hold it, with the file's digest."""
     if _here:
         file.with_name(f".{file.name}{NOTE}").write_text(json.dumps({**_here[0], "content": _content(file)}))
 
 
 def _carries(path: Path) -> bool:
-    """Whether an output tells itself what made it: other files are written before one of the same job that does."""
+    """Whether an output carries provenance. Outputs that cannot are written before one of the same job that can."""
     return path.suffix in (".parquet", ".jsonl") or path.is_dir()
 
 
@@ -113,7 +113,7 @@ def _exists(name: str) -> bool:
 
 
 def _mark(path: Path) -> str:
-    """What tells whether something that is read is still the same: what made it, or the folder it is in, or its content."""
+    """Fingerprint of an input: its provenance, that of the folder around it, or its content."""
     made = _read(path) or next(filter(None, (_json(folder / NOTE) for folder in path.parents)), None)
     return digest(made) if made else _content(path) if path.is_file() else ""
 

@@ -2,7 +2,7 @@
 
 A run is a number of steps whose batches follow from seed and epoch alone. Its state is saved under the progress path every
 few minutes, at the end of an epoch and when the job is asked to stop (SIGTERM, SIGUSR1); a killed run that is started again
-goes on from there and ends with the same bytes.
+resumes from there and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from diffinfo.cli import UserError, log, progress
 from diffinfo.tables import artifacts, schemas
 from diffinfo.train.speed import Speed
 from diffinfo.train.states import KEPT, newest_state, save_state, states
-from diffinfo.train.trainer import Loop, epoch_order
+from diffinfo.train.trainer import Trainer, epoch_order
 
 Row = dict[str, float]
 LOG, SPEED = "log.parquet", "speed.parquet"  # of a finished run, in its progress folder
@@ -38,14 +38,14 @@ class Run:
     """What one job trains.
 
     Attributes:
-        loop: the model.
+        trainer: the model and its optimiser.
         what: name of the progress bar.
         examples: rows of the data set.
         batch_size: examples of a step; the last batch of an epoch may be smaller.
         seed: of the order.
         first_epoch: 1, or the epoch after those of an earlier job.
         last_epoch: last epoch of this job.
-        step: trains on a batch of example numbers and returns the step's row of the log; it tells ``speed`` when its data
+        step: trains on a batch of example numbers and returns the step's row of the log; it notifies ``speed`` when its data
             is there.
         saved: folder of states, which outlives the job.
         minutes: between two states.
@@ -53,7 +53,7 @@ class Run:
         limit: steps at most.
     """
 
-    loop: Loop
+    trainer: Trainer
     what: str
     examples: int
     batch_size: int
@@ -79,10 +79,10 @@ class Run:
         per_epoch = math.ceil(self.examples / self.batch_size)
         rows: list[Row] = []
         done = 0
-        if facts := newest_state(self.loop, self.saved):
-            rows, done = facts["rows"], facts["done"]
+        if metadata := newest_state(self.trainer, self.saved):
+            rows, done = metadata["rows"], metadata["done"]
         total = min(per_epoch * (self.last_epoch - self.first_epoch + 1), self.limit or sys.maxsize)
-        with _signals() as told:
+        with _signals() as received:
             last = time.monotonic()
             for number in progress(range(done, total), self.what, total=total, done=done):
                 epoch, batch = self.first_epoch + number // per_epoch, number % per_epoch
@@ -95,8 +95,8 @@ class Run:
                 rows.append(row)
                 ends = batch == per_epoch - 1 or number == total - 1
                 due = time.monotonic() - last > 60 * self.minutes
-                stop, due = self._agree(told, due)
-                if (stop or due or ends) and not self.loop.finite():
+                stop, due = self._agree(received, due)
+                if (stop or due or ends) and not self.trainer.finite():
                     raise self._diverged(number + 1, "the update left weights that are no finite numbers")
                 if batch == per_epoch - 1 and epoch_done:
                     epoch_done(epoch)
@@ -104,7 +104,9 @@ class Run:
                     self._save({"rows": rows, "done": number + 1})
                     last = time.monotonic()
                 if stop:
-                    log.warning("told to stop: saved after step %d; run again to go on from there", self.loop.step)
+                    log.warning(
+                        "stopped by a signal: saved after step %d; run again to resume from there", self.trainer.step
+                    )
                     raise SystemExit(128 + stop)
         return rows
 
@@ -114,15 +116,15 @@ class Run:
             "lower the learning rate."
         )
 
-    def _agree(self, told: list[int], due: bool) -> tuple[int, bool]:
-        """What the ranks do together: stop by a signal that any of them got, save when rank 0's clock says so."""
-        mine = torch.tensor([float(len(told) > 0), float(due and self.loop.leads)])
-        stop, save = self.loop.total(mine).tolist()
-        return (told[0] if told else signal.SIGTERM) if stop else 0, bool(save)
+    def _agree(self, received: list[int], due: bool) -> tuple[int, bool]:
+        """Agree over all ranks: stop on a signal that any of them received; save by the clock of rank 0."""
+        mine = torch.tensor([float(len(received) > 0), float(due and self.trainer.is_main)])
+        stop, save = self.trainer.total(mine).tolist()
+        return (received[0] if received else signal.SIGTERM) if stop else 0, bool(save)
 
-    def _save(self, facts: dict[str, object]) -> None:
-        save_state(self.loop, self.saved / f"step-{self.loop.step:08d}", facts)
-        if self.loop.leads:
+    def _save(self, metadata: dict[str, object]) -> None:
+        save_state(self.trainer, self.saved / f"step-{self.trainer.step:08d}", metadata)
+        if self.trainer.is_main:
             for old in states(self.saved)[:-KEPT]:
                 shutil.rmtree(old)
 
@@ -130,14 +132,14 @@ class Run:
 @contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGUSR1 instead of dying of them."""
-    told: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
-        yield told
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -148,9 +150,9 @@ def train_log(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=schemas.SCHEMAS["train_log"][1].names)
 
 
-def finish(loop: Loop, saved: Path, rows: list[Row], speed: Speed) -> None:
-    """Leave beside the weights in ``saved`` the tables of a finished run, and no state of it."""
-    if loop.leads:
+def finish(trainer: Trainer, saved: Path, rows: list[Row], speed: Speed) -> None:
+    """Write the tables of a finished run beside its weights in ``saved``, and delete its checkpoints."""
+    if trainer.is_main:
         artifacts.write(saved / SPEED, speed.table(), "train_speed")
         artifacts.write(saved / LOG, train_log(rows), "train_log")  # last: it says that everything is there
         for state in states(saved):
@@ -158,21 +160,21 @@ def finish(loop: Loop, saved: Path, rows: list[Row], speed: Speed) -> None:
 
 
 def finished(saved: Path) -> bool:
-    """Whether an earlier job has trained to the end: what it left may only have to be published."""
+    """Whether an earlier job trained to the end, so that its outputs only need to be published."""
     return (saved / LOG).exists()
 
 
 def publish(
     saved: Path, weights: dict[Path, Path], out: Path, log_out: Path, speed_out: Path,
-    inputs: dict[str, Path], facts: dict[str, Any], processes: int,
+    inputs: dict[str, Path], metadata: dict[str, Any], processes: int,
 ) -> None:  # fmt: skip
-    """Put a finished run where the workflow expects it; ``weights`` tells which folder becomes which within ``out``."""
+    """Put a finished run where the workflow expects it; ``weights`` maps source folders to their places in ``out``."""
     if int(os.environ.get("RANK", "0")):
         return
     with artifacts.whole_folder(out) as folder:
         for source, target in weights.items():
             artifacts.link(source, folder / target)
-    artifacts.write(log_out, artifacts.read(saved / LOG, "train_log"), "train_log", inputs=inputs, **facts)
+    artifacts.write(log_out, artifacts.read(saved / LOG, "train_log"), "train_log", inputs=inputs, **metadata)
     speed = artifacts.read(saved / SPEED, "train_speed")
     artifacts.write(speed_out, speed, "train_speed", inputs=inputs, processes=processes)
     artifacts.keep_until_recorded(saved, out, log_out, speed_out)

@@ -20,7 +20,7 @@ from diffinfo.train.epochs import Row, Run, finish, finished, publish
 from diffinfo.train.projection import project
 from diffinfo.train.speed import Speed
 from diffinfo.train.states import load_state, save_state
-from diffinfo.train.trainer import Loop
+from diffinfo.train.trainer import Trainer
 
 WATCHED_BETA = 0.1  # Figure 9 shows the DPO loss at this beta whatever the method
 
@@ -59,7 +59,7 @@ class Pairs:
         )
 
 
-def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives, pairs: Pairs) -> Row:
+def train_step(trainer: Trainer, speed: Speed, method: Method, objectives: Objectives, pairs: Pairs) -> Row:
     """One optimiser step on an effective batch; returns what SPEC wants logged (means over the batch, nats)."""
     speed.ready_with([len(sequence) for sequence in pairs.chosen + pairs.rejected])
     logps = torch.zeros(2, len(pairs), dtype=torch.float64)
@@ -67,28 +67,28 @@ def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives,
     if method.family == "dpo-pg":
         gradients = []
         for side, sequences in enumerate((pairs.chosen, pairs.rejected)):  # one joint forward would cost two backwards
-            for pack, weight in loop.share([len(sequence) for sequence in sequences]):
-                values = loop.scorer([sequences[i] for i in pack], [pairs.starts[i] for i in pack])
+            for pack, weight in trainer.rank_packs([len(sequence) for sequence in sequences]):
+                values = trainer.scorer([sequences[i] for i in pack], [pairs.starts[i] for i in pack])
                 (-weight * values.sum() / len(pairs)).backward()
                 logps[side, pack] += weight * values.detach().cpu()
-            gradients.append(loop.take_gradients())
+            gradients.append(trainer.take_gradients())
         seen = project(*gradients)
         extra = {"dot": seen.dot, "norm_chosen": seen.norm_chosen, "norm_rejected": seen.norm_rejected}
         extra["cosine"] = seen.cosine
-        norm = loop.update(gradients[0]) if seen.finite else float("nan")
+        norm = trainer.update(gradients[0]) if seen.finite else float("nan")
     else:
-        for pack, weight in loop.share(pairs.lengths()):
-            both = loop.scorer(
+        for pack, weight in trainer.rank_packs(pairs.lengths()):
+            both = trainer.scorer(
                 [pairs.chosen[i] for i in pack] + [pairs.rejected[i] for i in pack], [pairs.starts[i] for i in pack] * 2
             ).view(2, -1)
             (weight * loss(method, objectives, pairs.logps(pack, *both)).sum() / len(pairs)).backward()
             logps[:, pack] += weight * both.detach().cpu()
-        norm = loop.update(loop.take_gradients())
-    w, r = loop.total(logps)
+        norm = trainer.update(trainer.take_gradients())
+    w, r = trainer.total(logps)
     x = pairs.logps(list(range(len(pairs))), w, r)
     values = -w if method.family == "dpo-pg" else loss(method, objectives, x)
     return {
-        "step": loop.step,
+        "step": trainer.step,
         "loss": float(values.mean()),
         "dpo_loss": float(dpo(x, WATCHED_BETA).mean()),  # NaN where no reference is known
         "logp_chosen": float(w.mean()),
@@ -97,7 +97,7 @@ def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives,
         "reference_logp_rejected": float(pairs.reference_l.mean()),
         "margin": float((w - r).mean()),
         "grad_norm": norm,
-        "learning_rate": loop.rate(),
+        "learning_rate": trainer.rate(),
         "tokens": pairs.tokens(),
         **extra,
     }
@@ -150,16 +150,16 @@ def main(
     table = artifacts.read(reference, "reference_logps")
     if table[["chosen_logp", "rejected_logp"]].isna().any(axis=None) and parsed.family != "logpi":
         raise UserError(f"{reference} holds no reference log-probabilities, which {method} needs.")
-    facts = {
+    metadata = {
         "method": method,
         "settings": settings.model_dump(exclude={"processes"}),  # any number of processes may resume
         "objectives": objectives.model_dump(),
     }
-    key = artifacts.digest(facts, model, reference, dtype, attention, training.model_dump(), first_epoch, last_epoch)
+    key = artifacts.digest(metadata, model, reference, dtype, attention, training.model_dump(), first_epoch, last_epoch)
     saved = progress_dir / key
     if not finished(saved):
         torch.manual_seed(settings.seed)
-        loop = Loop(
+        trainer = Trainer(
             model,
             attention=attention,
             dtype=dtype,
@@ -170,35 +170,35 @@ def main(
             training=training,
             processes=settings.processes,
         )
-        speed = Speed(loop, events)
+        speed = Speed(trainer, events)
         if first_epoch > 1:
             if resume is None:
                 raise UserError(f"epochs {first_epoch}-{last_epoch} resume from an earlier span: --resume is missing.")
-            load_state(loop, resume / "state")
+            load_state(trainer, resume / "state")
 
         def step(batch: list[int]) -> Row:
-            return train_step(loop, speed, parsed, objectives, Pairs(table.iloc[batch]))
+            return train_step(trainer, speed, parsed, objectives, Pairs(table.iloc[batch]))
 
         def keep(epoch: int) -> None:
-            weights = loop.weights(dtype)
-            if loop.leads:
+            weights = trainer.weights(dtype)
+            if trainer.is_main:
                 with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
-                    save_model(loop.module, weights, folder, model)
+                    save_model(trainer.module, weights, folder, model)
             if epoch == last_epoch and not keep_last_only:
-                save_state(loop, saved / "state", {})
+                save_state(trainer, saved / "state", {})
 
         name = f"{method} epochs {first_epoch}-{last_epoch}"
         rows = Run(
-            loop, name, len(table), settings.batch_size, settings.seed, first_epoch, last_epoch,
+            trainer, name, len(table), settings.batch_size, settings.seed, first_epoch, last_epoch,
             step, saved, save_minutes, speed,
         ).train(keep)  # fmt: skip
-        finish(loop, saved, rows, speed)
+        finish(trainer, saved, rows, speed)
     if keep_last_only:
         weights = {saved / f"epoch-{last_epoch}": Path()}
     else:
         weights = {path: Path(path.name) for path in [*saved.glob("epoch-*"), saved / "state"]}
     inputs = {"model": model, "reference": reference}
-    publish(saved, weights, models_out, log_out, speed_out, inputs, facts, settings.processes)
+    publish(saved, weights, models_out, log_out, speed_out, inputs, metadata, settings.processes)
 
 
 if __name__ == "__main__":

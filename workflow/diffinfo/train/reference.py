@@ -14,23 +14,31 @@ import torch
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, log, progress, run
 from diffinfo.models.exactness import load_scorer
-from diffinfo.models.folders import check_room, use_cpu_well
+from diffinfo.models.folders import check_length, use_cpu_well
 from diffinfo.models.logprobs import packs
 from diffinfo.tables import artifacts
 
 
 def score_completions(
-    folder: Path, prompts: list[list[int]], completions: list[list[int]], *, attention: str, dtype: str, budget: int
+    folder: Path,
+    prompts: list[list[int]],
+    completions: list[list[int]],
+    *,
+    attention: str,
+    dtype: str,
+    micro_batch_tokens: int,
 ) -> list[float]:
     """log pi(completion | prompt) of token ids under a model folder, in nats; dtype is the precision of computation."""
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     scorer = load_scorer(folder, attention, dtype).to(device)
     sequences = [p + c for p, c in zip(prompts, completions, strict=True)]
-    check_room(scorer.model, max(map(len, sequences), default=0))
+    check_length(scorer.model, max(map(len, sequences), default=0))
     values = torch.zeros(len(sequences), dtype=torch.float64)
     with torch.inference_mode():
-        for pack in progress(packs([len(s) for s in sequences], budget if scorer.packed else 1), "log-probabilities"):
+        for pack in progress(
+            packs([len(s) for s in sequences], micro_batch_tokens if scorer.packed else 1), "log-probabilities"
+        ):
             values[pack] = scorer([sequences[i] for i in pack], [len(prompts[i]) for i in pack]).cpu()
     return values.tolist()
 
@@ -41,13 +49,13 @@ def reference_table(
     *,
     attention: str,
     dtype: str,
-    budget: int,
+    micro_batch_tokens: int,
 ) -> pd.DataFrame:
     """Add chosen_logp and rejected_logp to a frame of prompt_ids, chosen_ids, rejected_ids."""
     prompts = [*ids.prompt_ids, *ids.prompt_ids]
     values = score_completions(
         folder, prompts, [*ids.chosen_ids, *ids.rejected_ids],
-        attention=attention, dtype=dtype, budget=budget,
+        attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
     )  # fmt: skip
     return ids.assign(chosen_logp=values[: len(ids)], rejected_logp=values[len(ids) :])
 
@@ -60,7 +68,7 @@ def main(
     dtype: str,
     max_prompt_tokens: int,
     max_tokens: int,
-    budget: int,
+    micro_batch_tokens: int,
     out: Path,
     quarantine_out: Path | None = None,
 ) -> None:
@@ -73,7 +81,7 @@ def main(
         dtype: precision of computation.
         max_prompt_tokens: longest prompt.
         max_tokens: longest prompt and completion together.
-        budget: tokens of one forward pass.
+        micro_batch_tokens: tokens of one forward pass.
         out: reference_logps table to write.
         quarantine_out: table to write of pairs that the chat template cannot hold; ``sft`` leaves out the same.
     """
@@ -89,7 +97,7 @@ def main(
     if not fits.all():
         log.warning("%d of %d pairs are longer than the limits and left out", (~fits).sum(), len(ids))
     kept = ids[fits].reset_index(drop=True)
-    table = reference_table(model, kept, attention=attention, dtype=dtype, budget=budget)
+    table = reference_table(model, kept, attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": model, "preferences": preferences}
     artifacts.write(out, table, "reference_logps", inputs=inputs, dtype=dtype, left_out=len(pairs) - len(table))
     if quarantine_out:

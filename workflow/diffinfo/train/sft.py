@@ -15,14 +15,14 @@ import torch
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import Sft, Training
-from diffinfo.models.folders import check_room, save_model
+from diffinfo.models.folders import check_length, save_model
 from diffinfo.tables import artifacts
 from diffinfo.train.epochs import Row, Run, finish, finished, publish
 from diffinfo.train.speed import Speed
-from diffinfo.train.trainer import Loop
+from diffinfo.train.trainer import Trainer
 
 
-def sft_step(loop: Loop, speed: Speed, sequences: list[list[int]]) -> Callable[[list[int]], Row]:
+def sft_step(trainer: Trainer, speed: Speed, sequences: list[list[int]]) -> Callable[[list[int]], Row]:
     """A step on a batch of sequences (BOS given): the mean cross-entropy per token of the whole batch, nats."""
 
     def step(batch: list[int]) -> Row:
@@ -31,16 +31,16 @@ def sft_step(loop: Loop, speed: Speed, sequences: list[list[int]]) -> Callable[[
         tokens = sum(lengths) - len(lengths)
         speed.ready_with(lengths)
         nll = torch.zeros(1, dtype=torch.float64)
-        for pack, weight in loop.share(lengths):
-            logps = loop.scorer([chosen[i] for i in pack], [1] * len(pack))
+        for pack, weight in trainer.rank_packs(lengths):
+            logps = trainer.scorer([chosen[i] for i in pack], [1] * len(pack))
             (-weight * logps.sum() / tokens).backward()
             nll -= weight * logps.detach().sum().cpu()
-        norm = loop.update(loop.take_gradients())
+        norm = trainer.update(trainer.take_gradients())
         return {
-            "step": loop.step,
-            "loss": loop.total(nll).item() / tokens,
+            "step": trainer.step,
+            "loss": trainer.total(nll).item() / tokens,
             "grad_norm": norm,
-            "learning_rate": loop.rate(),
+            "learning_rate": trainer.rate(),
             "tokens": tokens,
         }
 
@@ -90,13 +90,13 @@ def main(
     kept = [sequence for sequence in sequences if len(sequence) <= max_tokens]
     if not kept:
         raise UserError(f"{preferences}: none of the {len(sequences)} conversations fits into {max_tokens} tokens.")
-    facts = {"settings": settings.model_dump(), "left_out": len(pairs) - len(kept)}
-    key = artifacts.digest(facts, model, preferences, dtype, attention, max_tokens, training.model_dump())
+    metadata = {"settings": settings.model_dump(), "left_out": len(pairs) - len(kept)}
+    key = artifacts.digest(metadata, model, preferences, dtype, attention, max_tokens, training.model_dump())
     saved = progress_dir / key
     if not finished(saved):
         torch.manual_seed(settings.seed)
         per_epoch = math.ceil(len(kept) / settings.batch_size)
-        loop = Loop(
+        trainer = Trainer(
             model,
             attention=attention,
             dtype=dtype,
@@ -107,19 +107,19 @@ def main(
             training=training,
             processes=processes,
         )
-        check_room(loop.module, max(map(len, kept)))
-        speed = Speed(loop, events)
+        check_length(trainer.module, max(map(len, kept)))
+        speed = Speed(trainer, events)
         rows = Run(
-            loop, "sft", len(kept), settings.batch_size, settings.seed, 1, settings.epochs,
-            sft_step(loop, speed, kept), saved, save_minutes, speed,
+            trainer, "sft", len(kept), settings.batch_size, settings.seed, 1, settings.epochs,
+            sft_step(trainer, speed, kept), saved, save_minutes, speed,
         ).train()  # fmt: skip
-        weights = loop.weights(dtype)
-        if loop.leads:
+        weights = trainer.weights(dtype)
+        if trainer.is_main:
             with artifacts.whole_folder(saved / "model") as folder:
-                save_model(loop.module, weights, folder, model)
-        finish(loop, saved, rows, speed)
+                save_model(trainer.module, weights, folder, model)
+        finish(trainer, saved, rows, speed)
     inputs = {"model": model, "preferences": preferences}
-    publish(saved, {saved / "model": Path()}, model_out, log_out, speed_out, inputs, facts, processes)
+    publish(saved, {saved / "model": Path()}, model_out, log_out, speed_out, inputs, metadata, processes)
     if quarantine_out and not int(os.environ.get("RANK", "0")):
         artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
 

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from diffinfo.tables import schemas
-from diffinfo.train.trainer import Loop
+from diffinfo.train.trainer import Trainer
 
 # Dense bfloat16 peak of the card, FLOP/s (vendors' data sheets, without sparsity).
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}
@@ -46,18 +46,18 @@ class Speed:
     """Watches the steps of one run, and draws them in TensorBoard where it is installed.
 
     Args:
-        loop: what trains.
+        trainer: what trains.
         events: folder for TensorBoard; None: none.
     """
 
-    def __init__(self, loop: Loop, events: Path | None = None) -> None:
-        self.loop = loop
-        name = torch.cuda.get_device_name() if loop.device.type == "cuda" else ""
-        self.peak = next((peak for card, peak in PEAK.items() if card in name), float("nan")) * loop.ranks
+    def __init__(self, trainer: Trainer, events: Path | None = None) -> None:
+        self.trainer = trainer
+        name = torch.cuda.get_device_name() if trainer.device.type == "cuda" else ""
+        self.peak = next((peak for card, peak in PEAK.items() if card in name), float("nan")) * trainer.ranks
         self.rows: list[dict[str, float]] = []
         self.lengths: list[int] = []
         self.ready = 0.0
-        self.board = _board(events) if events and loop.leads else None
+        self.board = _board(events) if events and trainer.is_main else None
 
     def ready_with(self, lengths: list[int]) -> None:
         """Say that a step's data is there, and how long its sequences are."""
@@ -68,25 +68,25 @@ class Speed:
         """Time one step; what it logs goes into the mapping."""
         logged: dict[str, float] = {}
         start = self.ready = time.perf_counter()
-        self.loop.tokens, self.loop.idle_tokens = 0, 0
+        self.trainer.tokens, self.trainer.idle_tokens = 0, 0
         yield logged
         seconds = time.perf_counter() - start
-        rate = flops(self.loop.module, self.lengths) / seconds
+        rate = flops(self.trainer.module, self.lengths) / seconds
         row = {
-            "step": self.loop.step,
+            "step": self.trainer.step,
             "seconds": seconds,
             "tokens_per_second": sum(self.lengths) / seconds,
             "tflops": rate / 1e12,
             "mfu": rate / self.peak,
             "data_wait": (self.ready - start) / seconds,
-            "padding_share": self.loop.idle_tokens / max(1, self.loop.tokens),
+            "padding_share": self.trainer.idle_tokens / max(1, self.trainer.tokens),
             "peak_memory_mb": self._memory(),
         }
         self.rows.append(row)
         if self.board is not None:
             for group, values in (("train", logged), ("speed", row)):
                 for name, value in values.items():
-                    self.board.add_scalar(f"{group}/{name}", value, self.loop.step)
+                    self.board.add_scalar(f"{group}/{name}", value, self.trainer.step)
 
     def table(self) -> pd.DataFrame:
         """Rows as a train_speed frame: the steps of this process (one that went on does not know the earlier ones)."""
@@ -96,7 +96,7 @@ class Speed:
 
     def _memory(self) -> float:
         """Peak memory of this process (rank 0's, of its GPU where it has one) so far, MiB."""
-        if self.loop.device.type == "cuda":
+        if self.trainer.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 

@@ -33,7 +33,7 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(rows, generator=generator).tolist()
 
 
-class Loop:
+class Trainer:
     """A model in training.
 
     Args:
@@ -83,24 +83,24 @@ class Loop:
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.max_grad_norm = max_grad_norm
         # Not packed, every rank passes the same number of items through its shards, each alone.
-        self.budget = training.micro_batch_tokens if self.scorer.packed else 1
+        self.micro_batch_tokens = training.micro_batch_tokens if self.scorer.packed else 1
         self.decay_until = decay_until
         self.step = 0
         self.tokens, self.idle_tokens = 0, 0  # passed through this rank's model, and those of them that trained nothing
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank writes what all ranks share."""
         return self.rank == 0
 
-    def share(self, lengths: list[int]) -> Iterator[tuple[list[int], float]]:
+    def rank_packs(self, lengths: list[int]) -> Iterator[tuple[list[int], float]]:
         """This rank's packs of a batch, each with weight 1.
 
         Every rank gets the same number, since sharded passes are collective; a rank without work of its own passes the
         batch's shortest item with weight 0.
         """
         shortest = lengths.index(min(lengths))
-        for pack in packs(lengths, self.budget, self.ranks)[self.rank :: self.ranks]:
+        for pack in packs(lengths, self.micro_batch_tokens, self.ranks)[self.rank :: self.ranks]:
             tokens = sum(lengths[i] for i in pack) or lengths[shortest]
             self.tokens += tokens
             self.idle_tokens += 0 if pack else tokens

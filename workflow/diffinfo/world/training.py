@@ -32,7 +32,7 @@ from diffinfo.tables.artifacts import whole_folder
 from diffinfo.train.epochs import Run
 from diffinfo.train.sft import sft_step
 from diffinfo.train.speed import Speed
-from diffinfo.train.trainer import Loop
+from diffinfo.train.trainer import Trainer
 from diffinfo.world.language import document, draw_prompt, exam, reward, write
 from diffinfo.world.tokenizer import build
 
@@ -107,18 +107,18 @@ def pretrain(
         start(Path(temporary), style, hidden, layers, seed)
         chat = Chat(Path(temporary))
         sequences = corpus(chat, random.Random(f"{seed} corpus {style} {quality}"), min(texts, steps * BATCH), *quality)
-        loop = Loop(
+        trainer = Trainer(
             Path(temporary), attention="eager" if style == "gemma2" else "sdpa", dtype="float32",
             optimizer=torch.optim.Adam, learning_rate=3e-3, warmup_steps=40, decay_until=steps,
             max_grad_norm=1.0, training=Training(micro_batch_tokens=4096),
         )  # fmt: skip
-        speed = Speed(loop)
+        speed = Speed(trainer)
         rows = Run(
-            loop, f"pre-training {out.name}", len(sequences), BATCH, seed, 1, -(-steps * BATCH // len(sequences)),
-            sft_step(loop, speed, sequences), Path(temporary) / "states", math.inf, speed, limit=steps,
+            trainer, f"pre-training {out.name}", len(sequences), BATCH, seed, 1, -(-steps * BATCH // len(sequences)),
+            sft_step(trainer, speed, sequences), Path(temporary) / "states", math.inf, speed, limit=steps,
         ).train()  # fmt: skip
         log.info("last loss %.3f nats a token", rows[-1]["loss"])
-        save_model(loop.module, loop.weights("float32"), folder, Path(temporary))
+        save_model(trainer.module, trainer.weights("float32"), folder, Path(temporary))
         record(folder)
 
 
