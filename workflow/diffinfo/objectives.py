@@ -1,4 +1,4 @@
-"""Preference objectives as pure functions of sequence log-probabilities (SPEC table; paper sections 2, 3.5 and H).
+"""Preference objectives as pure functions of sequence log-probabilities (docs/procedures.md; paper sections 2, 3.5 and H).
 
 All tensors are [pairs]; log-probabilities are sums over completion tokens, in nats; losses are per pair.
 """

@@ -100,7 +100,7 @@ class Model(_Model):
     )
     billions: Positive = Field(description="Parameters in units of 1e9, for resources and the plan.")
     gpu: Line = Field(
-        "h100", description="GPU type: all or part of a row's name in workflow/assumptions.yaml; the profile's wins."
+        "h100", description="GPU type: all or part of a row's name in assumptions.yaml; the profile's wins."
     )
 
 

@@ -60,7 +60,7 @@ class Pairs:
 
 
 def train_step(loop: Loop, speed: Speed, method: Method, objectives: Objectives, pairs: Pairs) -> Row:
-    """One optimiser step on an effective batch; returns what SPEC wants logged (means over the batch, nats)."""
+    """One optimiser step on an effective batch; returns what is logged of it (means over the batch, nats)."""
     speed.ready_with([len(sequence) for sequence in pairs.chosen + pairs.rejected])
     logps = torch.zeros(2, len(pairs), dtype=torch.float64)
     extra: Row = {}
