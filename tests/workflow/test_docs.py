@@ -117,9 +117,9 @@ def test_modules_and_keys_exist() -> None:
         if re.fullmatch(r"diffinfo(\.\w+)+", word):
             assert importlib.util.find_spec(word), f"{page}: {word}"
         section, _, key = word.partition(".")
-        if re.fullmatch(r"[a-z_]+\.[a-z_]+", word) and section in SCHEMA["properties"]:
+        if re.fullmatch(r"[a-z_]+\.(?!(py|yaml|md|smk)$)[a-z_]+", word) and section in SCHEMA["properties"]:
             where = SCHEMA["properties"][section]["$ref"].rpartition("/")[2]
-            assert key in SCHEMA["$defs"][where]["properties"] or key in ("py", "yaml", "md"), f"{page}: {word}"
+            assert key in SCHEMA["$defs"][where]["properties"], f"{page}: {word}"
 
 
 def test_links_lead_somewhere() -> None:
