@@ -70,13 +70,13 @@ def _type(value: dict[str, Any]) -> str:
     if "anyOf" in value:
         return " or ".join(_type(choice) for choice in value["anyOf"])
     if "$ref" in value:
-        return value["$ref"].rpartition("/")[2]
+        return str(value["$ref"]).rpartition("/")[2]
     if "enum" in value or "const" in value:
         return " or ".join(_text(choice) for choice in value.get("enum", [value.get("const")]))
     if value["type"] in ("array", "object"):
         said = f"{'list' if value['type'] == 'array' else 'mapping'} of {_type(_held(value) or {})}"
     else:
-        said = value.get("format", value["type"])
+        said = str(value.get("format", value["type"]))
     limits = [f"{sign} {value[name]}" for name, sign in LIMITS.items() if name in value]
     return ", ".join([said, *limits])
 

@@ -10,7 +10,9 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
+
+from diffinfo.methods import METHODS
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,8 +40,6 @@ TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where
 # Arena-Hard v0.1 and WildBench v2 where they are published
 ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
-FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
-METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
 
 
 class _Model(BaseModel):
@@ -175,17 +175,13 @@ class Preference(_Model):
     processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
 
 
-class Objectives(_Model):
-    """Hyper-parameters beside beta, which is part of a method's name."""
+_HYPER: dict[str, Any] = {
+    key: (float, limits) for method in METHODS.values() for key, limits in method.options().items()
+}
 
-    dpop_lambda: Positive = Field(50.0, description="DPOP's lambda, the weight of its penalty.")
-    cal_dpo_weight: Positive = Field(
-        1.0, description="Weight of Cal-DPO's calibration terms; its authors' two repositories say 0.5 and 1."
-    )
-    slic_lambda: Positive = Field(1.0, description="SLiC's lambda, the weight of log pi(y_w).")
-    simpo_gamma: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="SimPO's gamma: the margin itself, not the ratio gamma/beta."
-    )
+
+class Objectives(create_model("_Declared", __base__=_Model, **_HYPER)):  # type: ignore[misc] # keys of diffinfo.methods
+    """Hyper-parameters beside beta, which is part of a method's name."""
 
 
 class Training(_Model):
@@ -366,7 +362,11 @@ class Config(_Model):
         return [
             name
             for method in row.methods
-            for name in ([f"{method}-b{beta:g}" for beta in self.betas] if method in FAMILIES_WITH_BETA else [method])
+            for name in (
+                [METHODS[method].at(beta) for beta in self.betas]
+                if method in METHODS and METHODS[method].beta
+                else [method]
+            )
         ]
 
     def spans(self) -> list[str]:
