@@ -53,8 +53,10 @@ lint: $(VENV)/.ready
 	# all of Snakemake's lints but one: a rule file's functions stand at its head
 	! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Mixed rules and functions'
 
+# the JSON schema and docs/config.md, from the types
 schema: $(VENV)/.ready
 	PYTHONPATH=workflow python -m diffinfo.config.reading schema > workflow/schemas/config.schema.json
+	PYTHONPATH=workflow python -m diffinfo.config.reference > docs/config.md
 
 # Torch first, without hashes: whatever depends on it then keeps the build that pip finds for this machine.
 $(VENV)/.ready: envs/torch.txt envs/base.txt envs/dev.txt

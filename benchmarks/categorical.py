@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from diffinfo import objectives
+from diffinfo import methods
 from diffinfo.cli import run
 from diffinfo.config.types import Objectives
-from diffinfo.objectives import Method, PairLogps
+from diffinfo.methods import METHODS, PairLogps, Variant
 from diffinfo.synthetic.categorical import GRID, Recipe, batches, policies, train
 from diffinfo.synthetic.distributions import js
 
@@ -29,7 +29,7 @@ def one_run(name: str, setting: dict[str, float], reference: Tensor, pairs: list
         one = torch.ones(len(w))
         x = PairLogps(logp[w], logp[lost], reference[w], reference[lost], one, one)
         optimiser.zero_grad()
-        objectives.loss(Method(name, setting["beta"]), settings, x).mean().backward()
+        methods.loss(Variant(METHODS[name], setting["beta"]), settings, x).mean().backward()
         torch.nn.utils.clip_grad_norm_([theta], recipe.max_norm)
         optimiser.step()
     return theta.detach()

@@ -26,8 +26,8 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM, TrainerCallback
 
 from diffinfo.config.types import Objectives, Training
+from diffinfo.methods import parse
 from diffinfo.models.exactness import load_scorer
-from diffinfo.objectives import Method
 from diffinfo.train.preference import Pairs, train_step
 from diffinfo.train.speed import Speed, flops
 from diffinfo.train.trainer import Trainer
@@ -70,7 +70,7 @@ class Ours:
     """Steps of this project's trainer, one after the other."""
 
     def __init__(self, folder: Path, table: pd.DataFrame, method: str, batch: int, training: Training) -> None:
-        self.table, self.batch, self.method = table, batch, Method.parse(method)
+        self.table, self.batch, self.method = table, batch, parse(method)
         self.trainer = Trainer(
             folder, attention="sdpa", dtype="float32", optimizer=torch.optim.RMSprop, learning_rate=RATE,
             warmup_steps=0, max_grad_norm=1.0, training=training,

@@ -1,6 +1,6 @@
 """The micro world's verdicts and Tables 1-3 against those recorded in golden.json.
 
-python tests/golden.py check|record [RESULTS]
+python tests/golden.py check|record [RESULTS]; recording also writes the claims' table of docs/findings.md.
 
 Seeds fix every number on one kind of processor, which the base models' bytes tell: there a number may move by twice its
 own 95 % interval and the interval's width by a factor of two. On another kind rounding moves trainings, their samples and
@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from diffinfo.report.claims import OPEN
+from diffinfo.report import paper
+from diffinfo.report.claims import FAILS, OPEN, _claims
 from diffinfo.tables import artifacts
 
 FILE = Path(__file__).with_name("golden.json")
+PAGE = Path(__file__).parents[1] / "docs/findings.md"
+CLAIMS = re.compile("(?<=compared by a test -->\n).*(?=<!-- end of claims -->)", re.S)
 CELL = ["model", "dataset", "method"]
 KEYS = {"claims": ["claim", "model", "dataset"], "table1": CELL, "table2": CELL, "table3": CELL}
 WITH_INTERVAL = {  # a number, and what its interval's ends are called
@@ -93,11 +97,27 @@ def _agree(kind: str, quantity: str, now: Any, was: Any, drift: int) -> bool:
     return width and abs(value - before) <= drift * (share * abs(before) + beside) + 1e-9
 
 
+def claims_table(golden: Golden, dagger_below: float = 0.5) -> str:
+    """The claims with their recorded verdicts, as Markdown."""
+    cases = [(key.split("/"), row["verdict"]) for key, row in golden["claims"].items()]
+    lines = ["| claim | source | in the micro world |", "|---|---|---|"]
+    for claim in _claims(dagger_below):
+        seen = [
+            ([paper.dataset_title(case[2])] * bool(case[2]), verdict)
+            for case, verdict in cases
+            if case[0] == claim.name
+        ]
+        said = "; ".join(": ".join([*name, f"**{what}**" if what == FAILS else what]) for name, what in seen)
+        lines.append(f"| {claim.statement} | {claim.source} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(what: str, results: str = "results") -> int:
     """Record or check; returns the exit status."""
     seen = found(Path(results))
     if what == "record":
         FILE.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
+        PAGE.write_text(CLAIMS.sub(lambda _: claims_table(seen), PAGE.read_text()))
         return 0
     said = faults(seen, json.loads(FILE.read_text()))
     print("\n".join(said) or f"{sum(len(seen[kind]) for kind in KEYS)} rows of claims and tables are as recorded")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -43,7 +44,12 @@ def results(tmp_path):
 
 def test_recorded_results_are_as_recorded(results, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(golden, "FILE", tmp_path / "golden.json")
+    monkeypatch.setattr(golden, "PAGE", tmp_path / "findings.md")
+    golden.PAGE.write_text("before\n<!-- compared by a test -->\nold\n<!-- end of claims -->\nafter\n")
     assert golden.main("record", str(results)) == 0
+    before, *table, end, after = golden.PAGE.read_text().splitlines()[:1] + golden.PAGE.read_text().splitlines()[2:]
+    assert (before, end, after) == ("before", "<!-- end of claims -->", "after")
+    assert [line.rpartition(" | ")[2] for line in table[2:5]] == ["d: holds |", "d: undecided |", "d: undecided |"]
     assert golden.main("check", str(results)) == 0
     assert "6 rows of claims and tables are as recorded" in capsys.readouterr().out
     changed = json.loads(golden.FILE.read_text())
@@ -97,3 +103,13 @@ def test_rows_neither_come_nor_go(results):
     was, now = golden.found(results), golden.found(results)
     now["table3"]["m/d/new"] = now["table3"].pop("m/d/dpo-b0.1")
     assert golden.faults(now, was) == ["table3: row m/d/dpo-b0.1 is gone", "table3: row m/d/new is new"]
+
+
+def test_the_page_shows_the_recorded_verdicts():
+    """Read off the page, without the code that writes it: claims and their cases stand there in the order of golden.json."""
+    rows = [line for line in golden.PAGE.read_text().splitlines() if re.search(r"(holds|hold\*\*|undecided) \|$", line)]
+    shown = [case.split(": ")[1].strip("* ") for row in rows for case in row.split("|")[3].split("; ")]
+    recorded = json.loads(golden.FILE.read_text())["claims"]
+    assert shown == [claim["verdict"] for claim in recorded.values()], "make it again: python tests/golden.py record"
+    assert len(rows) == len({key.split("/")[0] for key in recorded})
+    assert golden.CLAIMS.search(golden.PAGE.read_text())[0] == golden.claims_table({"claims": recorded})

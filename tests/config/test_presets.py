@@ -1,7 +1,7 @@
 """The paper's preset, value by value beside where each comes from; and that no value of config.yaml gets into it.
 
-SPEC and EVAL are the project's readings of the paper, "hub" the repository that is named, "ours" a choice of this project that
-the paper leaves open and that no number of the paper depends on.
+J.2 and the like are the paper's sections, "procedures" is docs/procedures.md, "hub" the repository that is named, "ours" a
+choice of this project that the paper leaves open and that no number of the paper depends on.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "datasets.magpie-pro.revision": None,
         "datasets.magpie-g27.revision": None,
     },
-    "J.2: bf16; EVAL: soft-capping needs eager attention, Skywork-Reward not sdpa": {
+    "J.2: bf16; procedures: soft-capping needs eager attention, Skywork-Reward not sdpa": {
         "models.mistral-7b-v0.3.attention": "sdpa",
         "models.mistral-7b-v0.3.dtype": "bfloat16",
         "models.gemma-2-9b.attention": "eager",
@@ -108,7 +108,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "models.skywork-reward-27b.billions": 27.2,
         "models.skywork-reward-27b.gpu": "h100",
     },
-    "EVAL: data schemas and splits; SPEC 2: 1,000 held-out prompts, Magpie-G27 disjoint from Magpie-Pro": {
+    "hub: schemas and splits; procedures: 1,000 held-out prompts, Magpie-G27 disjoint from Magpie-Pro": {
         "datasets.ultrafeedback.format": "ultrafeedback",
         "datasets.ultrafeedback.source": "HuggingFaceH4/ultrafeedback_binarized",
         "datasets.ultrafeedback.split": "train_prefs",
@@ -146,7 +146,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "J.2: vLLM": {
         "engine.name": "vllm",
     },
-    "SPEC 1: the grid's betas; J.2: five epochs": {
+    "Tables 2 and 3: the grid's betas; J.2: five epochs": {
         "betas": [0.2, 0.1, 0.05, 0.02],
         "epochs": 5,
     },
@@ -157,7 +157,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "sft.warmup_ratio": 0.1,
         "sft.seed": 0,
     },
-    "ours: how work is spread over jobs and GPUs changes no result; J.2: 8 GPUs; SPEC 2: float32 master weights": {
+    "ours: how work is spread over jobs and GPUs changes no result; J.2: 8 GPUs; procedures: float32 master weights": {
         "engine.batch_tokens": 32_768,
         "engine.tensor_parallel": 1,
         "train_nodes": 1,
@@ -185,7 +185,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "preference.max_tokens": 4096,
         "preference.seed": 1,
     },
-    "ours: DPOP's and SimPO's published values, Cal-DPO's weight (EVAL), SLiC's lambda among J.1's": {
+    "ours: DPOP's and SimPO's published values, Cal-DPO's weight (procedures), SLiC's lambda among J.1's": {
         "objectives.dpop_lambda": 50.0,
         "objectives.cal_dpo_weight": 1.0,
         "objectives.slic_lambda": 1.0,
@@ -197,7 +197,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "entropy.max_tokens": 4096,
         "entropy.seed": 42,
     },
-    "K: the DID proxy; SPEC 2: greedy by default; K.1: outliers": {
+    "K: the DID proxy, greedy by default; K.1: outliers": {
         "did.prompts": 40_000,
         "did.decode": "greedy",
         "did.batch_size": 64,
@@ -213,7 +213,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "J.2: greedy answers up to 4,096 tokens": {
         "answers.max_tokens": 4096,
     },
-    "J.2: judges; EVAL: up to 4,096 tokens": {
+    "J.2: judges; procedures: up to 4,096 tokens": {
         "judges.gpt-4.1-nano.kind": "openai",
         "judges.gpt-4.1-nano.model": "gpt-4.1-nano-2025-04-14",
         "judges.gpt-4.1-nano.base_url": "https://api.openai.com/v1",
@@ -233,14 +233,14 @@ SOURCES: dict[str, dict[str, Any]] = {
         "arena_hard.judge": "gpt-4.1",
         "wildbench.judge": "gpt-4o",
     },
-    "EVAL: Arena-Hard v0.1 against gpt-4-0314, 100 bootstrap resamples": {
+    "procedures: Arena-Hard v0.1 against gpt-4-0314, 100 bootstrap resamples": {
         "arena_hard.questions": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/question.jsonl",
         "arena_hard.baseline": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
         "arena_hard.limit": None,
         "arena_hard.bootstrap": 100,
         "arena_hard.seed": 42,
     },
-    "EVAL: WildBench v2": {
+    "procedures: WildBench v2": {
         "wildbench.tasks": "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet",
         "wildbench.limit": None,
         "wildbench.rounds": 128,
@@ -248,7 +248,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "wildbench.length_margin": 1500,
         "wildbench.seed": 42,
     },
-    "EVAL: lm-evaluation-harness, whose own limit is 256 tokens; gsm8k with five examples": {
+    "procedures: lm-evaluation-harness, whose own limit is 256 tokens; gsm8k with five examples": {
         "qa.source": "hub",
         "qa.limit": None,
         "qa.system_prompt": "You are a helpful assistant.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from scipy import stats
 
 from diffinfo.cli import UserError
+from diffinfo.methods import METHODS
 from diffinfo.report import figures
 from diffinfo.report.drawing import style
 from diffinfo.tables import artifacts
@@ -171,7 +173,46 @@ def test_the_same_data_give_the_same_drawing(tree, tmp_path):
 def test_methods_keep_their_colours_apart():
     methods = ["dpo-b0.2", "dpo-b0.1", "dpo-b0.05", "dpo-b0.02", "dpo-pg", "dpop-b0.1", "cal-dpo-b0.1", "logpi-b0.1"]
     assert len({style(m)["color"] for m in methods}) == len(methods)
-    assert style("logpi-b0.1")["linestyle"] != style("logpi-b0.02")["linestyle"]
+
+
+def test_the_papers_betas_look_as_they_did():
+    looks = [
+        ("#3f007d", "-"),
+        ("#7a3fb0", (0, (5, 1.5))),
+        ("#a86fd0", (0, (3, 1.2, 1, 1.2))),
+        ("#cf92ea", (0, (1.4, 1))),
+    ]
+    for beta, (purple, dashes) in zip(("0.2", "0.1", "0.05", "0.02"), looks, strict=True):
+        assert style(f"dpo-b{beta}") == {"color": purple, "linestyle": dashes}
+        assert style(f"logpi-b{beta}") == {"color": "#009e73", "linestyle": dashes}
+    for name, colour in (
+        ("dpo-pg", "#d55e00"),
+        ("dpop-b0.1", "#0072b2"),
+        ("cal-dpo-b0.1", "#e69f00"),
+        ("ref", "#666666"),
+    ):
+        assert style(name) == {"color": colour, "linestyle": "-"}
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS.values() if method.beta])
+def test_no_two_betas_look_alike(method):
+    """Not even in black and white: the dashes alone differ."""
+    betas = {
+        float(f"{digits}e{place}") for digits in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 8.5, 9) for place in range(-4, 2)
+    }
+    dashes = {beta: style(method.at(beta))["linestyle"] for beta in betas}
+    assert len(set(dashes.values())) == len(betas)
+    assert style(f"{method.at(0.08)}-seed2") == style(method.at(0.08))
+    near, far = (sum(dashes[beta][1]) if dashes[beta] != "-" else math.inf for beta in (0.08, 0.1))
+    assert abs(near - far) > 5  # points of line width: seen at a glance
+
+
+def test_a_beta_between_two_has_a_shade_between_theirs():
+    shades = [
+        int(style(f"dpo-b{beta}")["color"][1:3], 16) for beta in ("0.5", "0.2", "0.15", "0.1", "0.08", "0.05", "0.02")
+    ]
+    assert shades == sorted(shades)
+    assert len(set(shades)) == 6  # beyond the paper's ends the shade is that of the end
 
 
 def test_the_report_never_imports_torch():

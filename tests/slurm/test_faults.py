@@ -1,4 +1,4 @@
-"""Every fault of the README's table on a real cluster: nothing is lost, and the bytes are those of a calm run.
+"""Every fault of the table in docs/cluster.md on a real cluster: nothing is lost, and the bytes are those of a calm run.
 
 What happens to one job alone happens side by side, in a project each; what happens to the cluster, one after the other.
 """

@@ -44,9 +44,8 @@ def test_a_smoothed_hinge_has_the_gradient_of_its_loss_and_the_hinge_as_its_limi
 
 @pytest.mark.parametrize("name", GRID)
 def test_losses_are_those_of_the_language_models(name):
-    from diffinfo import objectives
     from diffinfo.config.types import Objectives
-    from diffinfo.objectives import Method, PairLogps
+    from diffinfo.methods import METHODS, PairLogps, Variant, loss
 
     theta, reference, pairs, hyper = case(name)
     w, lost = (index.flatten() for index in torch.meshgrid(torch.arange(K), torch.arange(K), indexing="ij"))
@@ -55,7 +54,7 @@ def test_losses_are_those_of_the_language_models(name):
         logp = theta[index].log_softmax(-1)
         settings = Objectives(slic_lambda=setting.get("lambda", 1.0), simpo_gamma=setting.get("gamma", 1.0))
         x = PairLogps(logp[w], logp[lost], reference[w], reference[lost], one, one)
-        each = objectives.loss(Method(name, setting["beta"]), settings, x)
+        each = loss(Variant(METHODS[name], setting["beta"]), settings, x)
         ours = LOSSES[name](theta, reference, pairs, hyper)[index]
         assert ours.item() == pytest.approx((pairs.flatten() * each).sum().item(), rel=1e-10)
 

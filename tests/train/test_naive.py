@@ -1,4 +1,4 @@
-"""SFT and every objective against a naive loop: plain transformers, torch.optim, SPEC's formulas, one sequence at a time.
+"""SFT and every objective against a naive loop: plain transformers, torch.optim, the formulas of docs/procedures.md, singly.
 
 Nothing of the package is used but the stages under test: text becomes tokens by the tokenizer's own template.
 """
@@ -85,7 +85,7 @@ def loaded(folder, network):
 
 
 def per_pair(family, beta, w, l, rw, rl, nw, nl):  # noqa: E741
-    """SPEC's table; -log sigma(x) is softplus(-x)."""
+    """docs/procedures.md; -log sigma(x) is softplus(-x)."""
     o = OBJECTIVES
     match family:
         case "dpo":

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from diffinfo.cli import UserError
 from diffinfo.config.types import Preference
-from diffinfo.objectives import loss
+from diffinfo.methods import loss
 from diffinfo.train import preference, states, trainer
 from diffinfo.train.projection import Projection
 from project import wait_until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import gc
 import logging
@@ -19,6 +20,12 @@ log = logging.getLogger("diffinfo")
 
 class UserError(Exception):
     """A fault the user can fix: the message names the file, the key, the value and the remedy."""
+
+
+def nearest(value: str, among: Iterable[str]) -> str:
+    """The name a typing error probably meant, else all that there are."""
+    near = difflib.get_close_matches(value, list(among), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(among)) or 'none'}"
 
 
 def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], positional: bool = False) -> None:

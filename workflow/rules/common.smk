@@ -5,6 +5,7 @@
 import json
 import re
 
+from diffinfo import methods
 from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import ConfigError
 
@@ -24,7 +25,7 @@ def one_of(names):
 wildcard_constraints:
     model=one_of(CONFIG.models),
     dataset=one_of(CONFIG.datasets),
-    method=r"[a-z-]+-b\d+(\.\d+)?|dpo-pg|ref",
+    method=f"{methods.PATTERN}|{methods.REFERENCE}",
     span=r"\d+-\d+",
     epoch=r"\d+",
 

@@ -40,8 +40,7 @@ def preference_settings(wildcards):
 
     Of the hyper-parameters this method's alone: another method's may change without a rerun.
     """
-    prefix = wildcards.method.split("-b")[0].replace("-", "_") + "_"
-    keys = {key for key in type(CONFIG.objectives).model_fields if key.startswith(prefix)}
+    keys = set(methods.parse(wildcards.method).method.options())
     return arguments(
         method=wildcards.method,
         settings=CONFIG.preference.model_dump_json(exclude={"epochs_per_job"}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import difflib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from diffinfo.cli import UserError, nearest
 from diffinfo.config import local
 from diffinfo.config.strict_yaml import ConfigError
-from diffinfo.config.types import FAMILIES_WITH_BETA, METHOD, Config, Dataset, Model, Row
+from diffinfo.config.types import Config, Dataset, Model, Row
+from diffinfo.methods import BETA, METHODS, parse
 
 DATA_FILES = (".parquet", ".json", ".jsonl")
 
@@ -62,12 +64,6 @@ def references(config: Config) -> list[str]:
         *_files(config),
         *_sizes(config),
     ]
-
-
-def nearest(value: str, among: Iterable[str]) -> str:
-    """The name a typing error probably meant, else all that there are."""
-    near = difflib.get_close_matches(value, list(among), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(among)) or 'none'}"
 
 
 def _known(path: str, value: str, among: Iterable[str]) -> Iterator[str]:
@@ -147,7 +143,7 @@ def _grid(config: Config) -> Iterator[str]:
     if len(set(names)) != len(names):
         yield "betas: a value is listed twice; list each once"
     for beta, name in zip(config.betas, names, strict=True):
-        if not METHOD.fullmatch(f"dpo-b{name}") or float(name) != beta:
+        if not re.fullmatch(BETA, name) or float(name) != beta:
             yield f"betas: {beta!r} cannot be part of a name; write a number like 0.05, six digits at most"
     first: dict[tuple[str, str, str], int] = {}
     for index, row in enumerate(config.grid):
@@ -165,16 +161,15 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
     if len(set(config.betas)) == len(config.betas) and twice:
         yield f"{path}: {', '.join(twice)} is listed twice ('dpo' means every beta of betas); list each once"
     for method in row.methods:
-        if method in FAMILIES_WITH_BETA:
+        if method in METHODS:
             continue
-        match = METHOD.fullmatch(method)
-        if not match:
-            yield f"{path}: {method!r} is no method{nearest(method, (*FAMILIES_WITH_BETA, 'dpo-pg'))}"
-        elif beta := match["beta"]:
-            if float(beta) == 0:
-                yield f"{path}: '{method}' has beta 0; beta must be greater than 0"
-            elif f"{float(beta):g}" != beta:
-                yield f"{path}: '{method}' must be written '{match['family']}-b{float(beta):g}'"
+        try:
+            written = str(parse(method))
+        except UserError as error:
+            yield f"{path}: {error}"
+            continue
+        if written != method:
+            yield f"{path}: '{method}' must be written '{written}'"
 
 
 def _files(config: Config) -> Iterator[str]:

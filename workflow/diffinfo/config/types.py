@@ -10,7 +10,9 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
+
+from diffinfo.methods import METHODS
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,8 +40,6 @@ TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where
 # Arena-Hard v0.1 and WildBench v2 where they are published
 ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
-FAMILIES_WITH_BETA = ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
-METHOD = re.compile(rf"^(?:(?P<family>{'|'.join(FAMILIES_WITH_BETA)})-b(?P<beta>\d+(?:\.\d+)?)|dpo-pg)$")
 
 
 class _Model(BaseModel):
@@ -62,233 +62,287 @@ class _Model(BaseModel):
 class World(_Model):
     """The micro world: a small language, its models and its benchmarks, all made from one seed."""
 
-    seed: int = 42
-    corpus: Count = 40_000  # training texts of the base models
-    pairs: Count = 1024  # preference pairs (or prompts to sample) per dataset
-    test_prompts: Count = 1000  # held-out prompts per dataset
-    hidden: Annotated[int, Field(ge=16, multiple_of=16)] = 96
-    layers: Count = 2
-    base_steps: Count = 400
-    teacher_steps: Count = 700
-    reward_steps: Count = 300
-    arena_prompts: Count = 100
-    wildbench_tasks: Count = 64
-    qa_items: Count = 50  # per benchmark
+    seed: int = Field(42, description="Everything in the micro world follows from it.")
+    corpus: Count = Field(40_000, description="Texts that the base models are pre-trained on.")
+    pairs: Count = Field(1024, description="Preference pairs, or prompts to sample from, per dataset.")
+    test_prompts: Count = Field(1000, description="Held-out prompts per dataset.")
+    hidden: Annotated[int, Field(ge=16, multiple_of=16)] = Field(96, description="Width of the models.")
+    layers: Count = Field(2, description="Decoder layers of the models.")
+    base_steps: Count = Field(400, description="Pre-training steps of each base model.")
+    teacher_steps: Count = Field(700, description="Training steps of the teacher, from which responses are sampled.")
+    reward_steps: Count = Field(300, description="Training steps of the reward model.")
+    arena_prompts: Count = Field(100, description="Questions in the style of Arena-Hard.")
+    wildbench_tasks: Count = Field(64, description="Tasks in the style of WildBench.")
+    qa_items: Count = Field(50, description="Items per QA benchmark.")
 
 
 class Model(_Model):
     """A Hugging Face folder to start from."""
 
-    source: Line  # "world", a hub id such as mistralai/Mistral-7B-v0.3, or a local folder
-    revision: Revision | None = None
-    architecture: Literal["mistral", "gemma2", "reward"] | None = None  # only where source is "world"
-    chat_template: Line | None = None  # hub id or folder whose chat template (and stop tokens) to use
-    chat_template_revision: Revision | None = None
-    chat_template_kwargs: dict[Variable, bool | int | float | str | None] = {}  # such as {enable_thinking: false}
-    chat_template_date: date = TEMPLATE_DATE  # what a template that asks for today's date is given
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of computation; master weights stay float32
-    billions: Positive  # parameters, for resources and the plan
-    gpu: Line = "h100"  # GPU type it runs on; a row of assumptions.yaml has its name or a part of it; the profile wins
+    source: Line = Field(description="`world`, a hub id such as mistralai/Mistral-7B-v0.3, or a local folder.")
+    revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
+    architecture: Literal["mistral", "gemma2", "reward"] | None = Field(
+        None, description="What the micro world builds; given exactly where source is `world`."
+    )
+    chat_template: Line | None = Field(
+        None, description="Hub id or folder whose chat template and stop tokens are used; null: the model's own."
+    )
+    chat_template_revision: Revision | None = Field(None, description="Branch, tag or commit of chat_template.")
+    chat_template_kwargs: dict[Variable, bool | int | float | str | None] = Field(
+        {}, description="Variables of the template, such as {enable_thinking: false}."
+    )
+    chat_template_date: date = Field(TEMPLATE_DATE, description="Date given to a template that asks for today's.")
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(
+        "sdpa", description="Attention kernel. Gemma-2's soft-capping needs eager or flash_attention_2."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="Precision of computation; that of the trained weights is training.master_weights."
+    )
+    billions: Positive = Field(description="Parameters in units of 1e9, for resources and the plan.")
+    gpu: Line = Field(
+        "h100", description="GPU type: all or part of a row's name in assumptions.yaml; the profile's wins."
+    )
 
 
 class Dataset(_Model):
     """Where prompts or pairs come from."""
 
-    format: Literal["magpie", "ultrafeedback", "prompts"]  # "prompts": pairs are sampled and scored here
-    source: Line  # "world", a hub id, or a local .parquet, .json or .jsonl file or folder of them
-    revision: Revision | None = None
-    split: Line = "train"
-    test_split: Line | None = None  # split that holds the held-out prompts; null: taken from the end of ``split``
-    test_prompts: Count = 1000
-    limit: Count | None = None  # read at most this many rows
-    disjoint_from: list[str] = []  # drop prompts that these datasets hold too (by normalised text)
-    reward: Literal["multifaceted", "correctness"] = "multifaceted"  # what the world's writers are ranked by
+    format: Literal["magpie", "ultrafeedback", "prompts"] = Field(
+        description="Schema of ready pairs; `prompts`: responses are sampled and scored here."
+    )
+    source: Line = Field(
+        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files."
+    )
+    revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
+    split: Line = Field("train", description="Split that holds the training rows.")
+    test_split: Line | None = Field(
+        None, description="Split that holds the held-out prompts; null: they are taken from the end of `split`."
+    )
+    test_prompts: Count = Field(1000, description="Held-out prompts; they never enter training.")
+    limit: Count | None = Field(None, description="Read at most this many rows; null: all.")
+    disjoint_from: list[str] = Field(
+        [], description="Datasets whose prompts are dropped here, compared by normalised text."
+    )
+    reward: Literal["multifaceted", "correctness"] = Field(
+        "multifaceted", description="What the micro world ranks responses by; only where source is `world`."
+    )
 
 
 class Sampling(_Model):
     """Candidate responses for datasets whose format is "prompts" (J.2)."""
 
-    model: str
-    n: Annotated[int, Field(ge=2)] = 5
-    temperature: Positive = 0.9
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 4096
-    seed: int = 42
+    model: str = Field(description="The model that writes the responses, a key of `models`.")
+    n: Annotated[int, Field(ge=2)] = Field(5, description="Responses per prompt.")
+    temperature: Positive = Field(0.9, description="Sampling temperature.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling; 1: off.")
+    max_tokens: Count = Field(4096, description="Longest response, tokens.")
+    seed: int = Field(42, description="Seed of the sampling.")
 
 
 class Engine(_Model):
     """What generates text."""
 
-    name: Literal["transformers", "vllm"] = "transformers"  # the one that runs anywhere; the paper's preset says vllm
-    batch_tokens: Count = 32_768  # prompt + completion tokens held at once (transformers)
-    tensor_parallel: Count = 1  # GPUs per model (vllm)
+    name: Literal["transformers", "vllm"] = Field(
+        "transformers", description="transformers runs anywhere; the paper's preset says vllm, which needs a GPU."
+    )
+    batch_tokens: Count = Field(
+        32_768, description="Prompt and completion tokens held at once (transformers); changes no result."
+    )
+    tensor_parallel: Count = Field(1, description="GPUs that sample from one model (vllm).")
 
 
 class Sft(_Model):
     """Supervised fine-tuning on the chosen responses (J.2)."""
 
-    epochs: Count = 1
-    batch_size: Count = 256
-    learning_rate: Positive = 5e-6
-    warmup_ratio: Share = 0.1
-    seed: int = 0
+    epochs: Count = Field(1, description="Epochs of fine-tuning.")
+    batch_size: Count = Field(256, description="Sequences per optimiser step, over all processes.")
+    learning_rate: Positive = Field(5e-6, description="Adam's learning rate, constant after the warm-up.")
+    warmup_ratio: Share = Field(0.1, description="Fraction of the steps with a linear warm-up.")
+    seed: int = Field(0, description="Seed of the order of the rows.")
 
 
 class Preference(_Model):
     """Preference optimisation (J.2)."""
 
-    epochs_per_job: Count = 5  # how many epochs one job trains, answers and judges
-    batch_size: Count = 64
-    learning_rate: Positive = 1e-6
-    warmup_steps: Annotated[int, Field(ge=0)] = 150
-    max_grad_norm: Positive = 1.0
-    max_prompt_tokens: Count = 2048
-    max_tokens: Count = 4096
-    seed: int = 1
-    processes: Count = 1  # GPUs (or CPU processes) that train one model: what there is, so no default of the paper's
+    epochs_per_job: Count = Field(5, description="Epochs that one job trains, answers and judges.")
+    batch_size: Count = Field(64, description="Pairs per optimiser step, over all processes.")
+    learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(150, description="Steps with a linear warm-up.")
+    max_grad_norm: Positive = Field(1.0, description="Gradients are clipped to this norm; DPO-PG's after projection.")
+    max_prompt_tokens: Count = Field(2048, description="Longest prompt, tokens.")
+    max_tokens: Count = Field(4096, description="Longest prompt and response together, tokens.")
+    seed: int = Field(1, description="Seed of the order of the pairs.")
+    processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
 
 
-class Objectives(_Model):
+_HYPER: dict[str, Any] = {
+    key: (float, limits) for method in METHODS.values() for key, limits in method.options().items()
+}
+
+
+class Objectives(create_model("_Declared", __base__=_Model, **_HYPER)):  # type: ignore[misc] # keys of diffinfo.methods
     """Hyper-parameters beside beta, which is part of a method's name."""
-
-    dpop_lambda: Positive = 50.0
-    cal_dpo_weight: Positive = 1.0  # its authors' two repositories say 0.5 and 1
-    slic_lambda: Positive = 1.0
-    simpo_gamma: Annotated[float, Field(ge=0)] = 1.0  # a margin, not the ratio gamma/beta
 
 
 class Training(_Model):
-    """How models are trained and scored, whatever is learnt."""
+    """How models are trained and scored, whatever the objective."""
 
-    micro_batch_tokens: Count = 16_384  # of one forward and backward pass; the effective batch does not depend on it
-    master_weights: Literal["float32", "bfloat16"] = "float32"  # bfloat16 halves memory and swallows small updates
-    activation_checkpointing: Literal["none", "layers"] = "none"  # layers: compute them again in the backward pass
-    compile: Literal["none", "layers"] = "none"  # layers: torch.compile each decoder layer
-    save_minutes: Count = 10  # between two states of a run under results/.progress
+    micro_batch_tokens: Count = Field(
+        16_384, description="Tokens of one forward and backward pass; the effective batch does not depend on it."
+    )
+    master_weights: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of the trained weights; bfloat16 halves memory and loses small updates."
+    )
+    activation_checkpointing: Literal["none", "layers"] = Field(
+        "none", description="layers: recompute the layers' activations in the backward pass."
+    )
+    compile: Literal["none", "layers"] = Field("none", description="layers: torch.compile each decoder layer.")
+    save_minutes: Count = Field(10, description="Minutes between two saved states, from which a killed job resumes.")
 
 
 class Row(_Model):
     """Some methods on one model and dataset: each is trained, and all of ``measures`` are taken of each."""
 
-    model: str
-    dataset: str
-    methods: list[str] = Field(min_length=1)  # "dpo" means every beta of ``betas``; "dpo-b0.3" that one alone
-    measures: list[Literal["expected_reward", "entropy", "did", "benchmarks", "qa"]] = []
+    model: str = Field(description="A key of `models`.")
+    dataset: str = Field(description="A key of `datasets`.")
+    methods: list[str] = Field(
+        min_length=1, description="`dpo`: with every beta of `betas`; `dpo-b0.3`: with that one."
+    )
+    measures: list[Literal["expected_reward", "entropy", "did", "benchmarks", "qa"]] = Field(
+        [], description="What is measured of each method; without any, its training log alone."
+    )
 
 
 class Entropy(_Model):
-    """Entropy of a policy (Table 1, Appendix K)."""
+    """Entropy of a policy, H = -mean log pi(y) in nats (Table 1, Appendix K)."""
 
-    prompts: Count = 1000
-    samples: Annotated[int, Field(ge=2)] = 4
-    max_tokens: Count = 4096
-    seed: int = 42
+    prompts: Count = Field(1000, description="Prompts of the training set.")
+    samples: Annotated[int, Field(ge=2)] = Field(4, description="Samples per prompt, at temperature 1.")
+    max_tokens: Count = Field(4096, description="Longest sample, tokens.")
+    seed: int = Field(42, description="Seed of the prompts' choice and of the sampling.")
 
 
 class Did(_Model):
-    """The DID proxy (Table 2, Appendix K)."""
+    """The DID proxy, trained with r = log pi on y_w from pi and y_l from pi_ref (Table 2, Appendix K)."""
 
-    prompts: Count = 40_000
-    decode: Literal["greedy", "sample"] = "greedy"
-    batch_size: Count = 64
-    learning_rate: Positive = 1e-6
-    warmup_steps: Annotated[int, Field(ge=0)] = 150
-    dagger_below: Share = 0.5  # a cell whose beta'-accuracy is lower is marked with a dagger
+    prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
+    decode: Literal["greedy", "sample"] = Field(
+        "greedy", description="How y_w and y_l are decoded: greedy is the paper's recipe, its theory asks for sample."
+    )
+    batch_size: Count = Field(64, description="Pairs per optimiser step.")
+    learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(150, description="Steps with a linear warm-up.")
+    dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
 
 
 class ExpectedReward(_Model):
     """Reward of held-out completions at each epoch (Figure 6)."""
 
-    decode: Literal["greedy", "sample"] = "sample"
-    max_tokens: Count = 4096
-    seed: int = 42
+    decode: Literal["greedy", "sample"] = Field("sample", description="sample: an expectation; greedy: one answer.")
+    max_tokens: Count = Field(4096, description="Longest completion, tokens.")
+    seed: int = Field(42, description="Seed of the sampling.")
 
 
 class Judge(_Model):
     """Who compares or grades answers."""
 
-    kind: Literal["reward-model", "openai"]  # the reward model turned into verdicts, or an OpenAI-compatible endpoint
-    model: Line  # a key of ``models``, or the endpoint's model name
-    base_url: Annotated[str, _matches(r"https?://[!-~]+", "an http:// or https:// address")] = (
-        "https://api.openai.com/v1"
+    kind: Literal["reward-model", "openai"] = Field(
+        description="A reward model whose scores become verdicts, or any OpenAI-compatible endpoint."
     )
-    api_key_env: Variable = "OPENAI_API_KEY"  # name of the environment variable that holds the key
-    max_tokens: Count = 4096
-    concurrency: Count = 16
-    retries: Count = 6
+    model: Line = Field(description="A key of `models`, or the endpoint's name of the model.")
+    base_url: Annotated[str, _matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
+        "https://api.openai.com/v1", description="Address of the endpoint."
+    )
+    api_key_env: Variable = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
+    max_tokens: Count = Field(4096, description="Longest reply, tokens.")
+    concurrency: Count = Field(16, description="Requests in flight at once.")
+    retries: Count = Field(6, description="Further attempts per request.")
 
 
 class ArenaHard(_Model):
-    """Arena-Hard v0.1 (EVAL: logic of lmarena/arena-hard-auto)."""
+    """Arena-Hard v0.1, by the logic of lmarena/arena-hard-auto at 3071ef9."""
 
-    questions: Line = f"{ARENA_HARD}/question.jsonl"  # "world", a .jsonl in the old or new schema, or hf://datasets/...
-    baseline: Line = f"{ARENA_HARD}/model_answer/gpt-4-0314.jsonl"  # "world", or a .jsonl of the baseline's answers
-    limit: Count | None = None  # judge only the first questions
-    select_judge: str  # picks the best epoch
-    judge: str  # gives the number
-    bootstrap: Count = 100
-    seed: int = 42
+    questions: Line = Field(
+        f"{ARENA_HARD}/question.jsonl", description="`world`, a .jsonl in the old or new schema, or hf://datasets/..."
+    )
+    baseline: Line = Field(
+        f"{ARENA_HARD}/model_answer/gpt-4-0314.jsonl", description="`world`, or a .jsonl of the baseline's answers."
+    )
+    limit: Count | None = Field(None, description="Judge only the first questions; null: all.")
+    select_judge: str = Field(description="The judge, a key of `judges`, that selects the best epoch.")
+    judge: str = Field(description="The judge, a key of `judges`, whose verdicts are reported.")
+    bootstrap: Count = Field(100, description="Bootstrap resamples of the battles, for the interval.")
+    seed: int = Field(42, description="Seed of the resampling.")
 
 
 class WildBench(_Model):
-    """WildBench v2."""
+    """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
 
-    tasks: Line = WILDBENCH  # "world", or a .jsonl of allenai/WildBench
-    limit: Count | None = None
-    judge: str
-    rounds: Count = 128
-    win_margin: Positive = 2.0  # score difference that is a win
-    length_margin: Count = 1500  # characters; a larger difference forces a tie
-    seed: int = 42
+    tasks: Line = Field(WILDBENCH, description="`world`, or a .jsonl of allenai/WildBench, or hf://datasets/...")
+    limit: Count | None = Field(None, description="Grade only the first tasks; null: all.")
+    judge: str = Field(description="The judge that grades, a key of `judges`.")
+    rounds: Count = Field(128, description="Passes of sequential Elo, each over its own permutation of the battles.")
+    win_margin: Positive = Field(2.0, description="Difference of two scores that is a win; less is a tie.")
+    length_margin: Count = Field(1500, description="Difference in characters above which a win becomes a tie.")
+    seed: int = Field(42, description="Seed of the permutations.")
 
 
 class Qa(_Model):
     """Eight benchmarks through lm-evaluation-harness."""
 
-    source: Literal["world", "hub"] = "hub"
-    limit: Count | None = None
-    batch_size: Count = 64
-    system_prompt: str = "You are a helpful assistant."
-    gsm8k_shots: Annotated[int, Field(ge=0)] = 5
-    max_gen_toks: Count = 256  # of a generated answer (gsm8k)
+    source: Literal["world", "hub"] = Field("hub", description="The micro world's items, or the harness's own tasks.")
+    limit: Count | None = Field(None, description="Items per benchmark; null: all.")
+    batch_size: Count = Field(64, description="Sequences scored at once.")
+    system_prompt: str = Field("You are a helpful assistant.", description="Put in front of each user query.")
+    gsm8k_shots: Annotated[int, Field(ge=0)] = Field(5, description="Worked examples before each GSM8k question.")
+    max_gen_toks: Count = Field(256, description="Longest generated answer (GSM8k), tokens.")
 
 
 class Answers(_Model):
     """Greedy answers to Arena-Hard and WildBench."""
 
-    max_tokens: Count = 4096
+    max_tokens: Count = Field(4096, description="Longest answer, tokens.")
 
 
 class Synthetic(_Model):
     """The laboratory: categorical policies (Figures 1 and 7, J.1), theorems, and enumerable language models."""
 
-    steps: Count = 16_000  # batches of 512 pairs; below some 3,000 DPO does not lead yet at tau = 0.25
-    seeds: list[int] = Field(default=[42, 43, 44, 45, 46], min_length=1)
-    taus: list[Positive] = Field(default=[0.25, 0.5, 2.0, 4.0], min_length=1)
-    record_every: Count = 40
-    theorem_seed: int = 42
-    world_seeds: list[int] = Field(default=[42, 43, 44, 45, 46], min_length=1)  # one enumerable world each
-    proxy_steps: list[Count] = Field(default=[16, 64, 256], min_length=1)
-    proxy_learning_rate: Positive = 1e-3
-    rejected_pairs: list[Count] = Field(default=[1280, 12_800, 51_200], min_length=1)  # multiples of 128
-    rejected_learning_rate: Positive = 1.5e-3
+    steps: Count = Field(
+        16_000, description="Batches of 512 pairs; below some 3,000 DPO does not lead yet at tau = 0.25."
+    )
+    seeds: list[int] = Field([42, 43, 44, 45, 46], min_length=1, description="One run each; bands need at least two.")
+    taus: list[Positive] = Field(
+        [0.25, 0.5, 2.0, 4.0], min_length=1, description="Targets: theta* = theta_ref / tau, so above 1 is smoother."
+    )
+    record_every: Count = Field(40, description="Steps between two points of a curve.")
+    theorem_seed: int = Field(42, description="Seed of the checks of the theorems.")
+    world_seeds: list[int] = Field(
+        [42, 43, 44, 45, 46], min_length=1, description="One enumerable language model each."
+    )
+    proxy_steps: list[Count] = Field([16, 64, 256], min_length=1, description="Training steps of the DID proxy.")
+    proxy_learning_rate: Positive = Field(1e-3, description="Learning rate of the DID proxy.")
+    rejected_pairs: list[Count] = Field(
+        [1280, 12_800, 51_200], min_length=1, description="Pairs per choice of rejected responses; multiples of 128."
+    )
+    rejected_learning_rate: Positive = Field(1.5e-3, description="Learning rate of the training on these pairs.")
 
 
 class Config(_Model):
     """The whole configuration."""
 
-    base: Literal["defaults"] | None = None  # "defaults": a preset that takes nothing from config.yaml
+    base: Literal["defaults"] | None = Field(None, description="`defaults`: the file takes nothing from config.yaml.")
     world: World = World()
-    models: dict[Name, Model]
-    datasets: dict[Name, Dataset]
-    reward_model: str  # a key of ``models``
+    models: dict[Name, Model] = Field(description="Models to start from, by name.")
+    datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
+    reward_model: str = Field(description="The model that scores completions, a key of `models`.")
     sampling: Sampling
     engine: Engine = Engine()
-    betas: list[Positive] = Field(min_length=1)
-    epochs: Count = 5
-    grid: list[Row] = Field(min_length=1)
-    train_nodes: Count = 1  # machines that train one model together; preference.processes counts those on all of them
+    betas: list[Positive] = Field(min_length=1, description="Each method that has a beta is trained with each of them.")
+    epochs: Count = Field(5, description="Epochs of preference optimisation.")
+    grid: list[Row] = Field(min_length=1, description="The cells that are trained and measured.")
+    train_nodes: Count = Field(
+        1, description="Machines that train one model together (SLURM) and share preference.processes."
+    )
     training: Training = Training()
     sft: Sft = Sft()
     preference: Preference = Preference()
@@ -297,7 +351,7 @@ class Config(_Model):
     did: Did = Did()
     expected_reward: ExpectedReward = ExpectedReward()
     answers: Answers = Answers()
-    judges: dict[Name, Judge]
+    judges: dict[Name, Judge] = Field(description="Judges, by name.")
     arena_hard: ArenaHard
     wildbench: WildBench
     qa: Qa = Qa()
@@ -308,7 +362,11 @@ class Config(_Model):
         return [
             name
             for method in row.methods
-            for name in ([f"{method}-b{beta:g}" for beta in self.betas] if method in FAMILIES_WITH_BETA else [method])
+            for name in (
+                [METHODS[method].at(beta) for beta in self.betas]
+                if method in METHODS and METHODS[method].beta
+                else [method]
+            )
         ]
 
     def spans(self) -> list[str]:

@@ -10,16 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from diffinfo.cli import UserError
-from diffinfo.config.types import FAMILIES_WITH_BETA, METHOD
+from diffinfo.methods import PATTERN, REFERENCE, parse
 from diffinfo.report import paper
 
 STAGES = ("train", "reward", "entropy", "did", "arena_hard", "wildbench", "qa", "answers")
-REFERENCE = "ref"
-FAMILIES = (REFERENCE, *FAMILIES_WITH_BETA[:2], "dpo-pg", *FAMILIES_WITH_BETA[2:])
-_TITLES = {
-    REFERENCE: "π_ref", "dpo": "DPO", "logpi": "log π", "dpo-pg": "DPO-PG", "dpop": "DPO-P",
-    "cal-dpo": "Cal-DPO", "slic": "SLiC", "orpo": "ORPO", "simpo": "SimPO",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ def cell(path: Path) -> Cell:
     parts = path.with_suffix("").parts
     for start in range(len(parts) - 4, -1, -1):
         stage, model, dataset, method = parts[start : start + 4]
-        if stage in STAGES and (method == REFERENCE or METHOD.match(method)):
+        if stage in STAGES and re.fullmatch(f"{REFERENCE}|{PATTERN}", method):
             epochs = [int(found[1]) for part in parts[start + 4 :] if (found := re.fullmatch(r"epoch-(\d+)", part))]
             return Cell(stage, model, dataset, method, epochs[0] if epochs else None)
     raise UserError(
@@ -76,22 +70,20 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def family(method: str) -> str:
-    """The method without its beta."""
-    return method.partition("-b")[0] if METHOD.match(method) and method != "dpo-pg" else method
+    """The method without beta and seed."""
+    return REFERENCE if method == REFERENCE else parse(method).method.name
 
 
 def beta(method: str) -> float | None:
     """The beta in a method's name; None for methods without one."""
-    found = METHOD.match(method)
-    return float(found["beta"]) if found and found["beta"] else None
+    return None if method == REFERENCE else parse(method).beta
 
 
 def title(method: str) -> str:
     """A method as the paper writes it: "DPO β = 0.1"."""
-    value = beta(method)
-    return _TITLES[family(method)] + (f" β = {value:g}" if value is not None else "")
+    return "π_ref" if method == REFERENCE else parse(method).title()
 
 
-def order(method: str) -> tuple[int, float]:
-    """Sorting key: families in the paper's order, large betas first."""
-    return FAMILIES.index(family(method)), -(beta(method) or 0.0)
+def order(method: str) -> tuple[int, float, int]:
+    """Sorting key: pi_ref, then the methods as declared, large betas first, then seeds."""
+    return (-1, 0.0, 0) if method == REFERENCE else parse(method).order()

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from diffinfo.cli import UserError
-from diffinfo.report.cells import REFERENCE, cell, family, order
+from diffinfo.methods import REFERENCE
+from diffinfo.report.cells import cell, family, order
 from diffinfo.report.intervals import Estimate, mean
 from diffinfo.tables import artifacts
 

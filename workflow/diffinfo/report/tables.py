@@ -16,8 +16,9 @@ import pandas as pd
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import WildBench
+from diffinfo.methods import REFERENCE
 from diffinfo.report import paper
-from diffinfo.report.cells import REFERENCE, beta, cell, grid_rows, order, title
+from diffinfo.report.cells import beta, cell, grid_rows, order, title
 from diffinfo.report.intervals import Z95, Estimate, bracketed, mean, number
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import Objectives, Preference, Training
+from diffinfo.methods import PairLogps, Variant, dpo, loss, parse
 from diffinfo.models.folders import save_model
-from diffinfo.objectives import Method, PairLogps, dpo, loss
 from diffinfo.tables import artifacts
 from diffinfo.train.epochs import Row, Run, finish, finished, publish
 from diffinfo.train.projection import project
@@ -59,12 +59,12 @@ class Pairs:
         )
 
 
-def train_step(trainer: Trainer, speed: Speed, method: Method, objectives: Objectives, pairs: Pairs) -> Row:
-    """One optimiser step on an effective batch; returns what SPEC wants logged (means over the batch, nats)."""
+def train_step(trainer: Trainer, speed: Speed, method: Variant, objectives: Objectives, pairs: Pairs) -> Row:
+    """One optimiser step on an effective batch; returns what is logged of it (means over the batch, nats)."""
     speed.ready_with([len(sequence) for sequence in pairs.chosen + pairs.rejected])
     logps = torch.zeros(2, len(pairs), dtype=torch.float64)
     extra: Row = {}
-    if method.family == "dpo-pg":
+    if method.method.loss is None:
         gradients = []
         for side, sequences in enumerate((pairs.chosen, pairs.rejected)):  # one joint forward would cost two backwards
             for pack, weight in trainer.rank_packs([len(sequence) for sequence in sequences]):
@@ -86,7 +86,7 @@ def train_step(trainer: Trainer, speed: Speed, method: Method, objectives: Objec
         norm = trainer.update(trainer.take_gradients())
     w, r = trainer.total(logps)
     x = pairs.logps(list(range(len(pairs))), w, r)
-    values = -w if method.family == "dpo-pg" else loss(method, objectives, x)
+    values = -w if method.method.loss is None else loss(method, objectives, x)
     return {
         "step": trainer.step,
         "loss": float(values.mean()),
@@ -146,9 +146,9 @@ def main(
         resume: the models folder of the span before.
         keep_last_only: write the last epoch as ``models_out`` itself, without state (the DID proxy).
     """
-    parsed = Method.parse(method)
+    parsed = parse(method)
     table = artifacts.read(reference, "reference_logps")
-    if table[["chosen_logp", "rejected_logp"]].isna().any(axis=None) and parsed.family != "logpi":
+    if table[["chosen_logp", "rejected_logp"]].isna().any(axis=None) and parsed.method.reference:
         raise UserError(f"{reference} holds no reference log-probabilities, which {method} needs.")
     metadata = {
         "method": method,
