@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
 
+from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
 
 Positive = Annotated[float, Field(gt=0)]
@@ -174,7 +175,7 @@ class Row(_Model):
     model: str
     dataset: str
     methods: list[str] = Field(min_length=1)  # "dpo" means every beta of ``betas``; "dpo-b0.3" that one alone
-    measures: list[Literal["expected_reward", "entropy", "did", "benchmarks", "qa"]] = []
+    measures: list[Literal[tuple(MEASURES)]] = []  # type: ignore[valid-type] # of diffinfo.measures
 
 
 class Entropy(_Model):
