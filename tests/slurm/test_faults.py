@@ -33,7 +33,7 @@ def over_its_time_limit(it: Training) -> None:
 
 
 def out_of_memory(it: Training) -> None:
-    assumed = it.project.folder / "workflow/assumptions.yaml"
+    assumed = it.project.folder / "workflow/diffinfo/operations/assumptions.yaml"
     text = assumed.read_text()
     assert "libraries_gb: 1.5" in text
     assumed.write_text(text.replace("libraries_gb: 1.5", "libraries_gb: 0.5"))

@@ -1,4 +1,4 @@
-"""What one job of each rule needs and costs, before it runs: FLOP counts, and what workflow/assumptions.yaml assumes.
+"""What one job of each rule needs and costs, before it runs: FLOP counts, and what assumptions.yaml assumes.
 
 A trained token costs 6 N FLOPs (forward 2 N, backward 4 N; 8 N where layers are computed again), a token read or written
 2 N, with N the parameters of the model. The rules' resources and the plan come from these same functions.
@@ -18,7 +18,7 @@ from diffinfo.cli import UserError
 from diffinfo.config.strict_yaml import read_yaml
 from diffinfo.config.types import Config, Positive, Share, _Model
 
-ASSUMPTIONS = Path(__file__).parents[2] / "assumptions.yaml"
+ASSUMPTIONS = Path(__file__).with_name("assumptions.yaml")
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
 NotNegative = Annotated[float, Field(ge=0)]
 

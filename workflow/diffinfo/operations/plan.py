@@ -2,7 +2,7 @@
 
 ``python -m diffinfo.operations.plan --configfile workflow/presets/paper.yaml [--json | --actual]``, in the project's
 folder. Jobs are those of Snakemake's own dry run, costs those of ``diffinfo.operations.cost``: estimates, from the
-assumptions in workflow/assumptions.yaml.
+assumptions in diffinfo/operations/assumptions.yaml.
 """
 
 from __future__ import annotations
