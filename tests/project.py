@@ -115,7 +115,7 @@ class Project:
             name = line.split("\t")[0]
             if name.startswith("results/"):
                 path = self.folder / name
-                if path.suffix in (".parquet", ".jsonl", ".md", ".svg", ".png", ".html"):
+                if path.suffix in (".parquet", ".csv", ".jsonl", ".md", ".svg", ".png", ".html"):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()
                 else:

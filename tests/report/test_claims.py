@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from diffinfo.config.types import WildBench
+from diffinfo.intervals import Estimate, average, share
 from diffinfo.report import claims, figures, tables
-from diffinfo.report.intervals import Estimate, average, share
 from diffinfo.tables import artifacts
 
 ROW = "micro-mistral/magpie-pro"

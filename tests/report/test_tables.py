@@ -265,3 +265,45 @@ def test_rows_come_in_the_papers_order_whatever_the_order_of_files(tree, tmp_pat
     assert list(dict.fromkeys(zip(frame.model, frame.dataset, strict=True))) == [
         ("micro-mistral", "magpie-pro"), ("micro-mistral", "magpie-g27"), ("micro-gemma2", "magpie-g27"), ("other", "mine"),
     ]  # fmt: skip
+
+
+def test_tables_of_several_seeds_give_means_spread_and_the_wider_interval(tree, tmp_path):
+    seeds = {"dpo-b0.1": 1.0, "dpo-b0.1-seed2": 2.0, "dpo-b0.1-seed3": 6.0}
+    judged = {name: graded(tree, f"{MP}/{name}", seed) for seed, name in enumerate([*seeds, "dpo-pg"], 1)}
+    inputs = [tree.winrates(f"{MP}/{name}", int(value), 50 + value) for name, value in seeds.items()]
+    inputs += [path for path, _ in judged.values()]
+    out = tmp_path / "table3.parquet"
+    tables.table3(inputs=inputs, wildbench=BENCH, out=out)
+    found = artifacts.read(out, "table3")
+    row = cell_of(found, "magpie-pro", "dpo-b0.1")
+    half = math.hypot(stats.t.ppf(0.975, 2) * stats.sem([51, 52, 56]), 2.0)
+    assert (row.win_rate, row.win_rate_low, row.win_rate_high) == pytest.approx((53, 53 - half, 53 + half))
+    assert (row.seeds, row.win_rate_sd, row.games, row.tasks) == (3, pytest.approx(np.std([1, 2, 6], ddof=1)), 600, 39)
+    assert pd.isna(row.best_epoch)  # each seed has its own
+    scores = [frame.score.mean() for name, (_, frame) in judged.items() if name in seeds]
+    assert (row.score, row.score_sd) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
+    pool = pd.concat([frame.assign(model=f"micro-mistral/magpie-pro/{name}") for name, (_, frame) in judged.items()])
+    ratings = wildbench.elo(pool, {}, rounds=4, seed=BENCH.seed, win_margin=2.0, length_margin=1500).set_index("model")
+    assert row.elo == pytest.approx(ratings.elo[[f"micro-mistral/magpie-pro/{name}" for name in seeds]].mean())
+    assert cell_of(found, "magpie-pro", "dpo-pg").seeds == 1
+    assert lines(out.with_suffix(".md"), "method")[1]["seeds"] == "3"
+    assert "sd is the standard deviation between seeds" in out.with_suffix(".md").read_text()
+
+    proxies = [
+        tree.entropy(f"did/{MP}/{name}/epoch-5/entropy", 30 + value, accuracy=0.35 + 0.05 * value)
+        for name, value in seeds.items()
+    ]
+    tables.table2(inputs=[*proxies, out], out=tmp_path / "table2.parquet")
+    row = cell_of(artifacts.read(tmp_path / "table2.parquet", "table2"), "magpie-pro", "dpo-b0.1")
+    half = math.hypot(stats.t.ppf(0.975, 2) * stats.sem([31, 32, 36]), stats.norm.ppf(0.975))
+    assert (row.did_entropy, row.low, row.high) == pytest.approx((33, 33 - half, 33 + half))
+    assert (row.beta_accuracy, row.dagger, row.win_rate, row.seeds, row.epoch) == (pytest.approx(0.5), False, 53, 3, 5)
+
+    entropies = [
+        tree.entropy(f"entropy/{MP}/logpi-b0.1{end}/epoch-5", 40.0 + n) for n, end in enumerate(("", "-seed4"))
+    ]
+    tables.table1(inputs=[*entropies, tree.entropy(f"entropy/{MP}/ref/epoch-0", 30.0)], out=tmp_path / "table1.parquet")
+    row = cell_of(artifacts.read(tmp_path / "table1.parquet", "table1"), "magpie-pro", "logpi-b0.1")
+    half = math.hypot(stats.t.ppf(0.975, 1) * 0.5, stats.norm.ppf(0.975))
+    assert (row.entropy, row.low, row.entropy_sd) == pytest.approx((40.5, 40.5 - half, math.sqrt(0.5)))
+    assert (row.seeds, row.reference, row.beta) == (2, 30, 0.1)

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PAPER = "workflow/presets/paper.yaml"
 MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
@@ -14,7 +16,11 @@ MEASURED = {  # measure: the rules whose jobs end it, and whether there is one p
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }
-IGNORED = {"model": "micro-mistral", "dataset": "magpie-pro", "methods": ["simpo-b2.5", "orpo", "slic-b0.1"]}
+
+
+@pytest.fixture(scope="module")
+def project(project_factory):
+    return project_factory()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
-        ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "figure5", "claims"}),
+        ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "grid", "figure5", "claims"}),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "laboratory"}),
     ],
@@ -167,31 +173,54 @@ def cells_of(values):
                 yield row["model"], row["dataset"], name, row.get("measures", [])
 
 
-@pytest.mark.parametrize(
-    "grid",
-    [
-        None,
-        PAPER,
-        [IGNORED | {"measures": list(MEASURED)}],
-        [IGNORED | {"methods": ["simpo"]}],
-        [IGNORED | {"measures": ["qa"]}, IGNORED | {"methods": ["dpo-pg"], "measures": ["entropy"]}],
-    ],
-    ids=["default", "paper", "all", "none", "two-rows"],
-)
-def test_every_measure_of_every_cell_is_planned(project_factory, grid):
-    project = project_factory()
-    values = yaml.safe_load((project.folder / (PAPER if grid == PAPER else "config.yaml")).read_text())
-    values |= {"grid": grid} if isinstance(grid, list) else {}
-    jobs = {(rule, *map(wildcards.get, ("model", "dataset", "method", "span", "epoch")))
-            for rule, wildcards in project.plan(changes=values if grid else None)}  # fmt: skip
+def planned_as_asked(project, values, changes):
+    """Exactly what the grid asks for is planned: each end of each measure, each training, pi_ref where it is compared."""
+    found = {(rule, *map(wildcards.get, ("model", "dataset", "method", "span", "epoch")))
+             for rule, wildcards in project.plan(changes=changes)}  # fmt: skip
     per_job, epochs = values["preference"]["epochs_per_job"], values["epochs"]
-    spans = [f"{first}-{first + per_job - 1}" for first in range(1, epochs + 1, per_job)]
+    spans = [f"{first}-{min(first + per_job - 1, epochs)}" for first in range(1, epochs + 1, per_job)]
+    asked = set()
     for *cell, measures in cells_of(values):
-        assert {("preference", *cell, span, None) for span in spans} <= jobs
-        for measure, (names, kind) in MEASURED.items():
+        asked |= {("preference", *cell, span, None) for span in spans}
+        for measure in measures:
+            names, kind = MEASURED[measure]
             ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
-            asked = {(name, *cell, *end) for name in names for end in ends}
-            assert asked <= jobs if measure in measures else not asked & jobs
+            asked |= {(name, *cell, *end) for name in names for end in ends}
+            end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
+            asked |= {(name, *cell[:2], "ref", *end) for name in names if end}
+    ends = {"preference"}.union(*(names for names, _ in MEASURED.values()))
+    assert {job for job in found if job[0] in ends} == asked
+
+
+@pytest.mark.parametrize("preset", [None, PAPER])
+def test_every_measure_of_every_cell_is_planned(project_factory, preset):
+    project = project_factory()
+    values = yaml.safe_load((project.folder / (preset or "config.yaml")).read_text())
+    planned_as_asked(project, values, values if preset else None)
+
+
+ROWS = st.fixed_dictionaries({
+    "model": st.sampled_from(["micro-mistral", "micro-gemma2"]),
+    "dataset": st.sampled_from(["ultrafeedback", "magpie-pro", "magpie-g27", "correctness"]),
+    "methods": st.lists(
+        st.sampled_from(["dpo", "logpi-b0.3", "dpo-pg", "dpop", "cal-dpo-b0.1", "slic", "orpo-b1", "simpo-b2.5"]),
+        min_size=1, max_size=3, unique_by=lambda name: name.split("-b")[0],
+    ),
+    "measures": st.sets(st.sampled_from([*MEASURED])).map(sorted),
+})  # fmt: skip
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    grid=st.lists(ROWS, min_size=1, max_size=6, unique_by=lambda row: (row["model"], row["dataset"])),
+    betas=st.lists(st.sampled_from([0.1, 0.02, 2.0]), min_size=1, unique=True),
+    epochs=st.integers(1, 4),
+    per_job=st.integers(1, 3),
+)
+def test_any_method_with_any_measure_plans_exactly_its_cells(project, grid, betas, epochs, per_job):
+    changes = {"grid": grid, "betas": betas, "epochs": epochs, "preference": {"epochs_per_job": per_job}}
+    values = yaml.safe_load((project.folder / "config.yaml").read_text())
+    planned_as_asked(project, {**values, **changes}, changes)
 
 
 def test_nothing_of_config_yaml_gets_into_a_run_of_the_paper(project_factory):

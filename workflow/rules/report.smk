@@ -3,6 +3,29 @@
 include: "report_inputs.smk"
 
 
+rule grid:
+    """Every number of every cell, epoch and seed in one table."""
+    input:
+        grid_targets(),
+    output:
+        data="results/tables/grid.parquet",
+        csv="results/tables/grid.csv",
+        note="results/tables/grid.md",
+        page=report("results/tables/grid.html", caption="../report/grid.rst", category="Tables"),
+    log:
+        "results/logs/report/grid.log",
+    benchmark:
+        "results/benchmarks/report/grid.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        inputs=all_inputs,
+    shell:
+        "python -m diffinfo.report.grid {params.inputs:q} --out {output.data:q} 2> {log:q}"
+
+
 for TABLE in TABLES:
 
     rule:

@@ -1,14 +1,8 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
+from diffinfo.measures import ENTROPY, LOG, MEASURES, PROXY, QA, SCORES, TRAINING, WILDBENCH, WINRATES
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
 
-LOG = "results/train/{run}/{span}/train_log.parquet"
-QA = "results/qa/{run}/{span}.parquet"
-SCORES = "results/reward/{run}/{span}/scores.parquet"
-PROXY = "results/did/{run}/epoch-{epoch}"
-ENTROPY = "results/entropy/{run}/epoch-{epoch}.parquet"
-WINRATES = "results/arena_hard/{run}/final/winrates.parquet"
-WILDBENCH = "results/wildbench/{run}/judgments.parquet"
 DPO_PG = ("dpo", "dpo-pg")
 
 # figure: (path, measure, methods, datasets, models); None for all of them
@@ -26,25 +20,13 @@ FIGURES = {
 }
 
 
-# measure: the last files that it takes of a cell; what pi_ref has too is compared with it
-MEASURED = {
-    None: [LOG],
-    "expected_reward": [SCORES],
-    "entropy": [ENTROPY],
-    "did": [f"{PROXY}/entropy.parquet"],
-    "benchmarks": [WINRATES, WILDBENCH],
-    "qa": [QA],
-}
-OF_REFERENCE = (SCORES, ENTROPY)
-
-
 def grid_targets():
     """Every measure of every cell of the grid, whatever the method, and every training's log."""
     found = [
         path
-        for measure, patterns in MEASURED.items()
-        for pattern in patterns
-        for path in paths(pattern, measure, reference=pattern in OF_REFERENCE)
+        for measure, results in {None: [TRAINING], **MEASURES}.items()
+        for result in results
+        for path in paths(result.path, measure, reference=result.of_reference)
     ]
     return list(dict.fromkeys(found))
 
@@ -67,12 +49,12 @@ def paths(pattern, measure, methods=None, datasets=None, models=None, reference=
 
 def figure_inputs(figure):
     """What a figure is drawn from; the expected reward is drawn above that of pi_ref."""
-    return paths(*FIGURES[figure], reference=FIGURES[figure][0] in OF_REFERENCE)
+    return paths(*FIGURES[figure], reference=FIGURES[figure][0] == SCORES)
 
 
 def report_targets():
     """Every table, figure and the claims."""
-    names = [f"tables/{name}" for name in TABLES] + [f"figures/{name}" for name in FIGURES] + ["claims"]
+    names = [f"tables/{name}" for name in ("grid", *TABLES)] + [f"figures/{name}" for name in FIGURES] + ["claims"]
     return [f"results/{name}.md" for name in names]
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
 
+from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
 
 Positive = Annotated[float, Field(gt=0)]
@@ -208,7 +209,7 @@ class Row(_Model):
     methods: list[str] = Field(
         min_length=1, description="`dpo`: with every beta of `betas`; `dpo-b0.3`: with that one."
     )
-    measures: list[Literal["expected_reward", "entropy", "did", "benchmarks", "qa"]] = Field(
+    measures: list[Literal[tuple(MEASURES)]] = Field(  # type: ignore[valid-type] # of diffinfo.measures
         [], description="What is measured of each method; without any, its training log alone."
     )
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from diffinfo.cli import UserError
+from diffinfo.measures import RESULTS
 from diffinfo.methods import PATTERN, REFERENCE, parse
 from diffinfo.report import paper
-
-STAGES = ("train", "reward", "entropy", "did", "arena_hard", "wildbench", "qa", "answers")
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,12 @@ def cell(path: Path) -> Cell:
     parts = path.with_suffix("").parts
     for start in range(len(parts) - 4, -1, -1):
         stage, model, dataset, method = parts[start : start + 4]
-        if stage in STAGES and re.fullmatch(f"{REFERENCE}|{PATTERN}", method):
+        if stage in RESULTS and re.fullmatch(f"{REFERENCE}|{PATTERN}", method):
             epochs = [int(found[1]) for part in parts[start + 4 :] if (found := re.fullmatch(r"epoch-(\d+)", part))]
             return Cell(stage, model, dataset, method, epochs[0] if epochs else None)
     raise UserError(
         f"{path} names no cell of the grid: expected .../<stage>/<model>/<dataset>/<method>/... "
-        f"with a stage among {', '.join(STAGES)}."
+        f"with a stage among {', '.join(RESULTS)}."
     )
 
 
@@ -77,6 +76,14 @@ def family(method: str) -> str:
 def beta(method: str) -> float | None:
     """The beta in a method's name; None for methods without one."""
     return None if method == REFERENCE else parse(method).beta
+
+
+def unseeded(method: str) -> tuple[str, int]:
+    """The name without its seed, and the seed: 1 where the name has none, 0 for pi_ref."""
+    if method == REFERENCE:
+        return REFERENCE, 0
+    policy = parse(method)
+    return str(replace(policy, seed=None)), policy.seed or 1
 
 
 def title(method: str) -> str:

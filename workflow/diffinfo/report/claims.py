@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from diffinfo.cli import run
+from diffinfo.intervals import Estimate, average, mean, number, share
 from diffinfo.report import curves, paper
 from diffinfo.report.cells import beta, family, rows_of, title
-from diffinfo.report.intervals import Estimate, average, mean, number, share
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from diffinfo.cli import UserError
+from diffinfo.intervals import student
 from diffinfo.report.cells import cell, order
-from diffinfo.report.intervals import student
 from diffinfo.tables import artifacts
 
 _COLUMNS = artifacts.SCHEMAS["figure2"][1].names

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffinfo.cli import run
+from diffinfo.intervals import bracketed, mean
 from diffinfo.report import curves, drawing, paper
 from diffinfo.report.cells import beta, cell, family, rows_of, title
 from diffinfo.report.drawing import panel_title, style
-from diffinfo.report.intervals import bracketed, mean
 from diffinfo.report.mrr import mrr_table
 from diffinfo.report.page import Page
 from diffinfo.report.rewards import reward_table

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from diffinfo.intervals import Z95, Estimate, mean
 from diffinfo.report import drawing
-from diffinfo.report.intervals import Z95, Estimate, mean
 from diffinfo.report.page import Page
 
 ESTIMATORS = {

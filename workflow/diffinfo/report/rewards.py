@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from diffinfo.cli import UserError
+from diffinfo.intervals import Estimate, mean
 from diffinfo.methods import REFERENCE
 from diffinfo.report.cells import cell, family, order
-from diffinfo.report.intervals import Estimate, mean
 from diffinfo.tables import artifacts
 
 OBJECTIVES = ("dpo", "logpi")

@@ -6,7 +6,6 @@ writes the table, and beside it a Markdown page to read and an HTML page for the
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,14 +15,21 @@ import pandas as pd
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import WildBench
+from diffinfo.intervals import Z95, Estimate, bracketed, mean, number, over_seeds
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paper
-from diffinfo.report.cells import beta, cell, grid_rows, order, title
-from diffinfo.report.intervals import Z95, Estimate, bracketed, mean, number
+from diffinfo.report.cells import beta, cell, grid_rows, order, title, unseeded
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
+_OVER_SEEDS = {
+    "prompts": "min",
+    "tasks": "min",
+    "games": "sum",
+    "unscored": "sum",
+    "battles": "sum",
+}  # counts; else means
 
 
 def table1(*, inputs: list[Path], out: Path) -> None:
@@ -43,6 +49,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
                 **_interval(row.entropy, row.stderr, "entropy", "low", "high"),
                 **row[["prompts", "truncated", "mean_tokens"]].to_dict(),
             }
+    rows = _over_seeds(rows, {"entropy": ("low", "high")})
     records = []
     for model, dataset, method, ours in _beside("table1", rows, list(references)):
         reference, printed = references.get((model, dataset)), paper.printed("table1", model, dataset)
@@ -59,7 +66,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
         "in brackets the 95 % interval over prompts, as lower and upper end minus the value.",
     )
     page.say(paper.whose_numbers(list(frame.model)))
-    page.say(_cut(frame, "samples"))
+    page.say(_cut(frame, "samples"), _seeds_said(frame))
 
     def line(row: Any) -> dict[str, str]:
         return {
@@ -70,6 +77,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
             "prompts": number(row.prompts, 0),
             "H(p*^{1/β}), paper": number(row.paper_entropy, 2),
             "H(π_ref), paper": number(row.paper_reference, 2),
+            **_spread(frame, row, "entropy"),
         }
 
     _sections(page, frame, "table1", line)
@@ -92,8 +100,10 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
             "epoch": c.epoch,
             **_interval(row.entropy, row.stderr, "did_entropy", "low", "high"),
             **row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict(),
-            "dagger": not row.beta_accuracy >= dagger_below,  # also where no prompt has a slope
         }
+    rows = _over_seeds(rows, {"did_entropy": ("low", "high")})
+    for found in rows.values():
+        found["dagger"] = not found["beta_accuracy"] >= dagger_below  # also where no prompt has a slope
     bench = {
         (r["model"], r["dataset"], r["method"]): r
         for path in sorted_inputs["table3"]
@@ -103,10 +113,10 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     records = []
     for model, dataset, method, ours in _beside("table2", rows, []):
         printed = paper.printed("table2", model, dataset).get(method, {})
-        found: dict[Any, Any] = bench.get((model, dataset, method), {})
+        judged: dict[Any, Any] = bench.get((model, dataset, method), {})
         records.append(
             {"model": model, "dataset": dataset, "method": method, "dagger": False, **ours}
-            | {name: found.get(name) for name in ("win_rate", "elo")}
+            | {name: judged.get(name) for name in ("win_rate", "elo")}
             | {f"paper_{name}": printed.get(name) for name in ("did_entropy", "win_rate", "elo")}
             | {"paper_dagger": bool(printed.get("dagger", False))}
         )
@@ -119,7 +129,7 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     )
     page.say(f"† marks a possible outlier: β′-accuracy below {dagger_below:.0%} (the paper's daggers are its own).")
     page.say(paper.whose_numbers(list(frame.model)), "The paper prints no Table 2 for Gemma2-9B.")
-    page.say(_cut(frame, "proxy samples"))
+    page.say(_cut(frame, "proxy samples"), _seeds_said(frame))
 
     def line(row: Any) -> dict[str, str]:
         absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
@@ -136,6 +146,7 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
             "β′-accuracy, paper": "" if stated is None else f"{stated:.1f}%",
             "AH, paper": number(row.paper_win_rate, 1),
             "WB, paper": number(row.paper_elo, 1),
+            **_spread(frame, row, "did_entropy"),
         }
 
     _sections(page, frame, "table2", line)
@@ -163,6 +174,8 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
         }
     for key, found in _elo(judgments, wildbench).items():
         rows.setdefault(key, {}).update(found)
+    pool = sorted(rows)
+    rows = _over_seeds(rows, {name: (f"{name}_low", f"{name}_high") for name in ("win_rate", "elo", "score")})
     records = []
     for model, dataset, method, ours in _beside("table3", rows, []):
         printed = paper.printed("table3", model, dataset).get(method, {})
@@ -188,6 +201,7 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
         else "",
         paper.whose_numbers(list(frame.model)),
     )
+    page.say(_seeds_said(frame))
 
     def line(row: Any) -> dict[str, str]:
         absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
@@ -203,10 +217,11 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
             "best epoch, paper": number(row.paper_best_epoch, 0),
             "AH, paper": bracketed(row.paper_win_rate, row.paper_win_rate_low, row.paper_win_rate_high, 1, ""),
             "WB, paper": bracketed(row.paper_elo, row.paper_elo_low, row.paper_elo_high, 2, ""),
+            **_spread(frame, row, "win_rate", "elo", "score"),
         }
 
     _sections(page, frame, "table3", line)
-    _write(frame, "table3", page, inputs, out, wildbench=wildbench.model_dump(), pool=sorted(rows))
+    _write(frame, "table3", page, inputs, out, wildbench=wildbench.model_dump(), pool=pool)
 
 
 def _difference(row: Any) -> str:
@@ -236,6 +251,51 @@ def _only_row(path: Path, kind: str) -> Any:
 
 def _interval(value: float, stderr: float, name: str, low: str, high: str) -> dict[str, float]:
     return {name: value, low: value - Z95 * stderr, high: value + Z95 * stderr}
+
+
+def _over_seeds(rows: Rows, intervals: dict[str, tuple[str, str]]) -> Rows:
+    """One row a method: of several seeds the means, with the sd between seeds of each number that has an interval.
+
+    ``intervals``: the ends of each. An epoch that the seeds do not share is left out.
+    """
+    groups: defaultdict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for (model, dataset, method), row in rows.items():
+        groups[model, dataset, unseeded(method)[0]].append(row)
+    return {
+        key: (group[0] if len(group) == 1 else _mean(group, intervals)) | {"seeds": len(group)}
+        for key, group in groups.items()
+    }
+
+
+def _mean(group: list[dict[str, Any]], intervals: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    frame = pd.DataFrame(group).astype(float)
+    shared = [name for name in frame if name not in ("epoch", "best_epoch") or frame[name].nunique() == 1]
+    found: dict[str, Any] = frame[shared].agg({name: _OVER_SEEDS.get(str(name), "mean") for name in shared}).to_dict()
+    for name, (low, high) in intervals.items():
+        if name in frame:
+            seen = frame.dropna(subset=[name])
+            over = over_seeds([Estimate("", row[name], row[low], row[high], 0) for _, row in seen.iterrows()])
+            found |= {low: over.low, high: over.high, f"{name}_sd": seen[name].std()}
+    return found
+
+
+def _seeds_said(frame: pd.DataFrame) -> str:
+    if not frame.seeds.max() > 1:
+        return ""
+    return (
+        "Numbers of several seeds are their means; intervals cover the seeds and what each was measured on, "
+        "sd is the standard deviation between seeds."
+    )
+
+
+def _spread(frame: pd.DataFrame, row: Any, *names: str) -> dict[str, str]:
+    """The number of seeds and the spread between them, on a page that has several."""
+    if not frame.seeds.max() > 1:
+        return {}
+    return {
+        "seeds": number(row.seeds, 0),
+        "sd": ", ".join(filter(None, (number(getattr(row, f"{n}_sd"), 2) for n in names))),
+    }
 
 
 def _beside(table: str, rows: Rows, more: list[tuple[str, str]]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
@@ -311,8 +371,7 @@ def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, st
 
 def _score(judgments: pd.DataFrame) -> tuple[float, float, float, int]:
     """Mean judge score with its interval over tasks, and how many were scored."""
-    scored = judgments.score.dropna()
-    found = mean(scored) if len(scored) else Estimate("", math.nan, math.nan, math.nan, 0)
+    found = mean(judgments.score.dropna())
     return found.value, found.low, found.high, found.n
 
 

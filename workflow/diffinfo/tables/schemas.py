@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from diffinfo.measures import NUMBERS
+
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _IDS = pa.list_(pa.int32())
 MESSAGES = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
@@ -234,18 +236,27 @@ _MRR = _schema(
     **_CELL, **_of(_TEXT, "quantity"), **_of(_INT, "epoch benchmarks questions"), **_of(_REAL, "value low high")
 )
 SCHEMAS |= {
-    "table1": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts"),
+    # a row each cell, epoch and seed (none: pi_ref, or the mean over several ``seeds``); the columns of diffinfo.measures, each
+    # with its interval, its n, and in the mean's row the standard deviation between seeds
+    "grid": (1, _schema(
+        **_CELL, epoch=_INT, seed=_maybe(_INT), seeds=_INT,
+        **{f"{name}{suffix}": _maybe(_INT if suffix == "_n" else _REAL)
+           for name in NUMBERS for suffix in ("", "_low", "_high", "_n", "_sd")},
+    )),
+    # of several ``seeds``: their means, and sd between them
+    "table1": (2, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), entropy_sd=_maybe(_REAL),
         **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
         **_of(_maybe(_REAL), "paper_entropy paper_reference"),
     )),
-    "table2": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts"), **_of(_FLAG, "dagger paper_dagger"),
+    "table2": (2, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), did_entropy_sd=_maybe(_REAL), **_of(_FLAG, "dagger paper_dagger"),
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
     )),
-    "table3": (1, _schema(
-        **_CELL, **_of(_maybe(_INT), "best_epoch games unscored battles tasks paper_best_epoch"),
+    "table3": (2, _schema(
+        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd"),
+        **_of(_maybe(_INT), "seeds best_epoch games unscored battles tasks paper_best_epoch"),
         **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
         **_of(_maybe(_REAL), "elo elo_low elo_high score score_low score_high wildbench_tokens"),
         **_of(_maybe(_REAL), "paper_win_rate paper_win_rate_low paper_win_rate_high"),

@@ -45,8 +45,10 @@ def student(n: Any) -> Any:
 
 
 def mean(values: pd.Series | np.ndarray, label: str = "") -> Estimate:
-    """The mean of independent values, with Student's interval; without spread (one value) the interval is infinite."""
+    """The mean of independent values, with Student's interval; of one value it is infinite, of none all is NaN."""
     sample = np.asarray(values, dtype=float)
+    if not len(sample):
+        return Estimate(label, math.nan, math.nan, math.nan, 0)
     if len(sample) < 2:
         return Estimate(label, float(sample.mean()), -math.inf, math.inf, len(sample))
     half = float(student(len(sample)) * sample.std(ddof=1) / math.sqrt(len(sample)))
@@ -59,6 +61,23 @@ def average(estimates: list[Estimate], label: str) -> Estimate:
     value = float(np.mean([e.value for e in estimates]))
     half = Z95 * math.sqrt(sum(e.stderr**2 for e in estimates)) / len(estimates)
     return Estimate(label, value, value - half, value + half, min(e.n for e in estimates))
+
+
+def over_seeds(estimates: list[Estimate]) -> Estimate:
+    """The mean over seeds, with an interval over both seeds and what each seed was measured on; one seed as it is.
+
+    The halves add in quadrature, each side by itself: Student's of the seeds' mean (S - 1 degrees of freedom), and the root
+    mean square of the seeds' own. The latter is not divided by S: all seeds are measured on the same prompts. Where their
+    errors are independent after all, the seeds' scatter holds them too, and the interval is too wide rather than too narrow.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    found = mean(np.array([e.value for e in estimates]))
+    low, high = (
+        math.hypot(found.high - found.value, float(np.sqrt(np.mean(np.square(halves)))))
+        for halves in ([e.value - e.low for e in estimates], [e.high - e.value for e in estimates])
+    )
+    return Estimate("", found.value, found.value - low, found.value + high, min(e.n for e in estimates))
 
 
 def share(label: str, successes: float, n: int) -> Estimate:

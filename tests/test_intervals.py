@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from diffinfo.bench import arena_hard, wildbench
+from diffinfo.intervals import Estimate, average, bracketed, mean, number, over_seeds, share
 from diffinfo.report import curves, laboratory, language_models, tables
-from diffinfo.report.intervals import Estimate, average, bracketed, mean, number, share
 from diffinfo.tables import artifacts
 
 DATA = np.array([3.1, -2.0, 0.4, 7.7, 1.2, 5.0, -0.3])
@@ -27,8 +27,38 @@ def test_mean_is_students():
     assert (got.label, got.n) == ("x", 7)
     two = mean(DATA[:2])
     assert (two.low, two.high) == pytest.approx(stats.t.interval(0.95, 1, DATA[:2].mean(), stats.sem(DATA[:2])))
+    nothing = mean(DATA[:0])
+    assert (math.isnan(nothing.value), math.isnan(nothing.low), nothing.n) == (True, True, 0)
     one = mean(DATA[:1])
     assert (one.value, one.low, one.high, one.n) == (3.1, -math.inf, math.inf, 1)
+
+
+def test_over_seeds_is_one_source_of_error_where_the_other_is_none():
+    assert over_seeds([of(3.0, 0.5)]) == of(3.0, 0.5)
+    alike = over_seeds([of(3.0, 0.5), of(3.0, 0.5), of(3.0, 0.5)])
+    assert (alike.value, alike.low, alike.high) == pytest.approx((3, 3 - Z * 0.5, 3 + Z * 0.5))
+    exact = over_seeds([Estimate("", value, value, value, 9) for value in DATA])
+    student = stats.t.interval(0.95, len(DATA) - 1, DATA.mean(), stats.sem(DATA))
+    assert (exact.low, exact.high, exact.n) == pytest.approx((*student, 9))
+    skewed = over_seeds([Estimate("", 5.0, 4.0, 7.0, 8), Estimate("", 5.0, 2.0, 6.0, 9)])
+    assert (skewed.low, skewed.high) == pytest.approx((5 - math.sqrt(5), 5 + math.sqrt(2.5)))
+    two = over_seeds([of(1.0, 0.3), of(2.0, 0.4)])
+    assert two.high - 1.5 == pytest.approx(math.hypot(stats.t.ppf(0.975, 1) * 0.5, Z * math.sqrt(0.125)))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("between", [0.0, 0.3, 2.0])
+def test_over_seeds_covers_seeds_and_prompts(shared, between):
+    """Simulated: seeds differ by ``between``, and of a prompt's error (variance 1) all seeds have a part in common."""
+    rng, prompts, seeds, covered = np.random.default_rng(int(10 * shared + 100 * between)), 40, 4, 0
+    for _ in range(600):
+        effects = rng.normal(0, between, seeds) if between else np.zeros(seeds)
+        errors = math.sqrt(shared) * rng.normal(0, 1, prompts) + math.sqrt(1 - shared) * rng.normal(
+            0, 1, (seeds, prompts)
+        )
+        found = over_seeds([mean(effect + error) for effect, error in zip(effects, errors, strict=True)])
+        covered += found.low <= 0 <= found.high
+    assert covered / 600 >= 0.93  # 95 % but for the simulation's own error
 
 
 def test_share_is_wilsons():

@@ -1,0 +1,153 @@
+"""The measures: each is declared once, with the tables it leaves of a cell and the numbers that are read from them.
+
+A declaration in ``MEASURES`` makes a measure everywhere but in the rules that compute it: the configuration takes its name,
+``rule all`` and the plan its tables of every cell, and ``results/tables/grid`` its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from diffinfo.intervals import Z95, Estimate, mean, share
+
+LOG = "results/train/{run}/{span}/train_log.parquet"
+SCORES = "results/reward/{run}/{span}/scores.parquet"
+ENTROPY = "results/entropy/{run}/epoch-{epoch}.parquet"
+PROXY = "results/did/{run}/epoch-{epoch}"
+WINRATES = "results/arena_hard/{run}/final/winrates.parquet"
+WILDBENCH = "results/wildbench/{run}/judgments.parquet"
+QA = "results/qa/{run}/{span}.parquet"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the grid table."""
+
+    title: str
+    unit: str
+    over: str  # what its n counts, and its interval is over
+    digits: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table that a measure leaves of a cell."""
+
+    path: str  # {run}: model/dataset/method; {span}: the epochs of a job, such as 1-5; {epoch}: the last one
+    kind: str  # of table, see diffinfo.tables.schemas
+    numbers: dict[str, Number]  # by their columns in the grid table
+    read: Callable[
+        [pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]
+    ]  # from rows of one epoch, and those of pi_ref
+    of_reference: bool = False  # whether there is one of pi_ref too, as method "ref", span 0-0, epoch 0
+
+    @property
+    def stage(self) -> str:
+        """The folder of results/ that it is in."""
+        return self.path.split("/{run}")[0].rpartition("/")[2]
+
+
+def _log(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    """Means over the batches of an epoch; changes are against the same batch under pi_ref."""
+    chosen = rows.logp_chosen - rows.reference_logp_chosen
+    rejected = rows.logp_rejected - rows.reference_logp_rejected
+    values = {"loss": rows.loss, "logp_chosen": chosen, "logp_rejected": rejected, "margin": chosen - rejected}
+    return {name: mean(found.dropna()) for name, found in values.items()}
+
+
+def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Estimate]:
+    """Means over prompts, whose samples are averaged first: E[R(y)], and E[R(y) - R(y_ref)] paired by prompt."""
+    own = rows.groupby("prompt_id").score.mean()
+    if reference is None:
+        return {"reward": mean(own)}
+    gain = own - reference.groupby("prompt_id").score.mean()
+    return {"reward": mean(own), "reward_gain": mean(gain.dropna())}
+
+
+def _of_entropy(column: str) -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
+    """The entropy as ``column``, with the beta'-accuracy where there is one."""
+
+    def read(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+        (row,) = rows.itertuples()
+        half = Z95 * row.stderr
+        found = {column: Estimate("", row.entropy, row.entropy - half, row.entropy + half, row.prompts)}
+        if pd.notna(row.beta_accuracy):
+            found["beta_accuracy"] = share("", row.beta_accuracy * row.prompts, row.prompts)
+        return found
+
+    return read
+
+
+def _win_rate(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    (row,) = rows.itertuples()
+    return {"win_rate": Estimate("", row.win_rate, row.low, row.high, row.games)}
+
+
+def _wildbench(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    return {"wildbench_score": mean(rows.score.dropna())}
+
+
+def _accuracy(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    """Mean accuracy of the benchmarks, each by the metric it is ranked by, which stands first; their errors are independent."""
+    ranked = rows.drop_duplicates("benchmark")
+    value, half = ranked.value.mean(), Z95 * (ranked.stderr**2).sum(skipna=False) ** 0.5 / len(ranked)
+    return {"qa_accuracy": Estimate("", value, value - half, value + half, int(ranked.n.sum()))}
+
+
+TRAINING = Result(  # what every training leaves, whatever a row measures
+    LOG, "train_log",
+    {
+        "loss": Number("loss", "nats, the method's own", "batches of the epoch", 4),
+        "logp_chosen": Number("Δ log π(y_w)", "nats, above π_ref", "batches of the epoch", 2),
+        "logp_rejected": Number("Δ log π(y_l)", "nats, above π_ref", "batches of the epoch", 2),
+        "margin": Number("margin", "nats: Δ log π(y_w) − Δ log π(y_l)", "batches of the epoch", 2),
+    },
+    _log,
+)  # fmt: skip
+MEASURES: dict[str, tuple[Result, ...]] = {
+    "expected_reward": (
+        Result(
+            SCORES, "scores",
+            {
+                "reward": Number("E[R(y)]", "reward", "held-out prompts", 3),
+                "reward_gain": Number("E[R(y) − R(y_ref)]", "reward, paired by prompt", "held-out prompts", 3),
+            },
+            _reward, of_reference=True,
+        ),
+    ),
+    "entropy": (
+        Result(
+            ENTROPY, "entropy", {"entropy": Number("H(π)", "nats", "prompts", 2)}, _of_entropy("entropy"),
+            of_reference=True,
+        ),
+    ),
+    "did": (
+        Result(
+            f"{PROXY}/entropy.parquet", "entropy",
+            {
+                "did_entropy": Number("H(DID)", "nats", "prompts", 2),
+                "beta_accuracy": Number("β′-accuracy", "share", "prompts", 3),
+            },
+            _of_entropy("did_entropy"),
+        ),
+    ),
+    "benchmarks": (
+        Result(
+            WINRATES, "winrates", {"win_rate": Number("Arena-Hard", "% won, at the best epoch", "games", 1)}, _win_rate
+        ),
+        Result(
+            WILDBENCH, "judgments",
+            {"wildbench_score": Number("WildBench", "score of 1 to 10, at the best epoch", "tasks", 2)}, _wildbench,
+        ),
+    ),
+    "qa": (
+        Result(
+            QA, "qa", {"qa_accuracy": Number("QA", "mean accuracy of the benchmarks", "questions", 4)}, _accuracy
+        ),
+    ),
+}  # fmt: skip
+RESULTS = {result.stage: result for found in [(TRAINING,), *MEASURES.values()] for result in found}
+NUMBERS = {name: number for result in RESULTS.values() for name, number in result.numbers.items()}
