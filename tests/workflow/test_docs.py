@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 SCHEMA = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
-LISTED = ["git", "ls-files", "-co", "--exclude-standard"]
-FILES = subprocess.run(LISTED, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+FOLDERS = [ROOT / name for name in ("benchmarks", "docs", "envs", "profiles", "slurm", "tests", "workflow")]
+FILES = [file.relative_to(ROOT) for folder in FOLDERS for file in folder.rglob("*")]
 
 
 def blocks(kind: str, text: str) -> list[str]:
@@ -106,7 +106,9 @@ def test_files_exist() -> None:
             word = word.split()[1]
         looks = re.fullmatch(r"[\w.*/-]+\.(py|smk|yaml|md|txt|json|png|parquet|html)|[\w.-]+/[\w./-]*", word)
         if looks and not word.startswith("results/") and not word.endswith("parquet") and "*" not in word:
-            places = [word, f"workflow/{word}"] if "/" in word else [name for name in FILES if Path(name).name == word]
+            places = (
+                [word, f"workflow/{word}"] if "/" in word else [word] + [file for file in FILES if file.name == word]
+            )
             assert any((ROOT / place).exists() for place in places), f"{page}: {word}"
 
 
