@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 SCHEMA = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
-LISTED = ["git", "ls-files", "-co", "--exclude-standard"]
-FILES = subprocess.run(LISTED, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+FOLDERS = [ROOT / name for name in ("benchmarks", "docs", "envs", "profiles", "slurm", "tests", "workflow")]
+FILES = [file.relative_to(ROOT) for folder in FOLDERS for file in folder.rglob("*")]
 
 
 def blocks(kind: str, text: str) -> list[str]:
@@ -32,7 +32,7 @@ def commands() -> list[tuple[str, str, list[str]]]:
         for kind, block in re.findall(r"^```(bash|yaml)\n(.*?)^```", text, re.M | re.S):
             mine = block if kind == "yaml" else mine
             for line in block.splitlines() if kind == "bash" else ():
-                words = shlex.split(line.removeprefix("PYTHONPATH=workflow "), comments=True)
+                words = shlex.split(line.removeprefix("PYTHONPATH=workflow ").removeprefix(".venv/bin/"), comments=True)
                 found.setdefault((mine if "mine.yaml" in words else "", *words), page)
     return [(page, mine, words) for (mine, *words), page in found.items()]
 
@@ -85,9 +85,13 @@ def test_python_has_the_module_and_its_options(page, mine, words) -> None:
         assert option in done.stdout
 
 
-def test_pip_installs_locks_that_exist_and_the_torch_of_the_makefile() -> None:
-    for _, _, words in BY_TOOL["pip"]:
-        assert (ROOT / words[3]).is_file() if words[2] == "-r" else words[2] in (ROOT / "Makefile").read_text()
+def test_what_pip_and_pytest_are_given_exists() -> None:
+    for _, _, words in BY_TOOL["pip"] + BY_TOOL["pytest"]:
+        for word in words[1:]:
+            if "/" in word:
+                assert (ROOT / word).exists()
+            if "==" in word:
+                assert f"\n{word} --hash" in (ROOT / "envs/torch.txt").read_text()
 
 
 @pytest.mark.parametrize("block", [block for text in TEXT.values() for block in blocks("yaml", text)])
@@ -102,7 +106,9 @@ def test_files_exist() -> None:
             word = word.split()[1]
         looks = re.fullmatch(r"[\w.*/-]+\.(py|smk|yaml|md|txt|json|png|parquet|html)|[\w.-]+/[\w./-]*", word)
         if looks and not word.startswith("results/") and not word.endswith("parquet") and "*" not in word:
-            places = [word, f"workflow/{word}"] if "/" in word else [name for name in FILES if Path(name).name == word]
+            places = (
+                [word, f"workflow/{word}"] if "/" in word else [word] + [file for file in FILES if file.name == word]
+            )
             assert any((ROOT / place).exists() for place in places), f"{page}: {word}"
 
 
@@ -122,9 +128,22 @@ def test_modules_and_keys_exist() -> None:
             assert key in SCHEMA["$defs"][where]["properties"], f"{page}: {word}"
 
 
+def test_rooms_import_only_what_the_drawing_puts_below_them() -> None:
+    drawing = re.search(r"^run by.*?^```", TEXT["docs/architecture.md"], re.M | re.S)[0].splitlines()[2:-1]
+    levels = {room: level for level, line in enumerate(drawing) for room in re.findall(r"\w+", line[16:])}
+    package = ROOT / "workflow/diffinfo"
+    assert levels.keys() == {path.stem for path in package.iterdir() if not path.stem.startswith("__")}
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).parts[0].removesuffix(".py")
+        used = re.findall(r"^\s*(?:from|import) diffinfo\.(\w+)", file.read_text(), re.M)
+        used += re.findall(r"^\s*from diffinfo import (?!__)(\w+)", file.read_text(), re.M)
+        for other in {*used} - {room}:
+            assert levels[room] < levels[other] or (room, other) == ("cli", "tables"), f"{file} imports {other}"
+
+
 def test_links_lead_somewhere() -> None:
     for page, text in TEXT.items():
-        for link in re.findall(r"\]\(([^)]+)\)", text):
+        for link in re.findall(r"\]\((?!https:)([^)]+)\)", text):
             file, _, anchor = link.partition("#")
             target = (ROOT / page).parent / file
             assert target.exists(), f"{page}: {link}"
