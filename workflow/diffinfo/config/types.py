@@ -125,6 +125,11 @@ class Engine(_Model):
     batch_tokens: Count = 32_768  # prompt + completion tokens held at once (transformers)
     tensor_parallel: Count = 1  # GPUs per model (vllm)
 
+    @property
+    def environment(self) -> str:
+        """The file of envs/ that holds it: its own, unless it is part of every stage's."""
+        return "base" if self.name == "transformers" else self.name
+
 
 class Sft(_Model):
     """Supervised fine-tuning on the chosen responses (J.2)."""
@@ -218,6 +223,11 @@ class Judge(_Model):
     max_tokens: Count = 4096
     concurrency: Count = 16
     retries: Count = 6
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is a key of ``models`` that the job loads, not an endpoint that is paid."""
+        return self.kind == "reward-model"
 
 
 class ArenaHard(_Model):
