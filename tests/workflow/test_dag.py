@@ -316,6 +316,14 @@ def test_a_bad_configuration_stops_before_any_job(project_factory):
     assert "Traceback" not in output
 
 
+def test_a_grid_too_large_for_its_table_stops_before_any_job(project_factory):
+    output = project_factory().snakemake(
+        "-n", changes={"epochs": 150, "preference": {"epochs_per_job": 1}}, check=False
+    )
+    assert "tables are too many for the command line that puts them into the grid table" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is in this environment")
 def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     target = "results/entropy/micro-mistral/magpie-pro/dpo-b0.1/epoch-1.parquet"
