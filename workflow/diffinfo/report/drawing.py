@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from diffinfo.methods import REFERENCE, parse
 from diffinfo.report import paper
-from diffinfo.report.cells import beta, family
 from diffinfo.tables.artifacts import atomic
 
-# Okabe and Ito's colour-blind-safe hues; DPO in purples, dark for a large beta.
-_DPO = ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea")
-_COLOURS = {
-    "dpo-pg": "#d55e00", "logpi": "#009e73", "dpop": "#0072b2", "cal-dpo": "#e69f00",
-    "slic": "#56b4e9", "orpo": "#000000", "simpo": "#cc79a7", "ref": "#666666",
-}  # fmt: skip
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1.2, 1, 1.2)), (0, (1.4, 1)))
-_BETAS = (0.2, 0.1, 0.05, 0.02)
+_BETAS = (0.2, 0.1, 0.05, 0.02)  # the paper's, at which a method's shades are given
+_DASHES = {0.1: (5, 1.5), 0.05: (3, 1.2, 1, 1.2), 0.02: (1.4, 1)}
 mpl.rcParams.update({
     "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
@@ -34,14 +30,26 @@ mpl.rcParams.update({
 
 
 def style(method: str) -> dict[str, Any]:
-    """Colour and dashes of a method, the same in every figure: hue for the family, dashes and shade for beta."""
-    value = beta(method)
-    nearest = (
-        min(range(len(_BETAS)), key=lambda i: abs(_BETAS[i] / value - 1) + abs(value / _BETAS[i] - 1)) if value else 0
-    )
-    if family(method) == "dpo":
-        return {"color": _DPO[nearest], "linestyle": _DASHES[nearest]}
-    return {"color": _COLOURS[family(method)], "linestyle": _DASHES[nearest if family(method) == "logpi" else 0]}
+    """Colour and dashes of a method, the same in every figure: hue for the method, shade and dashes for beta.
+
+    No two betas share their dashes: beside the paper's, a dash is as long as the digits of beta say, and followed by a
+    dot for each place that they stand behind the point.
+    """
+    if method == REFERENCE:
+        return {"color": "#666666", "linestyle": "-"}
+    variant = parse(method)
+    beta, colours = variant.beta, variant.method.colours
+    if beta is None or beta == variant.method.solid:
+        dashes: Any = "-"
+    else:
+        digits, exponent = map(float, f"{beta:e}".split("e"))
+        ours = (2 + digits, 1.2 + max(0, exponent), *(0.6, 1.2) * max(0, -int(exponent)))
+        dashes = (0, _DASHES.get(beta, ours))
+    if beta is None or len(colours) == 1:
+        return {"color": colours[0], "linestyle": dashes}
+    channels = zip(*map(to_rgb, colours), strict=True)
+    red, green, blue = (float(np.interp(-np.log(beta), -np.log(_BETAS), shades)) for shades in channels)
+    return {"color": to_hex((red, green, blue)), "linestyle": dashes}
 
 
 def canvas(columns: int, rows: int = 1, width: float = 4.2, height: float = 3.3) -> tuple[Figure, list[Axes]]:

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from diffinfo.cli import UserError, run
+from diffinfo.methods import METHODS
 from diffinfo.report import drawing
 from diffinfo.report.language_models import EDGE, band, did_proxy_page, geometric, rejected_sampling_page, spread
 from diffinfo.report.page import Page
@@ -21,7 +22,7 @@ from diffinfo.tables import artifacts
 
 # The paper draws DPO in purple, fifth of matplotlib's cycle: SLiC, ORPO, SimPO and Cal-DPO come before it.
 PAPER_ORDER = ("slic", "orpo", "simpo", "cal-dpo", "dpo")
-TITLES = {"slic": "SLiC", "orpo": "ORPO", "simpo": "SimPO", "cal-dpo": "Cal-DPO", "dpo": "DPO", "logpi": "log π"}
+TITLES = {name: METHODS[name].title for name in (*PAPER_ORDER, "logpi")}
 TAU_COLOURS = ("#b2182b", "#ef8a62", "#67a9cf", "#2166ac")  # reinforcing in reds, smoothing in blues
 RUN = ["objective", "hyperparameters", "tau", "seed"]
 
@@ -49,7 +50,7 @@ def _compare(axis: Axes, objectives: pd.DataFrame, best: pd.DataFrame, tau: floa
     drawn = []
     for name in PAPER_ORDER:
         rows = objectives.merge(best[(best.objective == name) & (best.tau == tau)], on=RUN[:3])
-        _curve(axis, rows, "js_target", TITLES[name], **drawing.style(f"{name}-b0.2"))
+        _curve(axis, rows, "js_target", TITLES[name], **drawing.style(METHODS[name].at(METHODS[name].solid)))
         drawn.append(rows)
     kind = "reinforcing" if tau < 1 else "smoothing"
     _log_axis(axis, f"τ = {tau:g} ({kind})", r"$\mathrm{JS}[\pi^*\,\Vert\,\pi]$")
@@ -205,10 +206,10 @@ def laboratory_table(runs: pd.DataFrame, objectives: pd.DataFrame, out: Path, fi
     for axis, tau in zip(axes, taus, strict=True):
         for place, name in enumerate(reversed(TITLES)):
             rows = both[(both.tau == tau) & (both.objective == name)]
-            colour = drawing.style(f"{name}-b0.2")["color"]
+            colour = METHODS[name].colours[0]
             for column, (mark, inside, lift, _) in marks.items():
                 x = rows[column][rows[column] > EDGE]
-                look = {"color": colour, "markerfacecolor": inside or colour, "markersize": 4}
+                look: dict[str, Any] = {"color": colour, "markerfacecolor": inside or colour, "markersize": 4}
                 axis.plot(x, [place + lift] * len(x), mark, **look)
             if (rows.js_target <= EDGE).all():
                 axis.annotate("optimum: 0", (EDGE, place), (2 * EDGE, place - 0.28), fontsize=8, color=colour)
