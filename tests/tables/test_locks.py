@@ -16,9 +16,9 @@ from diffinfo.tables import locks
 
 HOLDER = """
 import logging, sys
-from diffinfo.tables.locks import alone
+from diffinfo.tables.locks import one_writer
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
-with alone(["stage", "--log_out", "x.parquet"], sys.argv[1]) as needed:
+with one_writer(["stage", "--log_out", "x.parquet"], sys.argv[1]) as needed:
     print("needed" if needed else "done", flush=True)
     if input() == "fail":
         raise SystemExit(1)
