@@ -14,7 +14,7 @@ endef
 .PHONY: results golden plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
 
 results: $(VENV)/.ready
-	snakemake --cores $(CORES)
+	DIFFINFO_WARM=1 snakemake --cores $(CORES)
 	snakemake --cores $(CORES) --report results/report.html
 
 # whether the default configuration's results are those of tests/golden.json, within what another processor changes

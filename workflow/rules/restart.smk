@@ -10,7 +10,7 @@ import snakemake_executor_plugin_slurm
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.settings.types import DeploymentMethod
 
-from diffinfo.operations import disk, slurm_plugin
+from diffinfo.operations import disk, slurm_plugin, warm
 from diffinfo.operations.orphans import NoAnswer, settle
 from diffinfo.tables.provenance import made_by
 
@@ -140,6 +140,8 @@ onstart:
         look_again()
     slurm_plugin.patch(snakemake_executor_plugin_slurm)
     keep_progress_until_recorded()
+    if os.environ.get("DIFFINFO_WARM"):
+        warm.start()
 
 
 onsuccess:

@@ -1,7 +1,7 @@
 """A warm start for many small jobs on one machine: a server imports torch and transformers once and forks for each job.
 
-With DIFFINFO_WARM=1 (as ``make results`` says) Snakemake starts ``python -m diffinfo.operations.warm SOCKET`` and names the
-socket in DIFFINFO_SERVER. ``python -m diffinfo.<stage>`` then passes its arguments, environment, working directory and open
+With DIFFINFO_WARM=1 (as ``make results`` says) the workflow starts the server (``start``) and names its socket in
+DIFFINFO_SERVER. ``python -m diffinfo.<stage>`` then passes its arguments, environment, working directory and open
 files to the server and waits; a fork of the server runs the stage as if it had been started here. Signals are passed on, a
 stage ends with whoever waits for it, and where no server answers the stage simply starts. Snakemake measures the memory
 and CPU time of the process that waits.
@@ -14,9 +14,12 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +32,16 @@ PRELOADED = (
     "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "threadpoolctl",
 )  # fmt: skip
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+def start() -> None:
+    """Start the server, which ends with this process, and let all that this process starts use it."""
+    address = os.path.join(
+        tempfile.mkdtemp(prefix="diffinfo-"), "server"
+    )  # of this user alone, and short enough for a socket
+    command = [sys.executable, "-m", "diffinfo.operations.warm", address]
+    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.environ["DIFFINFO_SERVER"] = address
 
 
 def call(address: str, words: list[str]) -> None:
@@ -74,16 +87,16 @@ def serve(address: str) -> None:
                 bell.recv(4096)
             elif key.fileobj is listener:
                 client, _ = listener.accept()
-                pid, waiting = _forked(client), client
-                children[pid] = waiting
-                selector.register(waiting, selectors.EVENT_READ, pid)
+                pid = _forked(client, [selector, listener, bell, ring, *children.values()])
+                children[pid] = client
+                selector.register(client, selectors.EVENT_READ, pid)
             elif key.data in children:
                 sent = b""
                 with suppress(ConnectionError):
                     sent = children[key.data].recv(64)
-                for number in sent or [signal.SIGKILL]:  # nobody waits any more
+                for wanted in sent or [signal.SIGKILL]:  # nobody waits any more
                     with suppress(ProcessLookupError):
-                        os.kill(key.data, number)
+                        os.kill(key.data, wanted)
                 if not sent:
                     selector.unregister(key.fileobj)
         while children:
@@ -97,12 +110,11 @@ def serve(address: str) -> None:
             with suppress(OSError):
                 client.sendall(bytes([code if code >= 0 else 128 - code]))
             client.close()
-    with suppress(OSError):
-        os.unlink(address)
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
-def _forked(client: socket.socket) -> int:
-    """Read a request and fork; returns the child's number, in the server alone."""
+def _forked(client: socket.socket, ours: list[Any]) -> int:
+    """Read a request and fork; returns the child's number, in the server alone. The child closes what is the server's."""
     length, files, _, _ = socket.recv_fds(client, 8, 3)
     request = b""
     while len(request) < int.from_bytes(length, "big"):
@@ -111,6 +123,8 @@ def _forked(client: socket.socket) -> int:
         for file in files:
             os.close(file)
         return pid
+    for opened in [*ours, client]:
+        opened.close()
     _run(json.loads(request), files)
 
 
@@ -121,7 +135,7 @@ def _run(request: dict[str, Any], files: list[int]) -> NoReturn:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for place, file in enumerate(files):
         os.dup2(file, place)
-    os.closerange(3, 4096)
+        os.close(file)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.environ.pop("DIFFINFO_SERVER", None)
@@ -142,5 +156,4 @@ def _run(request: dict[str, Any], files: list[int]) -> NoReturn:
 if __name__ == "__main__":
     for name in PRELOADED:
         importlib.import_module(name)
-    Path(sys.argv[1]).parent.mkdir(parents=True, exist_ok=True)
     serve(sys.argv[1])
