@@ -11,7 +11,8 @@ from scipy import stats
 
 from diffinfo.config.types import WildBench
 from diffinfo.intervals import Estimate, average, share
-from diffinfo.report import claims, figures, tables
+from diffinfo.report import claims, tables
+from diffinfo.report.figures import FIGURES
 from diffinfo.tables import artifacts
 
 ROW = "micro-mistral/magpie-pro"
@@ -48,15 +49,17 @@ def test_errors_add_as_they_should():
     assert 0.9 < certain.low < 0.95  # Wilson's interval, not a point
 
 
-def measured(tree, out: Path, sign: int, dagger: bool = False) -> pd.DataFrame:
-    """Claims of a grid row where everything goes the paper's way (sign 1) or the other (-1)."""
-    s = sign
+def measured(tree, out: Path, sign: int, dagger: bool = False, further: str | None = None) -> pd.DataFrame:
+    """Claims of a grid row where everything goes the paper's way (sign 1) or the other (-1); a further method always does."""
+    s, own = sign, type(tree)(tree.root.parent)  # draws apart, so that the others' numbers stay
     entropies = [
         tree.entropy(f"entropy/{ROW}/logpi-b0.1/epoch-5", 40 + 10 * s),
         tree.entropy(f"entropy/{ROW}/ref/epoch-0", 40.0),
         tree.entropy(f"entropy/{CORRECT}/logpi-b0.1/epoch-5", 40 - 10 * s),
         tree.entropy(f"entropy/{CORRECT}/ref/epoch-0", 40.0),
     ]
+    if further:
+        entropies.append(own.entropy(f"entropy/{ROW}/{further}/epoch-5", 20.0))
     tables.table1(inputs=entropies, out=out / "table1.parquet")
     bench = [
         tree.winrates(f"{ROW}/dpo-b0.1", 4, 50 + 10 * s),
@@ -64,11 +67,15 @@ def measured(tree, out: Path, sign: int, dagger: bool = False) -> pd.DataFrame:
         tree.judgments(f"{ROW}/dpo-b0.1", [6.0 + 2 * s, 6.5 + 2 * s] * 15),
         tree.judgments(f"{ROW}/dpo-pg", [6.0 - 2 * s, 6.5 - 2 * s] * 15),
     ]
+    if further:
+        bench.append(own.winrates(f"{ROW}/{further}", 2, 60))
     tables.table3(inputs=bench, wildbench=WildBench(judge="x", rounds=16), out=out / "table3.parquet")
     proxies = [
         tree.entropy(f"did/{ROW}/dpo-b0.1/epoch-5/entropy", 30 + 5 * s, accuracy=0.2 if dagger else 0.5 + 0.3 * s),
         tree.entropy(f"did/{ROW}/dpo-pg/epoch-5/entropy", 30 - 5 * s, accuracy=0.8),
     ]
+    if further:
+        proxies.append(own.entropy(f"did/{ROW}/{further}/epoch-5/entropy", 90, accuracy=0.3))
     tables.table2(inputs=[*proxies, out / "table3.parquet"], out=out / "table2.parquet", dagger_below=0.1)
     if dagger:
         tables.table2(inputs=[*proxies, out / "table3.parquet"], out=out / "table2.parquet", dagger_below=0.5)
@@ -84,11 +91,15 @@ def measured(tree, out: Path, sign: int, dagger: bool = False) -> pd.DataFrame:
         tree.scores(f"{ROW}/logpi-b0.1", "1-1", [0.6 - 0.4 * s]),
     ]
     qa = [tree.qa(f"{ROW}/dpo-b0.1", [0.5 - 0.1 * s]), tree.qa(f"{ROW}/dpo-pg", [0.5 + 0.1 * s])]
+    log = [own.log(f"{ROW}/{further}", 9, 9, loss=0.9)] if further else []
+    if further:
+        scores.append(own.scores(f"{ROW}/{further}", "1-1", [2.0]))
+        qa.append(own.qa(f"{ROW}/{further}", [0.9]))
     for name, inputs in {
-        "figure3": qa, "figure5": [dpo[0], *variants], "figure6": scores, "figure8": pg, "figure9": pg,
-        "figure10": dpo, "figure11": dpo, "figure12": [],
+        "figure3": qa, "figure5": [dpo[0], *variants, *log], "figure6": scores, "figure8": pg + log, "figure9": pg + log,
+        "figure10": dpo + log, "figure11": dpo + log, "figure12": [],
     }.items():  # fmt: skip
-        getattr(figures, name)(inputs=inputs, out=out / f"{name}.parquet")
+        FIGURES[name](inputs=inputs, out=out / f"{name}.parquet")
     inputs = sorted(out.glob("*.parquet"))
     claims.main(inputs=inputs, out=out.parent / "claims.parquet", correctness=["correctness"], dagger_below=0.5)
     return artifacts.read(out.parent / "claims.parquet", "claims")
@@ -146,7 +157,11 @@ def student(values) -> tuple[float, float, float, int]:
 def test_entropy_claims_compare_with_the_reference(name):
     row = {"entropy": 40.0, "low": 37.0, "high": 43.0, "reference": 30.0, "reference_low": 26.0, "reference_high": 34.0}
     table = pd.DataFrame(
-        [row | {"beta": 0.1, "prompts": 50.0}, row | {"beta": 0.02, "prompts": 60.0, "entropy": np.nan}]
+        [
+            row | {"method": "logpi-b0.1", "beta": 0.1, "prompts": 50.0},
+            row | {"method": "logpi-b0.02", "beta": 0.02, "prompts": 60.0, "entropy": np.nan},
+            row | {"method": "simpo-b0.1", "beta": 0.1, "prompts": 60.0, "entropy": 99.0},
+        ]
     )
     assert decisive(name, table) == [pytest.approx((10, 10 - 5, 10 + 5, 50))]  # errors of 3 and 4 make 5
 
@@ -227,8 +242,22 @@ def test_cal_dpo_counts_in_its_lowest_epoch():
 def test_leads_of_figures_are_taken_as_they_are(name, count):
     table = pd.DataFrame(
         {"quantity": ["best", "lead"], "value": [9.0, 0.5], "low": [8.0, 0.1], "high": [10.0, 0.7], count: [1, 40]}
-    )
+    ).assign(method="dpo-b0.1", epoch=1)
     assert decisive(name, table) == [(0.5, 0.1, 0.7, 40)]
+    assert "beside the claim" not in MEASURES[name](table).evidence
+
+
+def test_further_methods_are_evidence_and_decide_nothing(tree, tmp_path):
+    """Each claim with and without SimPO, whose numbers go the other way: the same verdicts, and SimPO's beside them."""
+    plain = measured(type(tree)(tmp_path), tmp_path / "a/t", 1).set_index("claim")
+    mixed = measured(tree, tmp_path / "b/t", 1, further="simpo-b2.5").set_index("claim")
+    assert mixed.drop(columns="evidence").equals(plain.drop(columns="evidence"))
+    assert not plain.evidence.str.contains("SimPO").any()
+    without = [claim for claim in mixed.index if "beside the claim: " not in mixed.evidence[claim]]
+    assert without == ["h2", "h3", "k1", "k2"]  # no battle (it would change the others' Elo), not on that dataset
+    shown = mixed.evidence.drop(without).str.partition("beside the claim: ")[2]
+    assert shown.str.contains(r"SimPO β = 2\.5(?:, epoch \d)?: -?[\d.]+ \[").all(), shown.tolist()
+    assert "60.0 [58.0, 62.0] %" in shown["h1"]  # its win rate as it is
 
 
 def test_accuracies_stand_above_the_threshold():

@@ -18,6 +18,7 @@ from diffinfo.cli import UserError
 from diffinfo.methods import METHODS
 from diffinfo.report import figures
 from diffinfo.report.drawing import style
+from diffinfo.report.figures import FIGURES
 from diffinfo.tables import artifacts
 from pages import lines
 
@@ -39,7 +40,7 @@ def check_drawing(out: Path) -> str:
 def test_figure2_shows_displacement_from_zero(tree, tmp_path):
     inputs = [tree.log(f"{UF}/dpo-b0.1", -5, -9, noise=0), tree.log(f"{MP}/dpo-b0.1", -3, -9, noise=0)]
     out = tmp_path / "figure2.parquet"
-    figures.figure2(inputs=inputs, out=out)
+    FIGURES["figure2"](inputs=inputs, out=out)
     data = artifacts.read(out, "figure2")
     curve = data[data.dataset == "ultrafeedback"]
     assert len(curve) == 80
@@ -55,10 +56,10 @@ def test_figure2_shows_displacement_from_zero(tree, tmp_path):
 
 def test_spans_of_one_run_are_joined_and_overlaps_refused(tree, tmp_path):
     parts = [tree.log(f"{MP}/dpo-b0.1", -3, -9, span="1-2"), tree.log(f"{MP}/dpo-b0.1", -3, -9, span="3-5")]
-    figures.figure10(inputs=parts[::-1], out=tmp_path / "figure10.parquet")
+    FIGURES["figure10"](inputs=parts[::-1], out=tmp_path / "figure10.parquet")
     assert list(artifacts.read(tmp_path / "figure10.parquet", "figure10").step) == list(range(1, 81))
     with pytest.raises(UserError, match="both hold step 1"):
-        figures.figure10(inputs=[*parts, tree.log(f"{MP}/dpo-b0.1", -3, -9)], out=tmp_path / "figure10.parquet")
+        FIGURES["figure10"](inputs=[*parts, tree.log(f"{MP}/dpo-b0.1", -3, -9)], out=tmp_path / "figure10.parquet")
 
 
 def test_training_figures_show_their_quantities(tree, tmp_path):
@@ -75,7 +76,7 @@ def test_training_figures_show_their_quantities(tree, tmp_path):
         ("figure13", proxies, {"logp_chosen", "logp_rejected"}),
     ):
         out = tmp_path / f"{name}.parquet"
-        getattr(figures, name)(inputs=inputs, out=out)
+        FIGURES[name](inputs=inputs, out=out)
         data = artifacts.read(out, name)
         assert set(data.quantity) == quantities, name
         check_drawing(out)
@@ -89,7 +90,7 @@ def test_training_figures_show_their_quantities(tree, tmp_path):
 
 
 def test_the_note_shows_the_last_epochs_mean_with_students_interval(tree, tmp_path):
-    figures.figure10(inputs=[tree.log(f"{MP}/dpo-b0.1", -5, -9)], out=tmp_path / "figure10.parquet")
+    FIGURES["figure10"](inputs=[tree.log(f"{MP}/dpo-b0.1", -5, -9)], out=tmp_path / "figure10.parquet")
     data = artifacts.read(tmp_path / "figure10.parquet", "figure10")
     last = data.value[data.epoch == 5]
     low, high = stats.t.interval(0.95, 15, last.mean(), stats.sem(last))
@@ -106,7 +107,7 @@ def test_figure6_takes_the_best_and_pairs_by_prompt(tree, tmp_path):
         tree.scores(f"{MP}/logpi-b0.1", "1-5", [0.1, 0.4, -0.2, -0.5, -1.0]),
     ]
     out = tmp_path / "figure6.parquet"
-    figures.figure6(inputs=inputs, out=out)
+    FIGURES["figure6"](inputs=inputs, out=out)
     data = artifacts.read(out, "figure6")
     best = data[data.quantity == "best"].set_index("objective")
     assert (best.method["dpo"], best.epoch["dpo"]) == ("dpo-b0.1", 3)
@@ -117,10 +118,10 @@ def test_figure6_takes_the_best_and_pairs_by_prompt(tree, tmp_path):
     assert lead.high - lead.low < 0.3  # unpaired, the prompts' own levels (sd 3) would make it 1.2
     check_drawing(out)
     with pytest.raises(UserError, match="reference's scores"):
-        figures.figure6(inputs=inputs[1:], out=out)
+        FIGURES["figure6"](inputs=inputs[1:], out=out)
 
 
-def test_figure3_ranks_dpo_and_dpo_pg_alone(tree, tmp_path):
+def test_figure3_ranks_dpo_and_dpo_pg_among_themselves(tree, tmp_path):
     inputs = [
         tree.qa(f"{MP}/dpo-b0.1", [0.5, 0.5]),
         tree.qa(f"{MP}/dpo-b0.02", [0.4, 0.4]),
@@ -128,15 +129,16 @@ def test_figure3_ranks_dpo_and_dpo_pg_alone(tree, tmp_path):
         tree.qa(f"{MP}/logpi-b0.1", [0.9, 0.9]),
     ]
     out = tmp_path / "figure3.parquet"
-    figures.figure3(inputs=inputs, out=out)
+    FIGURES["figure3"](inputs=inputs, out=out)
     data = artifacts.read(out, "figure3")
     mrr = data[data.quantity == "mrr"].set_index(["method", "epoch"]).value
     assert mrr["dpo-pg", 1] == 1
     assert mrr["dpo-b0.1", 1] == 1 / 2
     assert mrr["dpo-pg", 2] == pytest.approx(1 / 3)
-    assert "logpi-b0.1" not in set(data.method)
+    assert mrr["logpi-b0.1", 1] == 1  # ranked among them, and their ranks do not know
+    assert "Any further method is ranked among them" in check_drawing(out)
     gemma = [tree.qa(f"micro-gemma2/magpie-pro/{m}", [v]) for m, v in (("dpo-b0.1", 0.5), ("dpo-pg", 0.6))]
-    figures.figure3(inputs=[*inputs, *gemma], out=out)  # Gemma's are Figure 12's
+    FIGURES["figure3"](inputs=[*inputs, *gemma], out=out)  # Gemma's are Figure 12's
     assert artifacts.read(out, "figure3").equals(data)
     lead = data[data.quantity == "lead"].iloc[0]
     assert lead.value == pytest.approx((1 + 1 / 3) / 2 - (1 / 2 + 1 / 3 + 1 + 1 / 2) / 4)
@@ -146,28 +148,45 @@ def test_figure3_ranks_dpo_and_dpo_pg_alone(tree, tmp_path):
 
 def test_figure12_says_in_words_that_there_is_no_gemma(tree, tmp_path):
     out = tmp_path / "figure12.parquet"
-    figures.figure12(inputs=[], out=out)
+    FIGURES["figure12"](inputs=[], out=out)
     assert artifacts.read(out, "figure12").empty
     assert "not in this grid: Gemma2-9B on Magpie-Pro, Gemma2-9B on Magpie-G27" in check_drawing(out)
-    figures.figure12(inputs=[tree.qa(f"{MP}/dpo-pg", [0.6])], out=out)  # Mistral's cells are Figure 3's
+    FIGURES["figure12"](inputs=[tree.qa(f"{MP}/dpo-pg", [0.6])], out=out)  # Mistral's cells are Figure 3's
     assert artifacts.read(out, "figure12").empty
     gemma = [tree.qa(f"micro-gemma2/magpie-pro/{m}", [v]) for m, v in (("dpo-b0.1", 0.5), ("dpo-pg", 0.6))]
-    figures.figure12(inputs=gemma, out=out)
+    FIGURES["figure12"](inputs=gemma, out=out)
     assert set(artifacts.read(out, "figure12").model) == {"micro-gemma2"}
 
 
 def test_every_figure_survives_an_empty_grid(tmp_path):
     for name in ("figure2", "figure3", "figure5", "figure6", "figure8", "figure13"):
-        getattr(figures, name)(inputs=[], out=tmp_path / f"{name}.parquet")
+        FIGURES[name](inputs=[], out=tmp_path / f"{name}.parquet")
         assert "not in this grid" in check_drawing(tmp_path / f"{name}.parquet")
 
 
 def test_the_same_data_give_the_same_drawing(tree, tmp_path):
     inputs = [tree.log(f"{MP}/dpo-pg", 3, -1)]
     for name in ("a", "b"):
-        figures.figure9(inputs=inputs, out=tmp_path / name / "figure9.parquet")
+        FIGURES["figure9"](inputs=inputs, out=tmp_path / name / "figure9.parquet")
     for suffix in (".parquet", ".svg", ".png", ".md"):
         assert (tmp_path / f"a/figure9{suffix}").read_bytes() == (tmp_path / f"b/figure9{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"])
+def test_a_further_method_is_a_further_line(tree, tmp_path, monkeypatch, name):
+    drawn = []
+    monkeypatch.setattr(figures.drawing, "line", lambda axis, data, x, y, label, **look: drawn.append((label, look)))
+    where = {"where": "did", "span": "1-1"} if name == "figure13" else {}
+    runs = {"figure5": ["dpo-b0.1", "dpop-b0.1"], "figure8": ["dpo-pg"], "figure9": ["dpo-pg"]}.get(name, ["dpo-b0.1"])
+    inputs = [tree.log(f"{MP}/{method}", -5, -9, **where) for method in runs]
+    FIGURES[name](inputs=inputs, out=tmp_path / f"{name}.parquet")
+    before, drawn[:] = list(drawn), []
+    FIGURES[name](inputs=[*inputs, tree.log(f"{MP}/simpo-b2.5", 1, -1, **where)], out=tmp_path / f"{name}.parquet")
+    assert [line for line in drawn if "SimPO" not in line[0]] == before  # place and look of the paper's stay
+    assert len(drawn) - len(before) == len(set(artifacts.read(tmp_path / f"{name}.parquet", name).quantity))
+    assert "SimPO β = 2.5" in (tmp_path / f"{name}.md").read_text()
+    looks = [(look["color"], str(look["linestyle"]), look.get("linewidth")) for label, look in drawn]
+    assert len(set(looks)) == len({label for label, _ in drawn})
 
 
 def test_methods_keep_their_colours_apart():
@@ -228,7 +247,7 @@ def test_mrr_interval_is_wide_where_accuracies_are_uncertain(tree, tmp_path):
     widths = []
     for stderr in (0.001, 0.1):
         inputs = [tree.qa(f"{MP}/dpo-b0.1", [0.5], stderr), tree.qa(f"{MP}/dpo-pg", [0.55], stderr)]
-        figures.figure3(inputs=inputs, out=tmp_path / "figure3.parquet")
+        FIGURES["figure3"](inputs=inputs, out=tmp_path / "figure3.parquet")
         lead: pd.Series = artifacts.read(tmp_path / "figure3.parquet", "figure3").query("quantity == 'lead'").iloc[0]
         widths.append(lead.high - lead.low)
     assert widths[0] == 0

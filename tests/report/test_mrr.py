@@ -83,3 +83,24 @@ def test_an_epoch_that_a_method_lacks_is_left_out(tree):
 def test_without_a_rival_there_is_no_rank(tree):
     assert mrr_table(measured(tree)[:1]).empty
     assert isinstance(mrr_table([]), pd.DataFrame)
+
+
+def test_a_further_method_is_ranked_among_dpo_and_dpo_pg_alone(tree, monkeypatch):
+    """Their own ranks stay, and a second further method does not move the first one's."""
+    paths = measured(tree)
+    alone = mrr_table(paths)
+    more = []
+    for method, value in (("simpo-b2.5", 0.51), ("logpi-b0.1", 0.4)):
+        path = tree.qa(f"{RUN}/{method}", [value] * 2, 0.03)
+        frame = artifacts.read(path, "qa")
+        frame["value"] = value + np.arange(len(frame)) / 1e4
+        artifacts.write(path, frame, "qa")
+        more.append(path)
+    table = mrr_table([more[0], *paths, more[1]])
+    old = table[table.method.isin(METHODS)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, alone)
+    own = table[table.method == "simpo-b2.5"].set_index("epoch").value
+    monkeypatch.setattr(f"{__name__}.METHODS", [*METHODS, "simpo-b2.5"])
+    exact = ranks(by_hand([*paths, more[0]]), [1, 2])
+    assert own.to_dict() == pytest.approx({epoch: exact["simpo-b2.5", epoch] for epoch in (1, 2)})
+    assert set(mrr_table(more).method) == {"simpo-b2.5", "logpi-b0.1"}  # without DPO and DPO-PG: among each other

@@ -40,21 +40,19 @@ def test_gains_bests_and_the_lead_are_paired_by_prompt(tree):
     paths |= {
         m: scored(tree, m, [1, 2], s) for s, m in enumerate(("dpo-b0.1", "dpo-b0.02", "logpi-b0.1", "logpi-b0.02"), 2)
     }
-    paths["dpo-pg"] = scored(tree, "dpo-pg", [1], 99)  # neither objective
+    paths["dpo-pg"] = scored(tree, "dpo-pg", [1, 2], 99)  # no part of the lead
     table = reward_table(list(paths.values()))
-    assert "dpo-pg" not in set(table.method)
     reference = by_prompt(paths["ref"], 0)
-    gains = {
-        (m, e): paired(by_prompt(paths[m], e), reference) for m in paths if m not in ("ref", "dpo-pg") for e in (1, 2)
-    }
+    gains = {(m, e): paired(by_prompt(paths[m], e), reference) for m in paths if m != "ref" for e in (1, 2)}
     epochs = table[table.quantity == "epoch"]
     assert len(epochs) == len(gains)
     for row in epochs.itertuples():
         assert (row.value, row.low, row.high, row.prompts) == pytest.approx(gains[row.method, row.epoch])
     best = {
-        name: max((key for key in gains if key[0].startswith(name)), key=lambda k: gains[k][0])
-        for name in ("dpo", "logpi")
+        name: max((key for key in gains if key[0].startswith(start)), key=lambda k: gains[k][0])
+        for name, start in (("dpo", "dpo-b"), ("logpi", "logpi"), ("dpo-pg", "dpo-pg"))
     }
+    assert list(table[table.quantity == "best"].objective) == list(best)
     for row in table[table.quantity == "best"].itertuples():
         assert (row.method, row.epoch) == best[row.objective]
         assert row.value == pytest.approx(gains[best[row.objective]][0])

@@ -1,6 +1,8 @@
 """What reruns when something changes, read from Snakemake's own plan."""
 
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -223,6 +225,55 @@ def test_any_method_with_any_measure_plans_exactly_its_cells(project, grid, beta
     planned_as_asked(project, {**values, **changes}, changes)
 
 
+DECLARED = """
+def _length(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    return {"length": mean(rows.tokens)}
+
+
+MEASURES["length"] = (
+    Result("results/length/{run}/{span}.parquet", "scores", {"length": Number("length", "tokens", "answers", 1)}, _length),
+)
+"""
+COMPUTED = """
+rule length:
+    input:
+        "results/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
+    output:
+        "results/length/{model}/{dataset}/{method}/{span}.parquet",
+    shell:
+        "cp {input:q} {output:q}"
+"""
+
+
+def test_a_measure_is_its_declaration_and_its_rule(project_factory, jobs_tools):
+    """Two files: then the configuration takes it, the grid and the plan hold it, and the grid table shows it."""
+    project = project_factory()
+    file = project.folder / "workflow/diffinfo/measures.py"
+    text = file.read_text()
+    file.write_text(text.replace("RESULTS = {", f"{DECLARED.strip()}\nRESULTS = {{"))
+    with open(project.folder / "workflow/rules/evaluate.smk", "a") as rules:
+        rules.write(COMPUTED)
+    row = {"model": "micro-gemma2", "dataset": "magpie-pro", "methods": ["orpo", "dpo-pg"], "measures": ["length"]}
+    jobs = project.plan(changes={"grid": [row], "betas": [0.1, 2.0], "epochs": 2})
+    cells = {("micro-gemma2", "magpie-pro", name) for name in ("orpo-b0.1", "orpo-b2", "dpo-pg")}
+    assert {(w["model"], w["dataset"], w["method"]) for rule, w in jobs if rule == "length"} == cells
+    code = """
+from pathlib import Path
+import pandas as pd
+from diffinfo.report import grid
+from diffinfo.tables import artifacts
+path = Path("results/length/micro-gemma2/magpie-pro/dpo-pg/1-2.parquet")
+rows = [{"epoch": e, "prompt_id": str(k), "sample": 0, "score": 0.0, "tokens": 10 * e + k} for e in (1, 2) for k in (0, 2)]
+artifacts.write(path, pd.DataFrame(rows), "scores")
+print(grid.table([path])[["epoch", "length", "length_n"]].to_dict("records"))
+"""
+    environment = {**project.environment, "PYTHONPATH": str(project.folder / "workflow")}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=project.folder, env=environment, text=True, capture_output=True, check=True
+    ).stdout
+    assert shown.strip() == str([{"epoch": e, "length": 10.0 * e + 1, "length_n": 2} for e in (1, 2)])
+
+
 def test_nothing_of_config_yaml_gets_into_a_run_of_the_paper(project_factory):
     """Not even into what jobs are passed; and what is said over the preset counts."""
     project = project_factory()
@@ -265,12 +316,20 @@ def test_a_bad_configuration_stops_before_any_job(project_factory):
     assert "Traceback" not in output
 
 
+def test_a_grid_too_large_for_its_table_stops_before_any_job(project_factory):
+    output = project_factory().snakemake(
+        "-n", changes={"epochs": 150, "preference": {"epochs_per_job": 1}}, check=False
+    )
+    assert "tables are too many for the command line that puts them into the grid table" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is in this environment")
 def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     target = "results/entropy/micro-mistral/magpie-pro/dpo-b0.1/epoch-1.parquet"
     project = project_factory()
     said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
-    assert "vLLM is not in this environment: add --sdm conda" in said
+    assert "vllm is not in this environment: add --sdm conda" in said
     assert not (project.folder / "results/base").exists()
 
 

@@ -126,7 +126,7 @@ def epoch_folder(wildcards, input):
 
 
 PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
-ENGINE_ENV = f"../../envs/{'vllm' if CONFIG.engine.name == 'vllm' else 'base'}.yaml"
+ENGINE_ENV = f"../../envs/{CONFIG.engine.environment}.yaml"
 
 
 def engine_arguments(model):

@@ -7,13 +7,13 @@ CACHE = "--cache results/.progress/judgments"
 def judge_model(name):
     """The reward model's folder where the judge is one."""
     judge = CONFIG.judges[name]
-    return [f"results/base/{judge.model}"] if judge.kind == "reward-model" else []
+    return [f"results/base/{judge.model}"] if judge.runs_here else []
 
 
 def judge_arguments(name):
     """A judge as arguments; the endpoint's key stays in the environment."""
     judge = CONFIG.judges[name]
-    if judge.kind == "openai":
+    if not judge.runs_here:
         return constant(judge=judge)
     model = spec(judge.model)
     return constant(

@@ -112,13 +112,14 @@ def keep_progress_until_recorded():
 
 
 def check_engine():
-    """Refuse to begin what vLLM's absence would end after days of training."""
+    """Refuse to begin what the engine's absence would end after days of training."""
+    name = CONFIG.engine.environment
     made_here = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    samples = any(str(job.rule.conda_env).endswith("vllm.yaml") for job in workflow.dag.needrun_jobs())
-    if samples and not made_here and not find_spec("vllm"):
+    samples = any(str(job.rule.conda_env).endswith(f"{name}.yaml") for job in workflow.dag.needrun_jobs())
+    if name != "base" and samples and not made_here and not find_spec(name):
         raise WorkflowError(
-            "engine.name = vllm, and vLLM is not in this environment: add --sdm conda (slurm/config.yaml has the line), which"
-            " makes one from envs/vllm.yaml, install envs/vllm.txt, or set engine.name to transformers."
+            f"engine.name = {name}, and {name} is not in this environment: add --sdm conda (slurm/config.yaml has the line),"
+            f" which makes one from envs/{name}.yaml, install envs/{name}.txt, or set engine.name to transformers."
         )
 
 

@@ -73,7 +73,7 @@ def _known(path: str, value: str, among: Iterable[str]) -> Iterator[str]:
 
 def _pointers(config: Config) -> Iterator[str]:
     scorers = {"reward_model": config.reward_model}
-    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.kind == "reward-model"}
+    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.runs_here}
     writers = {"sampling.model": config.sampling.model}
     writers |= {f"grid.{index}.model": row.model for index, row in enumerate(config.grid)}
     for path, name in (scorers | writers).items():

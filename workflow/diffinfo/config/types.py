@@ -151,6 +151,11 @@ class Engine(_Model):
     )
     tensor_parallel: Count = Field(1, description="GPUs that sample from one model (vllm).")
 
+    @property
+    def environment(self) -> str:
+        """The file of envs/ that holds it: its own, unless it is part of every stage's."""
+        return "base" if self.name == "transformers" else self.name
+
 
 class Sft(_Model):
     """Supervised fine-tuning on the chosen responses (J.2)."""
@@ -258,6 +263,11 @@ class Judge(_Model):
     max_tokens: Count = Field(4096, description="Longest reply, tokens.")
     concurrency: Count = Field(16, description="Requests in flight at once.")
     retries: Count = Field(6, description="Further attempts per request.")
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is a key of ``models`` that the job loads, not an endpoint that is paid."""
+        return self.kind == "reward-model"
 
 
 class ArenaHard(_Model):

@@ -307,7 +307,7 @@ class Costs:
     def _judge(self, name: str, calls: int) -> Cost:
         judge = self.config.judges[name]
         call, prices = self.assumed.judges.call, self.assumed.judges.prices
-        if judge.kind == "reward-model":
+        if judge.runs_here:
             tokens = 2 * calls * (self._answer_tokens() + 20)
             return self._infer(judge.model, read=tokens, rows=tokens)
         price = prices.get(judge.model, prices["default"])

@@ -17,6 +17,7 @@ import pandas as pd
 
 from diffinfo.cli import run
 from diffinfo.intervals import Estimate, average, mean, number, share
+from diffinfo.methods import METHODS
 from diffinfo.report import curves, paper
 from diffinfo.report.cells import beta, family, rows_of, title
 from diffinfo.report.page import Page
@@ -119,7 +120,7 @@ def _claims(dagger_below: float) -> list[Claim]:
         Claim("e", "DPO-PG optimises the DPO loss.", "Corollary H.5.1, Figure 9",
               "loss at β = 0.1, minus ln 2 < 0 nats", -1, ("figure9",), _change("dpo_loss", "dpo-pg", math.log(2))),
         Claim("f", "DPO's log-ratio reward reaches a higher expected reward than r = β log π.", "Section 3.5, Figure 6",
-              "best DPO − best log π > 0", 1, ("figure6",), _lead("reward"), "instructions"),
+              "best DPO − best log π > 0", 1, ("figure6",), _lead("reward", "best", ("dpo", "logpi")), "instructions"),
         Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
               "mean over β of DPO − DPO-PG > 0 nats", 1, ("table2",), _did_gap, "instructions"),
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
@@ -131,7 +132,8 @@ def _claims(dagger_below: float) -> list[Claim]:
               "our check of Tables 2 and 3", "mean over β of DPO − DPO-PG > 0 points", 1, ("table3",),
               _ahead("score", "tasks", "points", 2), "instructions"),
         Claim("i", "DPO-PG is ahead of DPO on knowledge-intensive QA.", "Section 4.3, Figures 3 and 12",
-              "MRR of DPO-PG − mean of DPO > 0 over all epochs", 1, ("figure3", "figure12"), _lead("MRR")),
+              "MRR of DPO-PG − mean of DPO > 0 over all epochs", 1, ("figure3", "figure12"),
+              _lead("MRR", "mrr", ("dpo", "dpo-pg"))),
         Claim("j1", "DPO-P optimises the log-margin less than DPO.", "Appendix H, Figure 5",
               "margin of DPO − DPO-P > 0 nats", 1, ("figure5",), _margin_gap),
         Claim("j2", "Cal-DPO does not reliably mitigate log-likelihood displacement.", "Appendix H, Figure 5",
@@ -152,32 +154,41 @@ def _say(estimates: list[Estimate], digits: int = 2, unit: str = "nats") -> str:
     ) + (f" {unit}" if unit and estimates else "")
 
 
+def _beside(others: list[Estimate], digits: int = 2, unit: str = "nats") -> str:
+    """Evidence on methods that the claim is not about."""
+    return f"; beside the claim: {_say(others, digits, unit)}" if others else ""
+
+
 def _entropy_gap(rows: pd.DataFrame) -> Finding | None:
     """Entropies of policy and reference; their errors are taken as independent, which is on the safe side."""
-    gaps = []
+    gaps: list[Estimate] = []
+    others: list[Estimate] = []
     row: Any
     for row in rows.dropna(subset=["entropy", "reference"]).itertuples():
-        own = Estimate(f"β = {row.beta:g}", row.entropy, row.low, row.high, int(row.prompts))
-        gaps.append(own - Estimate("", row.reference, row.reference_low, row.reference_high, int(row.prompts)))
-    return Finding(gaps, _say(gaps)) if gaps else None
+        logpi = family(row.method) == "logpi"
+        label = f"β = {row.beta:g}" if logpi else title(row.method)
+        own = Estimate(label, row.entropy, row.low, row.high, int(row.prompts))
+        gap = own - Estimate("", row.reference, row.reference_low, row.reference_high, int(row.prompts))
+        (gaps if logpi else others).append(gap)
+    return Finding(gaps, _say(gaps) + _beside(others)) if gaps else None
 
 
 def _change(quantity: str, of: str, start: float = 0.0) -> Measure:
     """Mean of the last epoch's batches, above ``start``."""
 
     def measure(rows: pd.DataFrame) -> Finding | None:
-        found = [
-            mean(curves.last_epoch(curve) - start, title(str(method)))
-            for (method, kind), curve in rows.groupby(["method", "quantity"], sort=False)
-            if kind == quantity and family(str(method)) == of
-        ]
-        return Finding(found, _say(found, 3) + ", last epoch") if found else None
+        found: list[Estimate] = []
+        others: list[Estimate] = []
+        for method, curve in rows[rows.quantity == quantity].groupby("method", sort=False):
+            own = mean(curves.last_epoch(curve) - start, title(str(method)))
+            (found if family(str(method)) == of else others).append(own)
+        return Finding(found, _say(found, 3) + ", last epoch" + _beside(others, 3)) if found else None
 
     return measure
 
 
-def _lead(unit: str) -> Measure:
-    """The difference that the figure's own data hold."""
+def _lead(unit: str, quantity: str, compared: tuple[str, str]) -> Measure:
+    """The difference that the figure's own data hold; beside it the last ``quantity`` of methods not ``compared``."""
 
     def measure(rows: pd.DataFrame) -> Finding | None:
         lead = rows[rows.quantity == "lead"]
@@ -186,14 +197,21 @@ def _lead(unit: str) -> Measure:
         row = lead.iloc[0]
         n = int(row["prompts"] if "prompts" in rows else row["questions"])
         found = [Estimate("difference", row["value"], row["low"], row["high"], n)]
-        return Finding(found, _say(found, 3, unit))
+        last = rows[rows.quantity == quantity].drop_duplicates("method", keep="last")
+        others: list[Estimate] = []
+        r: Any
+        for r in last[~last.method.map(family).isin(compared)].itertuples():
+            others.append(Estimate(f"{title(r.method)}, epoch {r.epoch}", r.value, r.low, r.high, n))
+        return Finding(found, _say(found, 3, unit) + _beside(others, 3, unit))
 
     return measure
 
 
-def _dpo_and_pg(rows: pd.DataFrame, names: tuple[str, str, str], count: str) -> tuple[list[Estimate], Estimate | None]:
-    """Estimates of every DPO cell and of DPO-PG; ``count`` names the column of n."""
-    dpo, reinforcing = [], None
+def _dpo_and_pg(
+    rows: pd.DataFrame, names: tuple[str, str, str], count: str
+) -> tuple[list[Estimate], Estimate | None, list[Estimate]]:
+    """Estimates of every DPO cell, of DPO-PG and of further methods; ``count`` names the column of n."""
+    dpo, reinforcing, others = [], None, []
     for row in rows.dropna(subset=[names[0]]).to_dict("records"):
         value, low, high = (float(row[name]) for name in names)
         found = Estimate(title(row["method"]), value, low, high, int(np.nan_to_num(row[count])))
@@ -201,29 +219,31 @@ def _dpo_and_pg(rows: pd.DataFrame, names: tuple[str, str, str], count: str) -> 
             reinforcing = found
         elif family(row["method"]) == "dpo":
             dpo.append(found)
-    return dpo, reinforcing
+        else:
+            others.append(found)
+    return dpo, reinforcing, others
 
 
 def _ahead(name: str, count: str, unit: str, digits: int) -> Measure:
     """Mean of DPO's betas above DPO-PG in a column of Table 3, errors taken as independent."""
 
     def measure(rows: pd.DataFrame) -> Finding | None:
-        dpo, reinforcing = _dpo_and_pg(rows, (name, f"{name}_low", f"{name}_high"), count)
+        dpo, reinforcing, others = _dpo_and_pg(rows, (name, f"{name}_low", f"{name}_high"), count)
         if not dpo or reinforcing is None:
             return None
         lead = average(dpo, "mean of DPO − DPO-PG") - reinforcing
-        return Finding([lead], _say([lead, *dpo, reinforcing], digits, unit))
+        return Finding([lead], _say([lead, *dpo, reinforcing], digits, unit) + _beside(others, digits, unit))
 
     return measure
 
 
 def _did_gap(rows: pd.DataFrame) -> Finding | None:
     """Cells with a dagger decide nothing."""
-    dpo, reinforcing = _dpo_and_pg(rows, ("did_entropy", "low", "high"), "prompts")
+    dpo, reinforcing, others = _dpo_and_pg(rows, ("did_entropy", "low", "high"), "prompts")
     if not dpo or reinforcing is None:
         return None
     doubtful = {title(method) for method in rows.method[rows.dagger]}
-    evidence = _say([*dpo, reinforcing])
+    evidence = _say([*dpo, reinforcing]) + _beside(others)
     if doubtful:
         evidence += f"; left out as unreliable (†): {', '.join(sorted(doubtful))}"
     kept = [e for e in dpo if e.label not in doubtful]
@@ -239,33 +259,40 @@ def _margin_gap(rows: pd.DataFrame) -> Finding | None:
         str(method): curve.set_index("step")
         for method, curve in rows[rows.quantity == "margin"].groupby("method", sort=False)
     }
-    gaps = []
+    gaps, others = [], []
     for method, curve in margins.items():
+        last = curves.last_epoch(curve)
         plain = margins.get(f"dpo-b{beta(method):g}") if family(method) == "dpop" else None
         if plain is not None:
-            last = curves.last_epoch(curve)
             gaps.append(mean((plain.value - last).dropna(), f"β = {beta(method):g}"))
-    return Finding(gaps, _say(gaps, 3) + ", last epoch") if gaps else None
+        elif not METHODS[family(method)].paper:
+            others.append(mean(last, f"margin of {title(method)}"))
+    return Finding(gaps, _say(gaps, 3) + ", last epoch" + _beside(others, 3)) if gaps else None
 
 
 def _lowest_epoch(rows: pd.DataFrame) -> Finding | None:
-    found = []
+    found: list[Estimate] = []
+    others: list[Estimate] = []
     for method, curve in rows[rows.quantity == "chosen"].groupby("method", sort=False):
-        if family(str(method)) == "cal-dpo":
+        name = family(str(method))
+        if name == "cal-dpo" or not METHODS[name].paper:
             epochs = [
                 mean(part.value, f"{title(str(method))}, epoch {epoch}") for epoch, part in curve.groupby("epoch")
             ]
-            found.append(min(epochs, key=lambda e: e.value))
-    return Finding(found, _say(found, 3)) if found else None
+            (found if name == "cal-dpo" else others).append(min(epochs, key=lambda e: e.value))
+    return Finding(found, _say(found, 3) + _beside(others, 3)) if found else None
 
 
 def _accuracy(dagger_below: float) -> Measure:
     def measure(rows: pd.DataFrame) -> Finding | None:
-        shares = [
-            share(title(row["method"]), row["beta_accuracy"] * row["prompts"], int(row["prompts"]))
-            for row in rows.dropna(subset=["beta_accuracy"]).to_dict("records")
-        ]
-        return Finding([e.above(dagger_below) for e in shares], _say(shares, 3, "")) if shares else None
+        shares: list[Estimate] = []
+        others: list[Estimate] = []
+        for row in rows.dropna(subset=["beta_accuracy"]).to_dict("records"):
+            own = share(title(row["method"]), row["beta_accuracy"] * row["prompts"], int(row["prompts"]))
+            (shares if METHODS[family(row["method"])].paper else others).append(own)
+        if not shares:
+            return None
+        return Finding([e.above(dagger_below) for e in shares], _say(shares, 3, "") + _beside(others, 3, ""))
 
     return measure
 
@@ -276,8 +303,8 @@ def _page(frame: pd.DataFrame) -> Page:
     page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in (HOLDS, FAILS, OPEN)) + ".")
     page.say(
         "A claim holds where every 95 % interval lies on the predicted side, does not hold where one lies on the",
-        "other, and is undecided otherwise (not measured included). The intervals are those of sampling, with one",
-        "training seed: how much another seed would change is not in them.",
+        "other, and is undecided otherwise (not measured included). The intervals are those of sampling: what another",
+        "training seed would change is in them only where Tables 1 to 3 have several seeds.",
     )
 
     def line(row: Any) -> dict[str, str]:

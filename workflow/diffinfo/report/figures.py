@@ -7,6 +7,7 @@ writes the plotted data, and beside it the figure as SVG and PNG and a note in M
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from matplotlib.figure import Figure
 
 from diffinfo.cli import run
 from diffinfo.intervals import bracketed, mean
+from diffinfo.methods import METHODS
 from diffinfo.report import curves, drawing, paper
 from diffinfo.report.cells import beta, cell, family, rows_of, title
 from diffinfo.report.drawing import panel_title, style
-from diffinfo.report.mrr import mrr_table
+from diffinfo.report.mrr import RIVALS, mrr_table
 from diffinfo.report.page import Page
 from diffinfo.report.rewards import reward_table
 from diffinfo.tables import artifacts
 
 MISTRAL, GEMMA = "mistral-7b-v0.3", "gemma-2-9b"
 MAGPIES = ("magpie-pro", "magpie-g27")
+_ALL = tuple((model, dataset) for model in (MISTRAL, GEMMA) for dataset in MAGPIES)
+_ON_MISTRAL = ((MISTRAL, "ultrafeedback"), (MISTRAL, "magpie-pro"))
 _WORDS = {
     "chosen": "log π(y_w) − log π_ref(y_w)",
     "rejected": "log π(y_l) − log π_ref(y_l)",
@@ -52,20 +56,6 @@ _RUNNING = (
 )
 
 
-def figure2(*, inputs: list[Path], out: Path) -> None:
-    """Figure 2: log pi(y_w) under DPO on UltraFeedback and Magpie-Pro.
-
-    Args:
-        inputs: ``train_log`` tables of the DPO runs.
-        out: the plotted data; the figure and its note are written beside it.
-    """
-    _curves(
-        inputs, out, ("chosen",), "Figure 2. Log-likelihood displacement under DPO",
-        "The paper: under DPO the log-probability of the chosen response falls steadily on both datasets.",
-        [(MISTRAL, "ultrafeedback"), (MISTRAL, "magpie-pro")],
-    )  # fmt: skip
-
-
 def figure3(*, inputs: list[Path], out: Path) -> None:
     """Figure 3: mean reciprocal rank over eight QA benchmarks, Mistral.
 
@@ -74,23 +64,6 @@ def figure3(*, inputs: list[Path], out: Path) -> None:
         out: the plotted data; the figure and its note are written beside it.
     """
     _mrr(inputs, out, "Figure 3. Mean reciprocal rank over eight QA benchmarks", MISTRAL)
-
-
-def figure5(*, inputs: list[Path], out: Path) -> None:
-    """Figure 5: DPO-P and Cal-DPO against DPO on Magpie-Pro.
-
-    Args:
-        inputs: ``train_log`` tables of DPO, DPO-P and Cal-DPO runs; DPO is drawn at the others' betas alone.
-        out: the plotted data; the figure and its note are written beside it.
-    """
-    methods = [cell(path).method for path in inputs]
-    betas = {beta(method) for method in methods if family(method) != "dpo"}
-    inputs = [path for path, method in zip(inputs, methods, strict=True) if not betas or beta(method) in betas]
-    _curves(
-        inputs, out, ("chosen", "rejected", "margin"), "Figure 5. DPO-P and Cal-DPO against DPO",
-        "The paper: DPO-P optimises the log-margin less than DPO, and Cal-DPO does not hold log π(y_w) up reliably.",
-        [(MISTRAL, "magpie-pro")],
-    )  # fmt: skip
 
 
 def figure6(*, inputs: list[Path], out: Path) -> None:
@@ -132,61 +105,7 @@ def figure6(*, inputs: list[Path], out: Path) -> None:
         }
 
     note.table(data[data.quantity != "epoch"], entry)
-    _finish(figure, axes, heading, data, rows, [(MISTRAL, "ultrafeedback"), (MISTRAL, "magpie-pro")], note, inputs, out)
-
-
-def figure8(*, inputs: list[Path], out: Path) -> None:
-    """Figure 8: log-likelihood change of y_w and y_l under DPO-PG, all configurations.
-
-    Args:
-        inputs: ``train_log`` tables of the DPO-PG runs.
-        out: the plotted data; the figure and its note are written beside it.
-    """
-    _curves(
-        inputs, out, ("chosen", "rejected"), "Figure 8. Log-likelihood change under DPO-PG",
-        "The paper: DPO-PG raises log π(y_w) and lowers or keeps log π(y_l) in every configuration.", _ALL,
-        together=True,
-    )  # fmt: skip
-
-
-def figure9(*, inputs: list[Path], out: Path) -> None:
-    """Figure 9: the DPO loss (beta = 0.1) under DPO-PG, all configurations.
-
-    Args:
-        inputs: ``train_log`` tables of the DPO-PG runs.
-        out: the plotted data; the figure and its note are written beside it.
-    """
-    _curves(
-        inputs, out, ("dpo_loss",), "Figure 9. DPO loss (β = 0.1) under DPO-PG",
-        "The paper: DPO-PG optimises the DPO loss, though it never sees it, in every configuration (Corollary H.5.1).",
-        _ALL, start=math.log(2),
-    )  # fmt: skip
-
-
-def figure10(*, inputs: list[Path], out: Path) -> None:
-    """Figure 10: log-likelihood change of y_w under DPO, all configurations.
-
-    Args:
-        inputs: ``train_log`` tables of the DPO runs.
-        out: the plotted data; the figure and its note are written beside it.
-    """
-    _curves(
-        inputs, out, ("chosen",), "Figure 10. Log-likelihood change of y_w under DPO",
-        "The paper: the log-likelihood of chosen responses falls throughout training in every configuration.", _ALL,
-    )  # fmt: skip
-
-
-def figure11(*, inputs: list[Path], out: Path) -> None:
-    """Figure 11: log-likelihood change of y_l under DPO, all configurations.
-
-    Args:
-        inputs: ``train_log`` tables of the DPO runs.
-        out: the plotted data; the figure and its note are written beside it.
-    """
-    _curves(
-        inputs, out, ("rejected",), "Figure 11. Log-likelihood change of y_l under DPO",
-        "The paper shows the rejected responses' log-likelihood beside Figure 10; DPO pushes it down.", _ALL,
-    )  # fmt: skip
+    _finish(figure, axes, heading, data, rows, _ON_MISTRAL, note, inputs, out)
 
 
 def figure12(*, inputs: list[Path], out: Path) -> None:
@@ -199,37 +118,69 @@ def figure12(*, inputs: list[Path], out: Path) -> None:
     _mrr(inputs, out, "Figure 12. Mean reciprocal rank over eight QA benchmarks, Gemma", GEMMA)
 
 
-def figure13(*, inputs: list[Path], out: Path) -> None:
-    """Figure 13: log-likelihoods while the DID proxies are trained, DPO against DPO-PG.
+@dataclass(frozen=True)
+class Training:
+    """A figure of curves from training logs: a row of panels per grid row, a panel per quantity unless ``together``."""
+
+    heading: str
+    finding: str
+    quantities: tuple[str, ...]
+    expected: tuple[tuple[str, str], ...] = _ALL  # the models and datasets of the paper
+    together: bool = False
+    start: float = 0.0
+
+
+TRAINING = {
+    "figure2": Training(
+        "Figure 2. Log-likelihood displacement under DPO",
+        "The paper: under DPO the log-probability of the chosen response falls steadily on both datasets.",
+        ("chosen",), _ON_MISTRAL,
+    ),
+    "figure5": Training(
+        "Figure 5. DPO-P and Cal-DPO against DPO",
+        "The paper: DPO-P optimises the log-margin less than DPO, and Cal-DPO does not hold log π(y_w) up reliably.",
+        ("chosen", "rejected", "margin"), _ON_MISTRAL[1:],
+    ),
+    "figure8": Training(
+        "Figure 8. Log-likelihood change under DPO-PG",
+        "The paper: DPO-PG raises log π(y_w) and lowers or keeps log π(y_l) in every configuration.",
+        ("chosen", "rejected"), together=True,
+    ),
+    "figure9": Training(
+        "Figure 9. DPO loss (β = 0.1) under DPO-PG",
+        "The paper: DPO-PG optimises the DPO loss, though it never sees it, in every configuration (Corollary H.5.1).",
+        ("dpo_loss",), start=math.log(2),
+    ),
+    "figure10": Training(
+        "Figure 10. Log-likelihood change of y_w under DPO",
+        "The paper: the log-likelihood of chosen responses falls throughout training in every configuration.",
+        ("chosen",),
+    ),
+    "figure11": Training(
+        "Figure 11. Log-likelihood change of y_l under DPO",
+        "The paper shows the rejected responses' log-likelihood beside Figure 10; DPO pushes it down.",
+        ("rejected",),
+    ),
+    "figure13": Training(
+        "Figure 13. Log-likelihood while the DID proxy π̃ is trained",
+        "The paper: the proxy of DPO β = 0.1 fluctuates far more than DPO-PG's, so its entropy counts as an outlier.",
+        ("logp_chosen", "logp_rejected"), _ON_MISTRAL[1:],
+    ),
+}  # fmt: skip
+
+
+def training(*, inputs: list[Path], out: Path) -> None:
+    """Figures 2, 5, 8 to 11 and 13: curves of training.
 
     Args:
-        inputs: ``train_log`` tables of the proxies, .../did/MODEL/DATASET/METHOD/epoch-K/train_log.parquet.
-        out: the plotted data; the figure and its note are written beside it.
+        inputs: ``train_log`` tables of the runs shown, or of their DID proxies (Figure 13).
+        out: the plotted data, named after the figure; the figure and its note are written beside it.
     """
-    _curves(
-        inputs, out, ("logp_chosen", "logp_rejected"), "Figure 13. Log-likelihood while the DID proxy π̃ is trained",
-        "The paper: the proxy of DPO β = 0.1 fluctuates far more than DPO-PG's, so its entropy counts as an outlier.",
-        [(MISTRAL, "magpie-pro")],
-    )  # fmt: skip
-
-
-_ALL = [(model, dataset) for model in (MISTRAL, GEMMA) for dataset in MAGPIES]
-
-
-def _curves(
-    inputs: list[Path],
-    out: Path,
-    quantities: tuple[str, ...],
-    heading: str,
-    finding: str,
-    expected: list[tuple[str, str]],
-    *,
-    together: bool = False,
-    start: float = 0.0,
-) -> None:
-    """Draw curves of training logs: a row of panels per grid row, a panel per quantity unless ``together``."""
-    data = curves.read(inputs, quantities)
+    shape = TRAINING[out.stem]
+    inputs = _at_shared_betas(inputs) if out.stem == "figure5" else inputs
+    data = curves.read(inputs, shape.quantities)
     rows = rows_of(data)
+    quantities, together, start = shape.quantities, shape.together, shape.start
     per_row = 1 if together else len(quantities)
     columns = per_row if per_row > 1 else 2 if len(rows) in (2, 4) else max(1, min(3, len(rows)))
     figure, axes = (None, []) if not rows else drawing.canvas(columns, math.ceil(len(rows) * per_row / columns))
@@ -243,7 +194,9 @@ def _curves(
                 look, label = style(method), title(method)
                 if together:
                     label = f"{label}, {'chosen $y_w$' if quantity == 'chosen' else 'rejected $y_l$'}"
-                    look |= {} if quantity == "chosen" else {"color": "#555555", "linestyle": (0, (5, 1.5))}
+                    if quantity == "rejected":
+                        alone = METHODS[family(method)].paper  # it trains one method here: grey is free for it alone
+                        look |= {"color": "#555555", "linestyle": (0, (5, 1.5))} if alone else {"linewidth": 0.8}
                 if raw:  # batches are not compared with the reference here: their scatter is part of the message
                     axis.plot(curve.step, curve.value, color=look["color"], alpha=0.3, linewidth=0.7)
                 drawing.line(axis, curve, "step", "mean", label, **look)
@@ -255,7 +208,7 @@ def _curves(
             axis.axhline(start, color="#444444", linewidth=0.8)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    note = _note(heading, finding)
+    note = _note(shape.heading, shape.finding)
     note.say(
         "Thin lines are single batches, thick ones running means over a quarter of an epoch (at most 100 steps)."
         if raw
@@ -272,7 +225,15 @@ def _curves(
         }
 
     note.table(_last_epoch_means(data), entry)
-    _finish(figure, axes, heading, data, rows, expected, note, inputs, out)
+    _finish(figure, axes, shape.heading, data, rows, shape.expected, note, inputs, out)
+
+
+def _at_shared_betas(inputs: list[Path]) -> list[Path]:
+    """Figure 5 draws DPO at the betas of DPO-P and Cal-DPO alone."""
+    methods = [cell(path).method for path in inputs]
+    betas = {beta(method) for method in methods if family(method) in ("dpop", "cal-dpo")}
+    found = zip(inputs, methods, strict=True)
+    return [path for path, method in found if not betas or family(method) != "dpo" or beta(method) in betas]
 
 
 def _last_epoch_means(data: pd.DataFrame) -> pd.DataFrame:
@@ -303,6 +264,7 @@ def _mrr(inputs: list[Path], out: Path, heading: str, model: str) -> None:
         "DPO and DPO-PG are ranked on each benchmark at each epoch; the value is the mean of 1 / rank.",
         "Bands: 95 % of the MRRs when every accuracy is redrawn within its standard error. Redrawing adds noise, which",
         "pulls a clear leader down and a clear last up: the value itself may lie at the band's edge.",
+        "Any further method is ranked among them, one at a time." if {*map(family, data.method)} - {*RIVALS} else "",
     )
     last = data[(data.quantity == "lead") | (data.epoch == data.groupby(["model", "dataset"]).epoch.transform("max"))]
 
@@ -317,19 +279,21 @@ def _mrr(inputs: list[Path], out: Path, heading: str, model: str) -> None:
         }
 
     note.table(last, entry)
-    _finish(figure, axes, heading, data, rows, [(model, dataset) for dataset in MAGPIES], note, mine, out)
+    _finish(figure, axes, heading, data, rows, tuple((model, dataset) for dataset in MAGPIES), note, mine, out)
 
 
 def _bars(axis: Axes, best: pd.DataFrame) -> None:
     rows = rows_of(best)
+    names = [name for name in METHODS if name in set(best.objective)]
     row: Any
-    for index, row in enumerate(best.itertuples()):
-        place = rows.index((row.model, row.dataset)) + (0.2 if row.objective == "logpi" else -0.2)
+    for row in best.itertuples():
+        place = rows.index((row.model, row.dataset)) + 0.8 * ((names.index(row.objective) + 0.5) / len(names) - 0.5)
         reach = [[row.value - row.low], [row.high - row.value]]
-        colour = style(f"{row.objective}-b0.1")["color"]
-        label = {"dpo": "best DPO", "logpi": "best log π"}[row.objective]
-        axis.bar(place, row.value, 0.36, yerr=reach, color=colour, capsize=3, label=label if index < 2 else None)
-        axis.annotate(f"β {beta(row.method):g}\nepoch {row.epoch}", (place, max(row.high, 0)),
+        method = METHODS[row.objective]
+        look = {"color": style(method.at(0.1))["color"], "label": f"best {method.title}"}
+        axis.bar(place, row.value, 0.72 / len(names), yerr=reach, capsize=3, **look)
+        at = f"β {beta(row.method):g}\n" if method.beta else ""
+        axis.annotate(f"{at}epoch {row.epoch}", (place, max(row.high, 0)),
                       ha="center", va="bottom", fontsize=7, xytext=(0, 2), textcoords="offset points")  # fmt: skip
     axis.set_xticks(range(len(rows)), [panel_title(*row).replace(" on ", "\n") for row in rows])
     axis.axhline(0, color="#444444", linewidth=0.8)
@@ -356,7 +320,7 @@ def _finish(
     heading: str,
     data: pd.DataFrame,
     rows: list[tuple[str, str]],
-    expected: list[tuple[str, str]],
+    expected: tuple[tuple[str, str], ...],
     note: Page,
     inputs: list[Path],
     out: Path,
@@ -378,10 +342,8 @@ def _finish(
     artifacts.write(out, data, out.stem, inputs={str(path): path for path in inputs})
 
 
+FIGURES = dict.fromkeys(TRAINING, training) | {"figure3": figure3, "figure6": figure6, "figure12": figure12}
+
+
 if __name__ == "__main__":
-    run(
-        {
-            f.__name__: f
-            for f in (figure2, figure3, figure5, figure6, figure8, figure9, figure10, figure11, figure12, figure13)
-        }
-    )
+    run(FIGURES)

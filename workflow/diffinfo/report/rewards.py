@@ -13,7 +13,6 @@ from diffinfo.methods import REFERENCE
 from diffinfo.report.cells import cell, family, order
 from diffinfo.tables import artifacts
 
-OBJECTIVES = ("dpo", "logpi")
 _COLUMNS = artifacts.SCHEMAS["figure6"][1].names
 
 
@@ -36,13 +35,14 @@ def reward_table(paths: list[Path]) -> pd.DataFrame:
         reference = _by_prompt(pd.concat(scores[model, dataset, REFERENCE])).groupby("prompt_id").mean()
         above: dict[tuple[str, int], pd.Series] = {}
         for method in sorted((m for a, b, m in scores if (a, b) == (model, dataset)), key=order):
-            if family(method) in OBJECTIVES:
-                own = _by_prompt(pd.concat(scores[model, dataset, method]))
-                for epoch, values in own.groupby("epoch"):
-                    gain = (values.droplevel("epoch") - reference).dropna()
-                    if gain.empty:
-                        raise UserError(f"{method} and the reference of {model} on {dataset} share no scored prompt.")
-                    above[method, int(str(epoch))] = gain
+            if method == REFERENCE:
+                continue
+            own = _by_prompt(pd.concat(scores[model, dataset, method]))
+            for epoch, values in own.groupby("epoch"):
+                gain = (values.droplevel("epoch") - reference).dropna()
+                if gain.empty:
+                    raise UserError(f"{method} and the reference of {model} on {dataset} share no scored prompt.")
+                above[method, int(str(epoch))] = gain
         cells = {"model": model, "dataset": dataset}
         best: dict[str, tuple[str, int]] = {}
         for (method, epoch), gain in above.items():
@@ -51,7 +51,7 @@ def reward_table(paths: list[Path]) -> pd.DataFrame:
             if leader is None or gain.mean() > above[leader].mean():
                 best[family(method)] = (method, epoch)
         records += [_record(cells, *where, "best", mean(above[where])) for where in best.values()]
-        if len(best) == len(OBJECTIVES):
+        if {"dpo", "logpi"} <= set(best):
             lead = (above[best["dpo"]] - above[best["logpi"]]).dropna()
             records.append(_record(cells, *best["dpo"], "lead", mean(lead)))
     return pd.DataFrame(records, columns=_COLUMNS)

@@ -18,7 +18,7 @@ from diffinfo.config.types import WildBench
 from diffinfo.intervals import Z95, Estimate, bracketed, mean, number, over_seeds
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paper
-from diffinfo.report.cells import beta, cell, grid_rows, order, title, unseeded
+from diffinfo.report.cells import beta, cell, family, grid_rows, order, title, unseeded
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
@@ -66,11 +66,13 @@ def table1(*, inputs: list[Path], out: Path) -> None:
         "in brackets the 95 % interval over prompts, as lower and upper end minus the value.",
     )
     page.say(paper.whose_numbers(list(frame.model)))
+    others = {*map(family, frame.method)} - {"logpi"}
+    page.say("Rows of other methods: the entropy of the trained policy itself." if others else "")
     page.say(_cut(frame, "samples"), _seeds_said(frame))
 
     def line(row: Any) -> dict[str, str]:
         return {
-            "β": f"{row.beta:g}",
+            "β": f"{row.beta:g}" if family(row.method) == "logpi" else title(row.method),
             "H(p*^{1/β})": bracketed(row.entropy, row.low, row.high, 2, absent="not in this grid"),
             "H(π_ref)": bracketed(row.reference, row.reference_low, row.reference_high, 2),
             "difference": _difference(row),
