@@ -166,7 +166,7 @@ def test_figures_and_tables_are_written_with_their_data(tmp_path):
         assert (figures / f"{name}.svg").stat().st_size > 5000
         assert (figures / f"{name}.png").stat().st_size > 5000
     drawn = artifacts.read(figures / "figure7.parquet", "objectives")
-    assert set(drawn.objective) == set(laboratory.PAPER_ORDER)
+    assert set(drawn.objective) == set(laboratory.COMPARED)
     text = (tables / "laboratory.md").read_text()
     assert "0 (< 1e-12)" in text
     assert "no" in (tables / "theorems.md").read_text()

@@ -74,7 +74,7 @@ def test_the_notes_of_the_figures_show_minima_and_ends_as_geometric_means(tmp_pa
     laboratory.curves(objectives=tmp_path / "objectives.parquet", out=tmp_path)
     rows = {row["objective"]: row for row in lines(tmp_path / "figure7.md", "τ")}
     for place, name in enumerate(NAMES, 1):
-        if name in laboratory.PAPER_ORDER:
+        if name in laboratory.COMPARED:
             row = rows[laboratory.TITLES[name]]
             assert (row["τ"], row["best"]) == ("4", "beta=1")
             for column, value in (("minimum", 0.01), ("final", 0.3)):

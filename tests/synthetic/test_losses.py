@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from diffinfo.methods import METHODS
+from diffinfo.synthetic import losses
 from diffinfo.synthetic.categorical import GRID, hyper_tensors
 from diffinfo.synthetic.losses import GRADIENTS, LOSSES
 
@@ -30,6 +32,13 @@ def test_hand_gradients_are_those_of_autograd(name, beta):
     assert torch.allclose(got, expected, atol=1e-11, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", GRID)
+def test_a_gradient_need_not_be_written_by_hand(name):
+    theta, reference, pairs, hyper = case(name)
+    found = losses._autograd(METHODS[name], theta, reference, pairs, hyper)
+    assert torch.allclose(found, GRADIENTS[name](theta, reference, pairs, hyper), atol=1e-11, rtol=1e-9)
+
+
 def test_a_smoothed_hinge_has_the_gradient_of_its_loss_and_the_hinge_as_its_limit():
     theta, reference, pairs, hyper = case("slic")
     theta.requires_grad_()
@@ -45,7 +54,7 @@ def test_a_smoothed_hinge_has_the_gradient_of_its_loss_and_the_hinge_as_its_limi
 @pytest.mark.parametrize("name", GRID)
 def test_losses_are_those_of_the_language_models(name):
     from diffinfo.config.types import Objectives
-    from diffinfo.methods import METHODS, PairLogps, Variant, loss
+    from diffinfo.methods import PairLogps, Variant, loss
 
     theta, reference, pairs, hyper = case(name)
     w, lost = (index.flatten() for index in torch.meshgrid(torch.arange(K), torch.arange(K), indexing="ij"))

@@ -23,7 +23,7 @@ TINY = {
 def with_ipo(project_factory):
     """A project with the method that the recipe adds."""
     project = project_factory()
-    (recipe,) = re.findall(r"## A method.*?```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    (recipe,) = re.findall(r"## A method\n.*?```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
     assert len(recipe.splitlines()) <= 30
     loss, line = recipe.split("\n\n        Method(")
     path = project.folder / "workflow/diffinfo/methods.py"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -66,9 +67,16 @@ def cal_dpo(x: PairLogps, beta: float, weight: float) -> Tensor:
     return -logsigmoid(h_w - h_l) + weight * ((h_w - 0.5 / beta) ** 2 + (h_l + 0.5 / beta) ** 2)
 
 
-def slic(x: PairLogps, beta: float, weight: float) -> Tensor:
-    """max(0, beta - Delta) - lambda log pi(y_w), reference-free (Zhao et al.; not TRL's variant)."""
-    return (beta - (x.w - x.l)).clamp(min=0) - weight * x.w
+def slic(x: PairLogps, beta: float, weight: float, smoothing: float | None = None) -> Tensor:
+    """max(0, beta - Delta) - lambda log pi(y_w), reference-free (Zhao et al.; not TRL's variant).
+
+    With ``smoothing`` t > 0 the hinge is t log(1 + exp((beta - Delta) / t)).
+    """
+    from torch.nn.functional import softplus
+
+    slack = beta - (x.w - x.l)
+    hinge = slack.clamp(min=0) if smoothing is None else smoothing * softplus(slack / smoothing)
+    return hinge - weight * x.w
 
 
 def below_certainty(logp: Tensor) -> Tensor:
@@ -101,6 +109,18 @@ def simpo(x: PairLogps, beta: float, gamma: float) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Laboratory:
+    """How a method is tried on categorical policies (Figures 1 and 7, J.1), with its own loss over all pairs of classes."""
+
+    place: int  # among curves and rows
+    settings: list[dict[str, float]]  # betas, and values of those of ``hyper`` that are tuned
+    gradient: str = (
+        ""  # a function of diffinfo.synthetic.losses, written by hand; autograd's, some times slower, without
+    )
+    kinks: bool = False  # whether the loss has kinks, and takes ``smoothing``
+
+
+@dataclass(frozen=True)
 class Method:
     """One method of preference optimisation."""
 
@@ -115,6 +135,7 @@ class Method:
     solid: float = 0.1  # the beta whose line is solid
     paper: bool = False  # trained in the paper: its figures say which of these they show, and they show all others
     hyper: Mapping[str, Any] = field(default_factory=dict)  # beside beta: keys of ``objectives``, less "<name>_"
+    laboratory: Laboratory | None = None
 
     def options(self) -> dict[str, Any]:
         """Its hyper-parameters by their keys of the ``objectives`` section."""
@@ -126,11 +147,18 @@ class Method:
 
 
 # In the order of tables and legends. Hues are Okabe and Ito's, safe for the colour-blind; DPO in purples.
+# The laboratory's grids are J.1's; DPO and log-pi have nothing to tune: theta_l = 2 theta_ref - theta* makes beta = 1 right.
 METHODS = {
     method.name: method
     for method in (
-        Method("dpo", "DPO", dpo, ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea"), reference=True, solid=0.2, paper=True),
-        Method("logpi", "log π", logpi, ("#009e73",), solid=0.2, paper=True),
+        Method(
+            "dpo", "DPO", dpo, ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea"), reference=True, solid=0.2, paper=True,
+            laboratory=Laboratory(5, [{"beta": 1.0}], "dpo_gradient"),
+        ),
+        Method(
+            "logpi", "log π", logpi, ("#009e73",), solid=0.2, paper=True,
+            laboratory=Laboratory(6, [{"beta": 1.0}], "logpi_gradient"),
+        ),
         Method("dpo-pg", "DPO-PG", None, ("#d55e00",), beta=False, paper=True),
         Method(
             "dpop", "DPO-P", dpop, ("#0072b2",), reference=True, paper=True,
@@ -139,21 +167,39 @@ METHODS = {
         Method(
             "cal-dpo", "Cal-DPO", cal_dpo, ("#e69f00",), reference=True, paper=True,
             hyper={"weight": Field(1.0, gt=0, description="Of the calibration; its authors' repositories say 0.5 and 1.")},
+            laboratory=Laboratory(4, [{"beta": b} for b in (0.001, 0.002, 0.003, 0.01, 0.1)], "cal_dpo_gradient"),
         ),
         Method(
             "slic", "SLiC", slic, ("#56b4e9",),
             hyper={"lambda": Field(1.0, gt=0, description="Weight of −log π(y_w).")},
+            laboratory=Laboratory(
+                1, [{"beta": b, "lambda": w} for b, w in product((0.1, 0.5, 1.0, 2.0), (0.1, 0.5, 1.0, 10.0))],
+                "slic_gradient", kinks=True,
+            ),
         ),
-        Method("orpo", "ORPO", orpo, ("#000000",)),
+        Method(
+            "orpo", "ORPO", orpo, ("#000000",),
+            laboratory=Laboratory(2, [{"beta": b} for b in (0.1, 0.5, 1.0, 2.0)], "orpo_gradient"),
+        ),
         Method(
             "simpo", "SimPO", simpo, ("#cc79a7",),
             hyper={"gamma": Field(1.0, ge=0, description="The target margin γ, not the ratio γ/β.")},
+            laboratory=Laboratory(
+                3, [{"beta": b, "gamma": g} for b, g in product((2.0, 2.5), (0.3, 0.5, 1.0, 1.2, 1.4, 1.6))], "simpo_gradient",
+            ),
         ),
     )
 }  # fmt: skip
 
 BETA = r"\d+(?:\.\d+)?"  # as a name holds it
 PATTERN = "|".join(rf"{m.name}{f'-b{BETA}' if m.beta else ''}(?:-seed\d+)?" for m in METHODS.values())
+
+LABORATORY = {
+    name: twin
+    for name, twin in sorted(
+        ((m.name, m.laboratory) for m in METHODS.values() if m.laboratory), key=lambda m: m[1].place
+    )
+}
 
 
 @dataclass(frozen=True)

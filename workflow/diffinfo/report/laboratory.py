@@ -14,15 +14,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from diffinfo.cli import UserError, run
-from diffinfo.methods import METHODS
+from diffinfo.methods import LABORATORY, METHODS
 from diffinfo.report import drawing
 from diffinfo.report.language_models import EDGE, band, did_proxy_page, geometric, rejected_sampling_page, spread
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
-# The paper draws DPO in purple, fifth of matplotlib's cycle: SLiC, ORPO, SimPO and Cal-DPO come before it.
-PAPER_ORDER = ("slic", "orpo", "simpo", "cal-dpo", "dpo")
-TITLES = {name: METHODS[name].title for name in (*PAPER_ORDER, "logpi")}
+TITLES = {name: METHODS[name].title for name in LABORATORY}
+COMPARED = [name for name in LABORATORY if name != "logpi"]  # which is drawn against the DID
 TAU_COLOURS = ("#b2182b", "#ef8a62", "#67a9cf", "#2166ac")  # reinforcing in reds, smoothing in blues
 RUN = ["objective", "hyperparameters", "tau", "seed"]
 
@@ -48,7 +47,7 @@ def _log_axis(axis: Axes, title: str, quantity: str, x: str = "training step (51
 def _compare(axis: Axes, objectives: pd.DataFrame, best: pd.DataFrame, tau: float) -> pd.DataFrame:
     """Draw JS[pi* || pi] of each objective of the paper at one tau; return the rows drawn."""
     drawn = []
-    for name in PAPER_ORDER:
+    for name in COMPARED:
         rows = objectives.merge(best[(best.objective == name) & (best.tau == tau)], on=RUN[:3])
         _curve(axis, rows, "js_target", TITLES[name], **drawing.style(METHODS[name].at(METHODS[name].solid)))
         drawn.append(rows)

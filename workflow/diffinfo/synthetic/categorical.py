@@ -17,19 +17,12 @@ import torch
 from torch import Tensor
 
 from diffinfo.cli import UserError, progress, run
+from diffinfo.methods import LABORATORY
 from diffinfo.synthetic.distributions import Policies, js, tempered
 from diffinfo.synthetic.losses import GRADIENTS
 from diffinfo.tables import artifacts
 
-# The grids of J.1. DPO and log-pi have nothing to tune: theta_l = 2 theta_ref - theta* makes beta = 1 the right value.
-GRID: dict[str, list[dict[str, float]]] = {
-    "slic": [{"beta": b, "lambda": w} for b, w in product((0.1, 0.5, 1.0, 2.0), (0.1, 0.5, 1.0, 10.0))],
-    "orpo": [{"beta": b} for b in (0.1, 0.5, 1.0, 2.0)],
-    "simpo": [{"beta": b, "gamma": g} for b, g in product((2.0, 2.5), (0.3, 0.5, 1.0, 1.2, 1.4, 1.6))],
-    "cal-dpo": [{"beta": b} for b in (0.001, 0.002, 0.003, 0.01, 0.1)],
-    "dpo": [{"beta": 1.0}],
-    "logpi": [{"beta": 1.0}],
-}
+GRID = {name: twin.settings for name, twin in LABORATORY.items()}
 CHUNK = 64  # steps whose batches are drawn at once
 
 

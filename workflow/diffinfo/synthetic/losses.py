@@ -1,4 +1,4 @@
-"""The objectives of Section 3.5 over all K x K pairs of classes: losses as printed, gradients by hand.
+"""The objectives of Section 3.5 over all K x K pairs of classes: the methods' own losses, gradients by hand.
 
 A data set enters as ``pairs`` of shape (..., K, K): the weight of every (y_w, y_l), rows are winners, summing to one.
 It is a matrix of counts for a batch and the joint probability for the population, so both use the same code, and a
@@ -9,11 +9,13 @@ lengths play no part (SimPO's average is the sum). Hyper-parameters are tensors 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+
+from diffinfo.methods import LABORATORY, METHODS, Method, PairLogps
 
 Hyper = Mapping[str, Tensor]
 
@@ -51,46 +53,24 @@ def _over_pairs(hyper: Tensor) -> Tensor:
     return hyper.unsqueeze(-1)
 
 
-def dpo(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """-log sigma(beta (Delta - Delta_ref)), (..., K) -> (...)."""
-    return -_expect(pairs, logsigmoid(_margin(hyper["beta"] * (theta.log_softmax(-1) - reference))))
+def _loss(method: Method, theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
+    """The method's own loss of every pair of classes, weighted by ``pairs``, (..., K) -> (...)."""
+    assert method.loss is not None
+    logp, one = theta.log_softmax(-1), theta.new_ones(())
+    w, lost, reference_w, reference_l = (
+        side for part in (logp, reference) for side in (part.unsqueeze(-1), part.unsqueeze(-2))
+    )
+    x = PairLogps(w, lost, reference_w, reference_l, one, one)  # a class is a sequence of one token
+    values = {name: _over_pairs(value) for name, value in hyper.items()}
+    tuned = [values.pop(name, limits.default) for name, limits in method.hyper.items()]
+    return _expect(pairs, method.loss(x, values.pop("beta"), *tuned, **values))
 
 
-def logpi(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """-log sigma(beta Delta): no reference model, (..., K) -> (...)."""
-    return -_expect(pairs, logsigmoid(_margin(hyper["beta"] * theta.log_softmax(-1))))
-
-
-def slic(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """max(0, beta - Delta) - lambda log pi(y_w), (..., K) -> (...).
-
-    With ``smoothing`` t > 0 among the hyper-parameters the hinge is t log(1 + exp((beta - Delta) / t)).
-    """
-    logp = theta.log_softmax(-1)
-    slack = _over_pairs(hyper["beta"]) - _margin(logp)
-    t = hyper.get("smoothing")
-    hinge = slack.clamp_min(0.0) if t is None else _over_pairs(t) * softplus(slack / _over_pairs(t))
-    return _expect(pairs, hinge) - hyper["lambda"].squeeze(-1) * (pairs.sum(-1) * logp).sum(-1)
-
-
-def orpo(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """-log pi(y_w) - beta log sigma(log odds(y_w) - log odds(y_l)), (..., K) -> (...)."""
-    logp = theta.log_softmax(-1)
-    ratio = _expect(pairs, logsigmoid(_margin(_log_odds(theta))))
-    return -(pairs.sum(-1) * logp).sum(-1) - hyper["beta"].squeeze(-1) * ratio
-
-
-def simpo(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """-log sigma(beta Delta - gamma), (..., K) -> (...)."""
-    return -_expect(pairs, logsigmoid(_margin(hyper["beta"] * theta.log_softmax(-1)) - _over_pairs(hyper["gamma"])))
-
-
-def cal_dpo(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """-log sigma(h_w - h_l) + (h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2, h = log pi/pi_ref, (..., K) -> (...)."""
-    h = theta.log_softmax(-1) - reference
-    goal = 0.5 / hyper["beta"]
-    calibration = pairs.sum(-1) * (h - goal) ** 2 + pairs.sum(-2) * (h + goal) ** 2
-    return calibration.sum(-1) - _expect(pairs, logsigmoid(_margin(h)))
+def _autograd(method: Method, theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
+    """The gradient of a loss for which none is written by hand, (..., K)."""
+    theta = theta.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(_loss(method, theta, reference, pairs, hyper).sum(), theta)
+    return slope
 
 
 def _preference(reward: Tensor, pairs: Tensor) -> Tensor:
@@ -150,19 +130,8 @@ def cal_dpo_gradient(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyp
     return _through_softmax(_preference(h, pairs) + calibration, theta)
 
 
-LOSSES: dict[str, Loss] = {
-    "slic": slic,
-    "orpo": orpo,
-    "simpo": simpo,
-    "cal-dpo": cal_dpo,
-    "dpo": dpo,
-    "logpi": logpi,
-}
+LOSSES: dict[str, Loss] = {name: partial(_loss, METHODS[name]) for name in LABORATORY}
 GRADIENTS: dict[str, Loss] = {
-    "slic": slic_gradient,
-    "orpo": orpo_gradient,
-    "simpo": simpo_gradient,
-    "cal-dpo": cal_dpo_gradient,
-    "dpo": dpo_gradient,
-    "logpi": logpi_gradient,
+    name: globals()[twin.gradient] if twin.gradient else partial(_autograd, METHODS[name])
+    for name, twin in LABORATORY.items()
 }

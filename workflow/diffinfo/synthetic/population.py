@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from diffinfo.cli import UserError, progress, run
+from diffinfo.methods import LABORATORY
 from diffinfo.synthetic.categorical import GRID, describe, hyper_tensors, policies
 from diffinfo.synthetic.distributions import Policies, js
 from diffinfo.synthetic.losses import GRADIENTS, LOSSES
 from diffinfo.tables import artifacts
 
 Field = Callable[[Tensor], Tensor]
-# SLiC's hinge is approached through softplus of these widths; at the last one JS is exact to some 5e-5 nats
+# a hinge (SLiC) is approached through softplus of these widths; at the last one JS is exact to some 5e-5 nats
 SMOOTHING = (0.1, 1e-2, 1e-3, 1e-4)
 
 
@@ -76,11 +77,11 @@ def optimum(name: str, reference: Tensor, pairs: Tensor, hyper: dict[str, Tensor
     """Log-probabilities (..., K) of the policy that minimises an objective's expected loss, and its gradient (...).
 
     Newton's method starts at pi_ref, as training does: for objectives that are not convex this is the optimum training
-    can hope for. SLiC's loss has kinks, so its hinge is smoothed ever less; its gradient is the one at the last width.
+    can hope for. A loss with kinks (SLiC) is smoothed ever less; its gradient is the one at the last width.
     """
     theta = reference + torch.zeros_like(hyper["beta"])  # one start per setting
     slope = torch.full(theta.shape[:-1], torch.inf).to(theta)
-    for width in SMOOTHING if name == "slic" else (0.0,):
+    for width in SMOOTHING if LABORATORY[name].kinks else (0.0,):
         smooth = hyper | {"smoothing": torch.full_like(hyper["beta"], width)} if width else hyper
         loss = partial(LOSSES[name], reference=reference, pairs=pairs, hyper=smooth)
         gradient = partial(GRADIENTS[name], reference=reference, pairs=pairs, hyper=smooth)
