@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from diffinfo.measures import MEASURES, NUMBERS
 from diffinfo.tables import artifacts
 
 NANO = {
@@ -60,7 +61,7 @@ def test_real_arena_hard_questions_are_answered_and_judged(world, public_data):
 
 
 def test_every_measure_of_a_cell_is_made_by_its_rules(world):
-    """The rules did_*, reward_*, qa and wildbench, and what is in their tables."""
+    """The rules did_*, reward_*, qa and wildbench, what is in their tables, and the grid table of it all."""
     small = {
         "entropy": {"prompts": 6, "samples": 2, "max_tokens": 8}, "did": {"prompts": 8, "batch_size": 3, "learning_rate": 1e-4},
         "expected_reward": {"max_tokens": 8}, "arena_hard": {"limit": 2}, "wildbench": {"limit": 3}, "qa": {"limit": 2},
@@ -70,7 +71,8 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
         "did": f"did/{cell}/epoch-1/entropy.parquet", "reward": f"reward/{cell}/1-1/scores.parquet",
         "qa": f"qa/{cell}/1-1.parquet", "wildbench": f"wildbench/{cell}/judgments.parquet",
     }  # fmt: skip
-    world.snakemake("--cores", "2", *(f"results/{path}" for path in made.values()), changes={**NANO, **small})
+    row = {"model": "micro-mistral", "dataset": "ultrafeedback", "methods": ["dpo-b0.1"], "measures": [*MEASURES]}
+    world.snakemake("--cores", "2", "results/tables/grid.md", changes={**NANO, **small, "grid": [row]})
 
     did = results / f"did/{cell}/epoch-1"
     policy, reference = (
@@ -108,6 +110,12 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     qa = artifacts.read(results / made["qa"], "qa")
     assert qa.benchmark.nunique() == 8
     assert (qa.n > 0).all()
+
+    reference, trained = (row for _, row in artifacts.read(results / "tables/grid.parquet", "grid").iterrows())
+    assert (reference.method, reference.epoch, trained.method, trained.epoch) == ("ref", 0, "dpo-b0.1", 1)
+    assert trained[[*NUMBERS]].notna().all()
+    assert reference[[*NUMBERS]].dropna().index.tolist() == ["reward", "entropy"]
+    assert (trained.did_entropy, trained.reward) == pytest.approx((entropy.entropy, scores.score.mean()))
     assert qa.value.between(0, 1).all()
     graded = artifacts.read(results / made["wildbench"], "judgments")
     assert len(graded) == 3
