@@ -265,3 +265,15 @@ def test_rows_come_in_the_papers_order_whatever_the_order_of_files(tree, tmp_pat
     assert list(dict.fromkeys(zip(frame.model, frame.dataset, strict=True))) == [
         ("micro-mistral", "magpie-pro"), ("micro-mistral", "magpie-g27"), ("micro-gemma2", "magpie-g27"), ("other", "mine"),
     ]  # fmt: skip
+
+
+def test_further_methods_are_rows_of_table_1(tree, tmp_path):
+    run = "micro-mistral/magpie-pro"
+    inputs = [
+        tree.entropy(f"entropy/{run}/{method}", value)
+        for method, value in (("ref/epoch-0", 40.0), ("logpi-b0.1/epoch-5", 50.0), ("dpo-pg/epoch-5", 30.0))
+    ]
+    tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
+    ours = [row["β"] for row in lines(tmp_path / "table1.md", "β") if row["H(p*^{1/β})"] != "not in this grid"]
+    assert ours == ["0.1", "DPO-PG"]
+    assert "Rows of other methods: the entropy of the trained policy itself." in (tmp_path / "table1.md").read_text()
