@@ -307,3 +307,15 @@ def test_tables_of_several_seeds_give_means_spread_and_the_wider_interval(tree, 
     half = math.hypot(stats.t.ppf(0.975, 1) * 0.5, stats.norm.ppf(0.975))
     assert (row.entropy, row.low, row.entropy_sd) == pytest.approx((40.5, 40.5 - half, math.sqrt(0.5)))
     assert (row.seeds, row.reference, row.beta) == (2, 30, 0.1)
+
+
+def test_further_methods_are_rows_of_table_1(tree, tmp_path):
+    run = "micro-mistral/magpie-pro"
+    inputs = [
+        tree.entropy(f"entropy/{run}/{method}", value)
+        for method, value in (("ref/epoch-0", 40.0), ("logpi-b0.1/epoch-5", 50.0), ("dpo-pg/epoch-5", 30.0))
+    ]
+    tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
+    ours = [row["β"] for row in lines(tmp_path / "table1.md", "β") if row["H(p*^{1/β})"] != "not in this grid"]
+    assert ours == ["0.1", "DPO-PG"]
+    assert "Rows of other methods: the entropy of the trained policy itself." in (tmp_path / "table1.md").read_text()

@@ -1,4 +1,4 @@
-"""The hand that draws: one palette, one page layout, the same files for every figure."""
+"""Shared plotting helpers: one palette, one page layout, the same files for every figure."""
 
 from __future__ import annotations
 
