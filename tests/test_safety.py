@@ -176,6 +176,7 @@ def test_nothing_is_sent_anywhere(tiny_mistral, pairs_table, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert out.exists()
-    told = "import diffinfo, os; from huggingface_hub import constants as c; print(c.HF_HUB_DISABLE_TELEMETRY, "
-    told += "os.environ['VLLM_NO_USAGE_STATS'], os.environ['DO_NOT_TRACK'])"
-    assert python("-c", told).stdout.split() == ["True", "1", "1"]
+    code = "import diffinfo, os; {}from huggingface_hub import constants as c; print(c.HF_HUB_DISABLE_TELEMETRY, "
+    code += "os.environ.get('VLLM_NO_USAGE_STATS'), os.environ.get('DO_NOT_TRACK'))"
+    assert python("-c", code.format("")).stdout.split() == ["False", "None", "None"]  # an import changes nothing
+    assert python("-c", code.format("diffinfo.begin_stage(); ")).stdout.split() == ["True", "1", "1"]

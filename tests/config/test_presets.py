@@ -149,6 +149,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "Tables 2 and 3: the grid's betas; J.2: five epochs": {
         "betas": [0.2, 0.1, 0.05, 0.02],
         "epochs": 5,
+        "seeds": [],
     },
     "J.2: SFT": {
         "sft.epochs": 1,

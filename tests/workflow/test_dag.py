@@ -43,6 +43,19 @@ def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
     assert all(wildcards["method"].endswith("-b0.3") for _, wildcards in jobs)
 
 
+def test_one_more_seed_adds_only_its_cells_and_reaches_the_training(done, jobs_tools):
+    beyond_report, rules = jobs_tools
+    changes = {"seeds": [1, 7]}
+    jobs = beyond_report(done.plan(changes=changes))
+    assert rules(jobs)["preference"] == 16
+    assert not rules(jobs).keys() & {"sft", "reference_logps", "world_model"}
+    assert all(wildcards["method"].endswith("-seed7") for _, wildcards in jobs)
+    shown = done.snakemake("-n", "-p", changes=changes)
+    trained = dict(re.findall(r"train\.preference .*--method=(\S+) '--settings=.*?\"seed\":(\d+)", shown))
+    assert len(trained) == 10  # methods, on whichever dataset
+    assert set(trained.values()) == {"7"}
+
+
 def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
     jobs = beyond_report(done.plan(changes={"epochs": 4}))
@@ -172,7 +185,9 @@ def cells_of(values):
         for method in row["methods"]:
             family = method in ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
             for name in [f"{method}-b{beta:g}" for beta in values["betas"]] if family else [method]:
-                yield row["model"], row["dataset"], name, row.get("measures", [])
+                for seed in values.get("seeds") or [values["preference"].get("seed", 1)]:
+                    own = name if seed == values["preference"].get("seed", 1) else f"{name}-seed{seed}"
+                    yield row["model"], row["dataset"], own, row.get("measures", [])
 
 
 def planned_as_asked(project, values, changes):
@@ -218,9 +233,11 @@ ROWS = st.fixed_dictionaries({
     betas=st.lists(st.sampled_from([0.1, 0.02, 2.0]), min_size=1, unique=True),
     epochs=st.integers(1, 4),
     per_job=st.integers(1, 3),
+    seeds=st.lists(st.integers(0, 3), max_size=3, unique=True),
 )
-def test_any_method_with_any_measure_plans_exactly_its_cells(project, grid, betas, epochs, per_job):
-    changes = {"grid": grid, "betas": betas, "epochs": epochs, "preference": {"epochs_per_job": per_job}}
+def test_any_method_with_any_measure_plans_exactly_its_cells(project, grid, betas, epochs, per_job, seeds):
+    preference = {"epochs_per_job": per_job}
+    changes = {"grid": grid, "betas": betas, "epochs": epochs, "seeds": seeds, "preference": preference}
     values = yaml.safe_load((project.folder / "config.yaml").read_text())
     planned_as_asked(project, {**values, **changes}, changes)
 

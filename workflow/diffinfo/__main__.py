@@ -4,6 +4,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from diffinfo import begin_stage
+
 
 def stages() -> list[str]:
     """Names of the modules that are programs: ``train.sft``, ``reward``."""
@@ -24,6 +26,7 @@ def main() -> None:
     elif name not in stages():
         sys.exit(f"error: {name} is not a stage.\n{listed}")
     else:
+        begin_stage()
         del sys.argv[1]
         runpy.run_module(f"diffinfo.{name}", run_name="__main__", alter_sys=True)
 

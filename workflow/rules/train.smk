@@ -40,10 +40,12 @@ def preference_settings(wildcards):
 
     Of the hyper-parameters this method's alone: another method's may change without a rerun.
     """
-    keys = set(methods.parse(wildcards.method).method.options())
+    variant = methods.parse(wildcards.method)
+    keys = set(variant.method.options())
+    seed = {} if variant.seed is None else {"seed": variant.seed}
     return arguments(
         method=wildcards.method,
-        settings=CONFIG.preference.model_dump_json(exclude={"epochs_per_job"}),
+        settings=CONFIG.preference.model_copy(update=seed).model_dump_json(exclude={"epochs_per_job"}),
         objectives=CONFIG.objectives.model_dump_json(include=keys),
     )
 

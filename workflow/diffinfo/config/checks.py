@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -145,6 +146,8 @@ def _grid(config: Config) -> Iterator[str]:
     for beta, name in zip(config.betas, names, strict=True):
         if not re.fullmatch(BETA, name) or float(name) != beta:
             yield f"betas: {beta!r} cannot be part of a name; write a number like 0.05, six digits at most"
+    if len(set(config.seeds)) != len(config.seeds):
+        yield "seeds: a value is listed twice; list each once"
     first: dict[tuple[str, str, str], int] = {}
     for index, row in enumerate(config.grid):
         yield from _known(f"grid.{index}.dataset", row.dataset, config.datasets)
@@ -164,7 +167,8 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
         if method in METHODS:
             continue
         try:
-            written = str(parse(method))
+            parsed = parse(method)
+            written = str(replace(parsed, seed=None) if parsed.seed == config.preference.seed else parsed)
         except UserError as error:
             yield f"{path}: {error}"
             continue

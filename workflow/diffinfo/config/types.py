@@ -349,6 +349,11 @@ class Config(_Model):
     sampling: Sampling
     engine: Engine = Engine()
     betas: list[Positive] = Field(min_length=1, description="Each method that has a beta is trained with each of them.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [],
+        description="Each trained cell is trained with each seed, in place of `preference.seed`, whose cells have no suffix;"
+        " others are named `<method>-seed2`. Empty: `preference.seed` alone. Sampling and DID proxies keep their own seeds.",
+    )
     epochs: Count = Field(5, description="Epochs of preference optimisation.")
     grid: list[Row] = Field(min_length=1, description="The cells that are trained and measured.")
     train_nodes: Count = Field(
@@ -369,8 +374,8 @@ class Config(_Model):
     synthetic: Synthetic = Synthetic()
 
     def methods(self, row: Row) -> list[str]:
-        """Full method names of a grid row: families are spread over ``betas``."""
-        return [
+        """Full names of a grid row's cells: methods are spread over ``betas``, then over ``seeds``."""
+        betas = [
             name
             for method in row.methods
             for name in (
@@ -379,6 +384,8 @@ class Config(_Model):
                 else [method]
             )
         ]
+        ends = ["" if seed == self.preference.seed else f"-seed{seed}" for seed in self.seeds] or [""]
+        return [name + end for name in betas for end in ([""] if "-seed" in name else ends)]
 
     def spans(self) -> list[str]:
         """Epoch ranges such as "1-5": each is one job; a further epoch adds a further range."""
