@@ -75,6 +75,7 @@ def test_anything_that_is_sent_makes_another_key(loopback: Any, tmp_path: Path) 
     assert paid(config, plain) == 0
     assert paid(config.model_copy(update={"concurrency": 2, "retries": 9}), plain) == 0
     assert paid(config.model_copy(update={"max_tokens": 7}), plain) == 1
+    assert loopback.bodies[-1]["max_tokens"] == 7
     assert paid(config.model_copy(update={"model": "other"}), plain) == 1
     assert paid(config.model_copy(update={"base_url": loopback.url + "/"}), plain) == 1
     assert paid(config, ask_about("text ")[0]) == 1
