@@ -88,6 +88,12 @@ def test_what_a_job_that_has_waited_is_told(process, ending, made, told):
     assert ("needed" in second.out.read_text()) == (told == "needed")
 
 
+def test_the_ranks_of_a_job_have_a_lock_each(process, monkeypatch):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert process("same").says("needed")
+
+
 def test_nothing_is_told_by_a_file_that_was_left_behind(process, tmp_path):
     first = process("same")
     assert first.says("needed")
