@@ -13,7 +13,9 @@ def proxy_settings(wildcards):
 
 def proxy_sampling(wildcards):
     """How the proxy is sampled, and on which prompts: those behind the ones it was trained on."""
-    return arguments(settings=CONFIG.entropy, skip=CONFIG.did.prompts, micro_batch_tokens=CONFIG.training.micro_batch_tokens)
+    return arguments(
+        settings=CONFIG.entropy, skip=CONFIG.did.prompts, micro_batch_tokens=CONFIG.training.micro_batch_tokens
+    )
 
 
 def did_decoding(wildcards):

@@ -80,7 +80,9 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-if sum(len(path) + 4 for path in grid_targets()) > 120_000:  # Linux takes 128 KiB, and the table is made at the very end
+if (
+    sum(len(path) + 4 for path in grid_targets()) > 120_000
+):  # Linux takes 128 KiB, and the table is made at the very end
     raise WorkflowError(
         f"grid: its {len(grid_targets()):,} tables are too many for the command line that puts them into the grid table: raise"
         " preference.epochs_per_job, or run a part of the grid by itself."
