@@ -96,7 +96,7 @@ def spec(model):
 
 
 def kernel(model):
-    """How the model at hand, by wildcards or name, computes."""
+    """Attention kernel and dtype of a model, given by wildcards or name."""
     return arguments(attention=spec(model).attention, dtype=spec(model).dtype)
 
 

@@ -32,7 +32,7 @@ except UserError as error:
 
 
 def need(wildcards, rulename):
-    """What the job at hand needs."""
+    """Resources of this job."""
     return COSTS.job(rulename, wildcards)
 
 

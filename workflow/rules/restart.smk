@@ -1,4 +1,4 @@
-# What a killed Snakemake left behind: jobs that still run, outputs that nobody recorded, temporary files.
+# After a kill: jobs that still run, outputs that Snakemake has not recorded, temporary files.
 # Needs: every output to appear whole or not at all, which diffinfo.tables.artifacts sees to; profiles/default therefore says
 # ignore-incomplete. Gives: onstart, onsuccess and onerror.
 import asyncio
@@ -53,7 +53,7 @@ def record_as_stale(job):
 
 
 def adopt():
-    """Settle what nobody recorded by what the outputs say of themselves; returns whether there is more or less to do now.
+    """Take over or discard unrecorded outputs by their provenance; returns whether that changed what there is to do.
 
     A killed run's jobs finish behind its back, perhaps of another configuration; results may have been copied. What is
     settled is recorded and not found again, so this ends.

@@ -116,7 +116,7 @@ rule reference_logps:
 
 
 rule preference:
-    """Train one method from pi_ref for the epochs of a span; a killed job goes on from its last savepoint."""
+    """Train one method from pi_ref for the epochs of a span; a killed job resumes from its last checkpoint."""
     input:
         model="results/sft/{model}/{dataset}/model",
         reference="results/reference_logps/{model}/{dataset}.parquet",

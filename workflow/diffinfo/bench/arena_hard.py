@@ -153,7 +153,7 @@ def bootstrap(outcomes: Outcomes, resamples: int, seed: int) -> tuple[float, flo
 def win_rates(
     judgments: pd.DataFrame, baseline_tokens: Mapping[str, int], *, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """The ``winrates`` table: a row per epoch, with what tells of length bias beside each rate.
+    """The ``winrates`` table: a row per epoch, with answer lengths beside each rate as a check of length bias.
 
     Args:
         judgments: what ``judge_answers`` returns.

@@ -29,7 +29,7 @@ Scorer = Callable[[list[Messages]], list[float]]
 # from P = 0.9 (a difference of 2.2 nats), "better" from P = 0.6 (0.41 nats), else a tie; a grade is
 # 1 + 9 P(answer > reference), rounded: as good as the reference is 5.5.
 MUCH_BETTER, BETTER = 0.9, 0.6
-_GIVE_UP = 20  # failed requests, each after its retries: the endpoint is down, more waiting helps nobody
+_GIVE_UP = 20  # failed requests, each after its retries: the endpoint is down, and waiting longer does not help
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Request:
 
 
 class Reply(str):
-    """A judge's reply and why it ended ("" where nobody said)."""
+    """A judge's reply and why it ended ("" if unknown)."""
 
     finish_reason: str
 

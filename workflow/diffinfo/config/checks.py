@@ -255,7 +255,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _repaired(values: dict[str, Any], fault: ErrorDetails) -> list[str]:
-    """Take a wrong value out, or stand in for a missing one; returns the paths that ``references`` now misjudges."""
+    """Remove a wrong value or insert a placeholder for a missing one; returns the paths that ``references`` now misjudges."""
     *parents, last = (part for part in fault["loc"] if part != "[key]")
     holder: Any = values
     try:

@@ -53,7 +53,7 @@ def normalise(text: str) -> str:
 
 
 def asked(messages: Messages) -> str:
-    """What the user said, normalised: two prompts that ask the same leak into each other whatever surrounds them."""
+    """The user's text, normalised: equal user text counts as the same prompt, whatever the system message."""
     return "\n".join(normalise(message["content"]) for message in messages if message["role"] == "user")
 
 

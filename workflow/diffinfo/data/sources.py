@@ -29,7 +29,7 @@ Messages = list[dict[str, str]]  # of a conversation: role and content
 
 
 class BadRow(Exception):
-    """Why a row is quarantined; ``raw`` is the row where it is no mapping."""
+    """Why a row is quarantined; ``raw`` is the row where it is not a mapping."""
 
     def __init__(self, reason: str, raw: str = "") -> None:
         super().__init__(reason)

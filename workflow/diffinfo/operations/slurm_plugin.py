@@ -21,7 +21,7 @@ def patch(plugin: Any) -> None:
       looks for its outputs, which are whole where they are there.
     - A preempted job has ended, for the profile forbids SLURM to requeue it.
     - ``mem_mb: 0`` asks for all memory of a node, as it does of sbatch; the plugin drops it.
-    - A failed submission is reported once slurmctld answers, so that its next attempt meets it.
+    - A failed submission is reported only after slurmctld is back, so that the retry can succeed.
     """
     submitted: set[str] = set()
     plugin.get_min_job_age = lambda: sys.maxsize

@@ -94,7 +94,7 @@ def serve(address: str) -> None:
                 sent = b""
                 with suppress(ConnectionError):
                     sent = children[key.data].recv(64)
-                for wanted in sent or [signal.SIGKILL]:  # nobody waits any more
+                for wanted in sent or [signal.SIGKILL]:  # the waiting process is gone
                     with suppress(ProcessLookupError):
                         os.kill(key.data, wanted)
                 if not sent:

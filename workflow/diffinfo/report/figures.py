@@ -237,7 +237,7 @@ def _at_shared_betas(inputs: list[Path]) -> list[Path]:
 
 
 def _last_epoch_means(data: pd.DataFrame) -> pd.DataFrame:
-    """Mean and interval of each curve's last epoch; the batches of one epoch share no pair."""
+    """Mean and interval of each curve's last epoch; the batches of an epoch have no pair in common."""
     keys = ["model", "dataset", "method", "quantity"]
     found = [
         dict(zip(keys, key, strict=True)) | vars(mean(curves.last_epoch(curve)))

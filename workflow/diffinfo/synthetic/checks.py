@@ -66,7 +66,7 @@ def worst(values: Tensor) -> float:
 
 
 def share(flags: Tensor) -> float:
-    """The share of cases in which something is so."""
+    """Fraction of flags that are true."""
     return float(flags.double().mean())
 
 

@@ -67,7 +67,7 @@ def _loss(method: Method, theta: Tensor, reference: Tensor, pairs: Tensor, hyper
 
 
 def _autograd(method: Method, theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
-    """The gradient of a loss for which none is written by hand, (..., K)."""
+    """Gradient by autograd, (..., K), of a loss without one written by hand."""
     theta = theta.detach().requires_grad_()
     (slope,) = torch.autograd.grad(_loss(method, theta, reference, pairs, hyper).sum(), theta)
     return slope

@@ -198,7 +198,7 @@ def other_forms(generator: Generator, broken: bool) -> float:
 
 
 def other_reward_one_target(generator: Generator, broken: bool) -> float:
-    """Share of policies recovered by r = beta log(pi / pi_ref) + log(pi / pi*), which is no log-ratio reward."""
+    """Share of policies recovered by r = beta log(pi / pi_ref) + log(pi / pi*), which is not a log-ratio reward."""
     world, beta = random_policies(generator, 20)
     pairs = labelled(beta * world.did, generator)
 

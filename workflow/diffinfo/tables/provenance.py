@@ -30,7 +30,7 @@ def begin(arguments: list[str]) -> str:
 
 
 def end() -> None:
-    """Forget it: what this process writes from now on is no stage's."""
+    """Forget it: what this process writes from now on belongs to no stage."""
     _here.clear()
 
 

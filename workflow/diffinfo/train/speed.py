@@ -28,7 +28,7 @@ def flops(model: Any, lengths: list[int]) -> float:
     6 N T: N counts the matrices, the head among them, whose every weight multiplies and adds once forward and twice
     backward; embeddings are looked up, and of a layer's experts those count that a token passes. Attention adds 2 products
     of length x length x (heads x head size), half of which causality leaves out, again three times: 6 L heads size
-    length^2. What is computed again to save memory does not count, and neither does it that prompts pass no head.
+    length^2. Recomputation is not counted; the head is counted for prompt tokens although it is skipped there.
     """
     config, embedding = model.config.get_text_config(), model.get_input_embeddings().weight
     experts = getattr(config, "num_experts_per_tok", None)
