@@ -166,7 +166,7 @@ METHODS = {
         ),
         Method(
             "cal-dpo", "Cal-DPO", cal_dpo, ("#e69f00",), reference=True, paper=True,
-            hyper={"weight": Field(1.0, gt=0, description="Weight of the calibration terms; its authors' repositories say 0.5 and 1.")},
+            hyper={"weight": Field(1.0, gt=0, description="Weight of the calibration; its authors' code says 0.5 and 1.")},
             laboratory=Laboratory(4, [{"beta": b} for b in (0.001, 0.002, 0.003, 0.01, 0.1)], "cal_dpo_gradient"),
         ),
         Method(
