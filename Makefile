@@ -14,8 +14,8 @@ endef
 .PHONY: results golden plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
 
 results: $(VENV)/.ready
-	DIFFINFO_WARM=1 snakemake --cores $(CORES)
-	snakemake --cores $(CORES) --report results/report.html
+	DIFFINFO_WARM=1 snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
+	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) --report results/report.html
 
 # whether the default configuration's results are those of tests/golden.json, within what another processor changes
 golden: $(VENV)/.ready

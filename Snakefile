@@ -17,7 +17,11 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     raise WorkflowError(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported: use 3.11 to 3.13.")
 
 
-configfile: "config.yaml"
+# That of the working directory; the project's own where there is none (--directory, or -s from elsewhere).
+OWN = "config.yaml" if os.path.exists("config.yaml") else os.path.join(workflow.basedir, "config.yaml")
+
+
+configfile: OWN
 
 
 PACKAGE = os.path.join(workflow.basedir, "workflow")

@@ -1,0 +1,27 @@
+"""The workflow in a working directory that is not its own."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from project import ROOT
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+
+
+@pytest.mark.parametrize("how", [["-s", f"{ROOT}/Snakefile"], ["--directory", "."]], ids=["snakefile", "directory"])
+def test_it_runs_in_any_working_directory(tmp_path, how):
+    """With the project's configuration where there is none, else with that of the directory."""
+    cwd = tmp_path if how[0] == "-s" else ROOT
+    words = [word if word != "." else str(tmp_path) for word in how]
+    run = [*SNAKEMAKE, "--cores", "1", *words]
+    made = subprocess.run([*run, "results/world/data/magpie-pro.jsonl"], cwd=cwd, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "results/world/data/magpie-pro.jsonl").stat().st_size > 1000
+    (tmp_path / "config.yaml").write_text(
+        (ROOT / "config.yaml").read_text().replace("betas: [0.1, 0.02]", "betas: [0.1]")
+    )
+    shown = subprocess.run([*run, "-n"], cwd=cwd, capture_output=True, text=True).stdout
+    assert re.search(r"^preference +11$", shown, re.M)  # of 16
