@@ -12,7 +12,11 @@ from diffinfo.config.strict_yaml import ConfigError
 try:
     OVER = workflow.config_settings.configfiles
     REPLACED = workflow.config_settings.replace_workflow_config
-    CONFIG = load(OWN if OWN in workflow.configfiles and not REPLACED else None, *OVER, values=dict(workflow.config_settings.config))
+    CONFIG = load(
+        OWN if OWN in workflow.configfiles and not REPLACED else None,
+        *OVER,
+        values=dict(workflow.config_settings.config),
+    )
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
