@@ -23,6 +23,7 @@ NANO = {
 @pytest.fixture(scope="module")
 def world(project_factory):
     project = project_factory()
+    project.environment["DIFFINFO_WARM"] = "1"  # as make results does
     project.snakemake("--cores", "2", "results/base/micro-mistral", "results/base/micro-reward", changes=NANO)
     return project
 
