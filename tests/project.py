@@ -69,7 +69,7 @@ class Project:
                 shutil.copyfile(source, folder / name)
 
     def copy(self, folder: Path) -> "Project":
-        """The same with its results and with what Snakemake knows of them."""
+        """The same with its results and Snakemake's records."""
         shutil.copytree(self.folder, folder)
         twin = copy.copy(self)
         twin.folder = folder

@@ -106,7 +106,7 @@ def test_rows_neither_come_nor_go(results):
 
 
 def test_the_page_shows_the_recorded_verdicts():
-    """Read off the page, without the code that writes it: claims and their cases stand there in the order of golden.json."""
+    """Read off the page, without the code that writes it: claims and their cases are in the order of golden.json."""
     rows = [line for line in golden.PAGE.read_text().splitlines() if re.search(r"(holds|hold\*\*|undecided) \|$", line)]
     shown = [case.split(": ")[1].strip("* ") for row in rows for case in row.split("|")[3].split("; ")]
     recorded = json.loads(golden.FILE.read_text())["claims"]

@@ -36,7 +36,7 @@ X = (-4.0, -9.0, -5.0, -8.0, 3, 5)
     [
         ("dpo-b0.1", -math.log(sigma(0.1 * ((-4 + 9) - (-5 + 8))))),
         ("logpi-b0.05", -math.log(sigma(0.05 * 5))),
-        ("dpop-b0.1", -math.log(sigma(0.1 * 2))),  # no penalty: log pi(y_w) lies above the reference
+        ("dpop-b0.1", -math.log(sigma(0.1 * 2))),  # no penalty: log pi(y_w) is above the reference
         ("cal-dpo-b0.1", -math.log(sigma(1 - -1)) + (1 - 5) ** 2 + (-1 + 5) ** 2),
         ("slic-b6", max(0, 6 - 5) + 4),
         ("slic-b2", max(0, 2 - 5) + 4),

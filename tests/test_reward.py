@@ -100,7 +100,7 @@ def test_each_completion_gets_its_own_score(judge, tmp_path):
 
 
 def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog):
-    """As a reward model of the Qwen3 family, whose template cuts out what stands before </think>."""
+    """As a reward model of the Qwen3 family, whose template cuts out what precedes </think>."""
     folder = templates.folder(tmp_path / "reward", "qwen3", weights=True)
     MistralForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(folder)
     texts = ["good answer", "bad", "<think>why</think>good", "good", "the right way"]

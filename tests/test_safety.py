@@ -152,7 +152,7 @@ def test_a_chat_template_cannot_reach_out(hostile):
 
 
 def test_nothing_is_sent_anywhere(tiny_mistral, pairs_table, tmp_path):
-    """A stage that may use the network opens no connection; every library is told to send no telemetry."""
+    """A stage that may use the network opens no connection; every library's telemetry is switched off."""
     (tmp_path / "sitecustomize.py").write_text(
         "import socket\n"
         "def refuse(self, address):\n    raise SystemExit(f'a connection to {address}')\n"

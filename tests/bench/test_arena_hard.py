@@ -94,7 +94,7 @@ def test_extremes_do_not_diverge() -> None:
     assert bootstrap(np.ones(7), 5, 0) == (100, 100)
     almost = np.array([1.0] * 2999 + [0.5])
     assert win_rate(almost) == pytest.approx(100 * (2999.5 / 3000), abs=1e-4)
-    with pytest.raises(ValueError, match="no battle"):
+    with pytest.raises(ValueError, match="no battles"):
         win_rate(np.array([]))
 
 

@@ -1,4 +1,4 @@
-"""Both kinds of judge behind one interface; what was paid is never paid twice; keys stay secret."""
+"""Both kinds of judge have one interface; what was paid is never paid twice; keys stay secret."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_reward_model_scores_each_conversation_once() -> None:
     RewardModel(score).ask([pair("long answer", "b"), pair("b", "long answer"), pair("b", "b")], "asking")
     user = {"role": "user", "content": "x"}
     assert seen == [[user, {"role": "assistant", "content": text}] for text in ("long answer", "b")]
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="not a number"):
         RewardModel(lambda talks: [math.nan] * len(talks)).ask([pair("a", "b")], "asking")
 
 

@@ -174,7 +174,7 @@ def test_strict_match_wants_the_marks_and_flexible_does_not(
 
 
 def test_generation_stops_at_the_end_of_turn_of_a_gemma(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
-    """Its base generation config names <eos> alone: the text behind the turn would be read as the answer."""
+    """Its base generation config names <eos> alone: the text after the turn would be read as the answer."""
     says: Bigrams = {("model", "7"): 20, ("7", "<end_of_turn>"): 20, ("<end_of_turn>", "9"): 20, ("9", "9"): 20}
     got = values(evaluate(write_model(tmp_path / "model", says, GEMMA), items("gold", ("iron",) * 3)))
     assert got["gsm8k flexible-extract"] == 1.0
@@ -287,7 +287,7 @@ def test_limit_and_a_single_question_leave_the_error_unknown(
 def test_faults_are_sentences(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
     questions = items("gold", ("iron", "lead", "zinc"))
     model = write_model(tmp_path / "model", {})
-    with pytest.raises(UserError, match=r"epoch-3 is no model folder"):
+    with pytest.raises(UserError, match=r"epoch-3 is not a model folder"):
         evaluate(tmp_path, questions, epochs=[3])
     with pytest.raises(UserError, match=r"qa\.max_gen_toks is 128"):
         evaluate(model, questions, SETTINGS.model_copy(update={"max_gen_toks": 128}))

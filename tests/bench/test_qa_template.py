@@ -6,7 +6,7 @@ import templates
 
 
 def test_questions_go_through_the_template_as_answers_to_prompts_do(tmp_path: Path) -> None:
-    """One path to tokens: spelt control tokens stay text, and an empty think block stands before the answer."""
+    """One path to tokens: spelt control tokens stay text, and an empty think block precedes the answer."""
     from diffinfo.bench.qa_model import ChatModel
     from diffinfo.chat import Chat
 
@@ -22,7 +22,7 @@ def test_questions_go_through_the_template_as_answers_to_prompts_do(tmp_path: Pa
     ids, mask = model.tok_batch_encode([text, short])
     assert ids[0].tolist() == prompt
     assert ids[1][mask[1].bool()].tolist() == chat.prompt_ids([{"role": "user", "content": "hello"}])
-    assert mask[1].tolist() == sorted(mask[1].tolist()), "padding stands on the left"
+    assert mask[1].tolist() == sorted(mask[1].tolist()), "padding is on the left"
     context, continuation = model._encode_pair(text, "yes </s>")
     assert (context + continuation).count(chat.tokenizer.eos_token_id) == 0
     assert chat.text(context + continuation).endswith("yes </s>")

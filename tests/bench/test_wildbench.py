@@ -171,7 +171,7 @@ def test_elo_is_the_original_loop(initial: dict[str, float]) -> None:
     after = one_by_one(frame, initial, rounds=9, seed=3)
     found = elo(frame, initial, rounds=9, seed=3).set_index("model")
     for name, ratings in after.items():
-        ordered = sorted(ratings)  # of nine: 2.5 % lies a fifth of the way from the first to the second
+        ordered = sorted(ratings)  # of nine: 2.5 % is a fifth of the way from the first to the second
         assert found.elo[name] == pytest.approx(sum(ratings) / 9, abs=1e-9)
         assert found.low[name] == pytest.approx(ordered[0] + 0.2 * (ordered[1] - ordered[0]), abs=1e-9)
         assert found.high[name] == pytest.approx(ordered[8] - 0.2 * (ordered[8] - ordered[7]), abs=1e-9)

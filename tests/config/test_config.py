@@ -111,13 +111,13 @@ BAD = {
     "cell-twice": ("grid.1.methods", ["dpo-b0.1", "dpo-pg"],
                    "grid.1.methods: dpo-b0.1 of micro-mistral on ultrafeedback is in grid.0 too; list each method in one row"),
     "bad-name": ("datasets.Magpie Pro", {"format": "magpie", "source": "world"},
-                 "datasets.Magpie Pro: 'Magpie Pro' is no name; use lower-case letters, digits, '.' and '-'"),
+                 "datasets.Magpie Pro: 'Magpie Pro' is not a name; use lower-case letters, digits, '.' and '-'"),
     "missing-file": ("datasets.magpie-pro.source", "none/rows.jsonl",
                      "datasets.magpie-pro.source: the file 'none/rows.jsonl' does not exist"),
     "missing-questions": ("arena_hard.questions", "questions.jsonl",
                           "arena_hard.questions: the file 'questions.jsonl' does not exist"),
     "not-data": ("datasets.magpie-pro.source", __file__,
-                 f"datasets.magpie-pro.source: '{__file__}' is no .parquet, .json or .jsonl file; convert it"),
+                 f"datasets.magpie-pro.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
     "split-of-a-file": ("datasets.magpie-pro.test_split", "test",
                         "datasets.magpie-pro.test_split: 'test' has no meaning where source is 'world'; set it to null"),
     "ranks-a-real-set": (
@@ -306,16 +306,16 @@ def laughs(line: str) -> str:
 
 
 BOMBS = {
-    "lists": (laughs("[A, A, A, A, A, A, A, A, A]"), "stands for more than 100000 values"),
+    "lists": (laughs("[A, A, A, A, A, A, A, A, A]"), "expands to more than 100000 values"),
     "mappings": (
         laughs("{a: A, b: A, c: A, d: A, e: A, f: A, g: A, h: A, i: A}"),
-        "stands for more than 100000 values",
+        "expands to more than 100000 values",
     ),
-    "merges": (laughs("{<<: [A, A, A, A, A, A, A, A, A]}"), "stands for more than 100000 values"),
+    "merges": (laughs("{<<: [A, A, A, A, A, A, A, A, A]}"), "expands to more than 100000 values"),
     "deep-lists": ("a: " + "[" * 5000 + "]" * 5000, "is nested too deeply"),
     "deep-mappings": ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "is nested too deeply"),
-    "circle": ("a: &a [*a]", "an alias stands for what holds it"),
-    "circle-of-mappings": ("a: &a {b: *a}", "an alias stands for what holds it"),
+    "circle": ("a: &a [*a]", "an alias refers to what contains it"),
+    "circle-of-mappings": ("a: &a {b: *a}", "an alias refers to what contains it"),
     "large": ("a: " + "x" * 1_000_000, "is larger than 1000000 bytes"),
     "digits": ("epochs: " + "9" * 5000, "is not valid YAML: Exceeds the limit"),
     "hexadecimal": ("epochs: 0x" + "f" * 5000, "line 1: the number is too large."),

@@ -42,7 +42,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "identical": ("magpie", {"rejected": talk(ASK, "good 2\n")}, "chosen and rejected are the same text"),
     "messages-text": ("ultrafeedback", {"chosen": "good"}, "chosen is text, not a list of messages"),
     "messages-mapping": ("magpie", {"rejected": {"role": "user"}}, "rejected is a mapping, not a list of messages"),
-    "messages-of-text": ("magpie", {"rejected": [ASK, "bad"]}, "rejected holds something that is no message"),
+    "messages-of-text": ("magpie", {"rejected": [ASK, "bad"]}, "rejected holds something that is not a message"),
     "no-messages": ("ultrafeedback", {"chosen": []},
                     "chosen must take turns from user to assistant, its roles are: none"),
     "roles-human": ("magpie", {"chosen": talk(ASK, "x", roles="human gpt")},
@@ -180,7 +180,7 @@ COLUMNS: dict[str, tuple[str, Any, str | None]] = {
     "time-of-no-calendar": ("score_chosen", pa.array([2**62] * 3, TIME), "a value cannot be read"),
     "date": ("prompt_id", pa.array([0] * 3, pa.date32()), "the prompt's id is a date, not text"),
     "map": ("chosen", pa.array([[("a", "b")]] * 3, pa.map_(pa.string(), pa.string())),
-            "chosen holds something that is no message"),
+            "chosen holds something that is not a message"),
     "mapping": ("prompt", pa.array([{"a": b"\xff"}] * 3), "prompt is a mapping, not text"),
 }  # fmt: skip
 
@@ -272,8 +272,8 @@ def test_many_bad_rows_are_counted_by_reason(ingest: Any, make: Make, caplog: py
 FILES: dict[str, tuple[str, bytes | None, str]] = {
     "missing": ("none.jsonl", None, "datasets.set.source: the file {file} does not exist."),
     "empty": ("rows.jsonl", b"", "datasets.set.source: the file {file} is empty."),
-    "csv": ("rows.csv", b"a,b\n", "datasets.set.source: {file} is no .parquet, .json or .jsonl file; convert it."),
-    "no-suffix": ("rows", b"{}\n", "datasets.set.source: {file} is no .parquet, .json or .jsonl file; convert it."),
+    "csv": ("rows.csv", b"a,b\n", "datasets.set.source: {file} is not a .parquet, .json or .jsonl file; convert it."),
+    "no-suffix": ("rows", b"{}\n", "datasets.set.source: {file} is not a .parquet, .json or .jsonl file; convert it."),
     "key-twice": ("rows.jsonl", b'{"instruction": "a", "instruction": "b"}\n',
                   "{file} holds no good row for datasets.set: 1 x invalid JSON."),
     "key-twice-in-a-list": ("rows.json", b'[{"instruction": "a", "instruction": "b"}]',

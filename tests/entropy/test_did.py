@@ -98,7 +98,7 @@ def test_the_proxy_is_measured_on_prompts_that_it_was_not_trained_on(tmp_path, m
         start(folders[name], "mistral", hidden=32, layers=1, seed=seed)
     sure = load_model(folders["proxy"], "sdpa")
     with torch.no_grad():
-        sure.lm_head.weight *= 25  # sure of itself: some prompts get a text twice
+        sure.lm_head.weight *= 25  # so confident that some prompts get a text twice
     save_model(sure, sure.state_dict(), tmp_path / "sure", folders["proxy"])
     rows = [
         {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": f"add {i} and 2"}], "source": "t"}

@@ -52,7 +52,7 @@ def storm(project: Project, arguments: list[str], changes: dict | None, kills: i
                 break
             killed = hit.total() - hit["runs"]
             assert hit["runs"] <= killed + 2, (
-                f"it fails of itself:\n{(project.folder / 'snakemake.log').read_text()[-4000:]}"
+                f"it fails without a fault:\n{(project.folder / 'snakemake.log').read_text()[-4000:]}"
             )
             project.snakemake("--unlock", changes=changes)
             run = project.start(*arguments, changes=changes)

@@ -96,7 +96,7 @@ def test_what_ends_behind_a_killed_snakemake_counts_and_is_recorded(project):
 def test_another_configuration_takes_over_nothing_and_is_not_held_up(project):
     left_behind(project, SLOWER)
     other = "results/data/magpie-pro/preferences.parquet"
-    project.snakemake(other, "--cores", "1", changes=NANO)  # not touched by what was left behind
+    project.snakemake(other, "--cores", "1", changes=NANO)  # not touched by the remains of the killed run
     said = project.snakemake(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
     assert f"from these inputs, or without a word on it: {TRAINING}/models, {TRAINING}/train_log.parquet" in said
     assert "are made again" in said

@@ -49,7 +49,7 @@ def test_figure2_shows_displacement_from_zero(tree, tmp_path):
     assert curve["mean"].iloc[-1] == pytest.approx(curve.value.iloc[-4:].mean())  # a quarter of 16 steps
     assert curve.n.iloc[-1] == 4
     note = check_drawing(out)
-    assert "micro-mistral stands where the paper has Mistral7B-v0.3" in note
+    assert "micro-mistral takes the place of the paper's Mistral7B-v0.3" in note
     assert "not in this grid" not in note
     assert "-4.5" in note  # the last epoch's mean
 

@@ -143,7 +143,7 @@ class Cluster:
         project.environment.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONPATH=quick)
 
     def start_controller(self) -> None:
-        """Start slurmctld; it knows the jobs of the one before."""
+        """Start slurmctld; it restores the jobs of the previous one."""
         self._daemon("slurmctld", "-f", f"{self.root}/etc/slurm.conf")
 
     def stop_controller(self) -> None:

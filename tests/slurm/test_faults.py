@@ -105,7 +105,7 @@ def snakemake_sleeps_longer_than_slurm_remembers(it: Training) -> None:
     wait_until(lambda: number not in it.cluster.run(*known).split(), "SLURM has forgotten the job", 240)
     run.send_signal(signal.SIGCONT)
     assert run.ended() == 0
-    assert f"SLURM knows job(s) {number} no more: what they have written counts" in it.said()
+    assert f"SLURM no longer lists job(s) {number}: they are judged by their outputs" in it.said()
     it.check()
 
 
@@ -132,7 +132,7 @@ def the_results_are_read_only(it: Training) -> None:
 
 
 def clocks_differ(it: Training) -> None:
-    """What a job writes bears the time of its node, ten minutes behind that of Snakemake's."""
+    """A job's files carry its node's time, ten minutes earlier than Snakemake's."""
     it.after_each_task("find results -newer snakemake.log -exec touch -d '10 minutes ago' {} +")
     reference = it.project.folder / "results/reference_logps/micro-mistral/magpie-pro.parquet"
     reference.unlink()
@@ -201,8 +201,8 @@ def test_nothing_is_lost_when_the_controller_is_restarted(training, cluster, mon
     it.wait_for_progress()
     cluster.stop_controller()
     try:
-        wait_until(lambda: not it.processes(), "the training has ended, which nobody can be told")
-        with pytest.raises(NoAnswer, match="nobody knows whether jobs of a killed run are still at work here"):
+        wait_until(lambda: not it.processes(), "the training has ended, unnoticed")
+        with pytest.raises(NoAnswer, match="jobs of a killed run may still be running here"):
             orphans({"rule_preference"})
     finally:
         cluster.start_controller()

@@ -98,7 +98,7 @@ def test_what_says_nothing_of_itself_counts_by_its_table_alone(made):
     Path(both[1]).touch()  # it is written before the table
     assert provenance.made_by(command(*ARGUMENTS), both)
     Path(OUTPUTS[0]).unlink()
-    assert not provenance.made_by(command(*ARGUMENTS), both)  # of whom, nobody knows
+    assert not provenance.made_by(command(*ARGUMENTS), both)  # whoever wrote it
     Path(both[1]).rename("results/lone.html")
     assert not provenance.made_by(command(*ARGUMENTS), ["results/lone.html"])  # nothing says who made it
     assert not provenance.made_by(command(*ARGUMENTS), ["results/none.parquet"])

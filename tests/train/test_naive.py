@@ -35,7 +35,7 @@ def order(seed, epoch):
 
 
 def tokens(tokenizer, messages, response):
-    """Prompt and completion; what a template writes behind the end of turn belongs to neither."""
+    """Prompt and completion; what a template writes after the end of turn belongs to neither."""
     turn = {"role": "assistant", "content": response}
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template([*messages, turn], return_dict=False)

@@ -68,7 +68,7 @@ def test_small_steps_raise_chosen_keep_rejected_and_lower_the_dpo_loss(tiny_mist
     assert after["w"] - after["l"] < before["w"] - before["l"]  # the margin grows: Corollary H.5.1
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])  # the square of 1e30 is no float32
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])  # the square of 1e30 exceeds float32
 @pytest.mark.parametrize("side", [0, 1])
 def test_sums_that_are_not_finite_are_told(side, bad):
     gradients = [torch.tensor([1.0, 2.0])], [torch.tensor([2.0, 1.0])]

@@ -25,7 +25,7 @@ def blocks(kind: str, text: str) -> list[str]:
 
 
 def commands() -> list[tuple[str, str, list[str]]]:
-    """Page, the mine.yaml that stands above it, and words of every command; what several pages say counts once."""
+    """Page, the mine.yaml above it, and words of every command; a command on several pages counts once."""
     found = {}
     for page, text in TEXT.items():
         mine = ""

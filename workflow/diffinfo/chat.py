@@ -36,7 +36,7 @@ _DATE_CODES = ["-d", "-m", "-j", "-H", "-I", "-M", "-S", *"aAbBcdDeFGgHIjmMprRST
 
 
 class BadRow(Exception):
-    """Why a conversation cannot be used with a chat template."""
+    """Why a conversation does not fit a chat template."""
 
 
 def settled(template: str, day: date = TEMPLATE_DATE, values: Mapping[str, Any] | None = None) -> str:
@@ -92,7 +92,7 @@ class Chat:
             raise UserError(f"{folder}: the chat template drops answers; set models.<name>.chat_template to another.")
         self._separable = before.startswith(opening)
         lead = before[len(opening) :] if self._separable else ""
-        self._lead = lead if lead.strip() else ""  # a mere space belongs to the answer's first word
+        self._lead = lead if lead.strip() else ""  # a lone space belongs to the answer's first word
         # A finetune may have forgotten to declare the tokens of its template as special.
         added = self.tokenizer.added_tokens_decoder.values()
         names = [token.content for token in added if token.special or token.content in opening + whole]
@@ -135,7 +135,7 @@ class Chat:
         answer = whole[len(text) :].removesuffix(self._tail)
         rest = answer + self._end
         ids = self.encode(text + rest)
-        # Where a token would reach over the boundary, sampling would not have had it either.
+        # A token that crosses the boundary could not have been sampled either.
         completion = ids[len(prompt) :] if ids[: len(prompt)] == prompt else self.encode(rest)
         if not self._end:
             completion = [*completion, self.stop_ids[0]]
@@ -181,7 +181,7 @@ class Chat:
 
     @cached_property
     def _spelling(self) -> Tokenizer:
-        """The same tokenizer with other names for its control tokens, so that the usual ones are mere text."""
+        """The same tokenizer with other names for its control tokens, so that the usual ones are plain text."""
         if not self.tokenizer.is_fast:
             raise BadRow("a message spells a control token")
 
@@ -327,7 +327,7 @@ def _letters(text: str) -> str:
 
 
 def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, end: str | None) -> list[int]:
-    """The end of turn first (Llama's and Gemma's base configs do not name it), then what the folder stops at, then EOS."""
+    """The end of turn first (Llama's and Gemma's base configs do not name it), then the folder's stop tokens, then EOS."""
     ids: list[int] = []
     if (Path(folder) / "generation_config.json").exists():
         eos = GenerationConfig.from_pretrained(folder).eos_token_id

@@ -23,13 +23,13 @@ class UserError(Exception):
 
 
 def nearest(value: str, among: Iterable[str]) -> str:
-    """The name a typing error probably meant, else all that there are."""
+    """The name a typing error probably meant, else all of them."""
     near = difflib.get_close_matches(value, list(among), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(among)) or 'none'}"
 
 
 def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], positional: bool = False) -> None:
-    """Call a stage with arguments parsed from the command line, unless another process does the same at this moment.
+    """Call a stage with arguments parsed from the command line, unless another process is running the same job.
 
     A UserError, a full disk and a folder that may not be written become one sentence and exit 1.
     """
@@ -60,7 +60,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
 
 
 def _disk_fault(error: Exception) -> str | None:
-    """A disk error in words; None for any other error. Safetensors has the error number only in its text."""
+    """A disk error as a sentence; None for any other error. Safetensors has the error number only in its text."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     remedy = {

@@ -91,7 +91,7 @@ def _wildbench(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate
 
 
 def _accuracy(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
-    """Mean accuracy of the benchmarks, each by the metric it is ranked by, which stands first; their errors are independent."""
+    """Mean accuracy of the benchmarks, each by the metric it is ranked by, its first; their errors are independent."""
     ranked = rows.drop_duplicates("benchmark")
     value, half = ranked.value.mean(), Z95 * (ranked.stderr**2).sum(skipna=False) ** 0.5 / len(ranked)
     return {"qa_accuracy": Estimate("", value, value - half, value + half, int(ranked.n.sum()))}

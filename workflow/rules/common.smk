@@ -55,7 +55,7 @@ def span_of(epoch):
         first, last = map(int, span.split("-"))
         if first <= int(epoch) <= last:
             return span
-    raise WorkflowError(f"epoch {epoch} lies beyond epochs = {CONFIG.epochs}; raise that key.")
+    raise WorkflowError(f"epoch {epoch} is greater than epochs = {CONFIG.epochs}; raise that key.")
 
 
 def arguments(**values):

@@ -12,7 +12,7 @@ def proxy_settings(wildcards):
 
 
 def proxy_sampling(wildcards):
-    """How the proxy is sampled, and on which prompts: those behind the ones it was trained on."""
+    """How the proxy is sampled, and on which prompts: those after the ones it was trained on."""
     return arguments(
         settings=CONFIG.entropy, skip=CONFIG.did.prompts, micro_batch_tokens=CONFIG.training.micro_batch_tokens
     )

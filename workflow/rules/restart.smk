@@ -55,7 +55,7 @@ def record_as_stale(job):
 def adopt():
     """Take over or discard unrecorded outputs by their provenance; returns whether that changed what there is to do.
 
-    A killed run's jobs finish behind its back, perhaps of another configuration; results may have been copied. What is
+    A killed run's jobs may finish later, perhaps of another configuration; results may have been copied. What is
     settled is recorded and not found again, so this ends.
     """
     if not workflow.execution_settings.keep_metadata:
@@ -69,14 +69,14 @@ def adopt():
     if same:
         print(f"Took over {len(same)} job(s) that a killed run had finished.", file=sys.stderr)
     if others:
-        print(f"{told(others)} are made again.", file=sys.stderr, flush=True)
+        print(f"{named(others)} are made again.", file=sys.stderr, flush=True)
     for job in workflow.dag.jobs:
         if job.output and not workflow.dag.needrun(job) and job not in others:
             disk.forget(Path("results"), job.output)
     return changes
 
 
-def told(jobs):
+def named(jobs):
     """What is wrong with the outputs of ``jobs``, by name."""
     names = ", ".join(str(output) for job in jobs for output in job.output if os.path.exists(output))
     return f"Not made by this configuration's command from these inputs, or without a word on it: {names}; they"

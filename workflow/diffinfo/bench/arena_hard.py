@@ -131,10 +131,10 @@ def win_rate(outcomes: Outcomes) -> float:
     """Win rate in per cent against the baseline, (W + T/2)/N: what Bradley-Terry fits where all battles have one opponent.
 
     Raises:
-        ValueError: when there is no battle.
+        ValueError: when there are no battles.
     """
     if not len(outcomes):
-        raise ValueError("there is no battle")
+        raise ValueError("there are no battles")
     return float(100 * outcomes.mean())
 
 

@@ -1,4 +1,4 @@
-"""Who compares and grades answers: an OpenAI-compatible endpoint, or the reward model turned into verdicts.
+"""Judges that compare and grade answers: an OpenAI-compatible endpoint, or the reward model turned into verdicts.
 
 Both give reply texts that go through one parser. A paid reply is never paid twice: see ``Cache``.
 """
@@ -62,7 +62,7 @@ class Reply(str):
 
     @property
     def cut(self) -> bool:
-        """Whether it was ended before the judge was: what it holds is not the judge's last word."""
+        """Whether the reply was cut off (length or filter), so that its text is incomplete."""
         return self.finish_reason in ("length", "max_tokens", "content_filter")
 
 
@@ -159,7 +159,7 @@ class RewardModel:
                 needed.setdefault(json.dumps(whole), whole)
         rewards = dict(zip(needed, self.score(list(needed.values())), strict=True))
         if not all(map(math.isfinite, rewards.values())):
-            raise UserError("the reward model gave a score that is no number.")
+            raise UserError("the reward model gave a score that is not a number.")
         replies = []
         for request in requests:
             first, second = (
@@ -191,7 +191,7 @@ def _sigmoid(x: float) -> float:
 class Cache:
     """Paid replies on disk with their finish_reason: one JSON line each, written at once and synced.
 
-    Each job appends to a file of its own, for two machines that append to one may tear each other's lines; all jobs
+    Each job appends to a file of its own, since two machines that append to one file may tear each other's lines; all jobs
     read all files of their judge. The key is made of all that is sent, texts included, so that an answer by a changed
     model of the same name never meets an old reply.
     """
@@ -202,7 +202,7 @@ class Cache:
         self._lock = threading.Lock()
 
     def find(self, keys: set[str]) -> dict[str, Reply]:
-        """The replies known among ``keys``; torn lines of killed jobs are passed over."""
+        """The known replies among ``keys``; torn lines of killed jobs are skipped."""
         found: dict[str, Reply] = {}
         torn = 0
         for file in sorted(self.folder.glob(f"{self.judge}-*.jsonl")):
@@ -221,7 +221,7 @@ class Cache:
         return found
 
     def add(self, key: str, reply: Reply) -> None:
-        """Keep a reply, for good once this returns."""
+        """Store a reply, durably once this returns."""
         line = json.dumps({"key": key, "reply": reply, "finish_reason": reply.finish_reason}).encode() + b"\n"
         with self._lock:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -279,7 +279,7 @@ class Endpoint:
     def _pay(self, unpaid: dict[str, dict[str, Any]], what: str) -> dict[str, Reply]:
         import openai
 
-        # One line per request would drown the progress lines; at debug level bodies would be logged as well.
+        # One line per request would hide the progress lines; at debug level bodies would be logged as well.
         for chatty in ("openai", "httpx2", "httpcore2", "httpx", "httpcore"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         secret = os.environ.get(self.judge.api_key_env, "").strip()
@@ -294,7 +294,7 @@ class Endpoint:
         def pay(key: str, parameters: dict[str, Any]) -> Reply:
             completion = client.chat.completions.create(**parameters)
             if not getattr(completion, "choices", None):  # a page of a proxy arrives as a string
-                raise openai.OpenAIError("the reply is no chat completion")
+                raise openai.OpenAIError("the reply is not a chat completion")
             choice = completion.choices[0]
             reply = Reply(choice.message.content or "", choice.finish_reason or "")
             self.cache.add(key, reply)
@@ -314,7 +314,7 @@ class Endpoint:
                     if isinstance(error, hopeless) or len(failures) == _GIVE_UP:
                         break
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # what is on its way is paid, so wait for it
+            pool.shutdown(wait=True, cancel_futures=True)  # requests under way are paid for, so wait for their replies
             client.close()
             signal.signal(signal.SIGTERM, before)
         if failures:

@@ -125,7 +125,7 @@ def load_tasks(folder: Path | None, scratch: Path, gsm8k_shots: int) -> Any:
 
     stock = Path(lm_eval.tasks.__file__).parent
     datasets.disable_progress_bars()
-    # lm-eval warns of its own YAML and of a model handed over ready-made, none of which is ours to fix.
+    # lm-eval warns about its own YAML and about a model passed as an object; neither is ours to fix.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if folder:
         _resolve(folder, scratch, stock)
@@ -157,7 +157,7 @@ def _resolve(folder: Path, scratch: Path, stock: Path) -> None:
 
     for file in sorted(folder.glob("*.yaml")):
         task = filled(yaml.safe_load(file.read_text(encoding="utf-8")))
-        if "dataset_kwargs" in task:  # no copy of the data stays behind, and none from another run is found
+        if "dataset_kwargs" in task:  # no copy of the data is kept, and none from another run is found
             task["dataset_kwargs"]["cache_dir"] = str(scratch / "datasets")
         (scratch / file.name).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
@@ -213,7 +213,7 @@ def _model_folders(models: Path, epochs: list[int] | None) -> dict[int, Path]:
     folders = {epoch: models / f"epoch-{epoch}" for epoch in epochs} if epochs else {0: models}
     for folder in folders.values():
         if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} is no model folder: it has no config.json.")
+            raise UserError(f"{folder} is not a model folder: it has no config.json.")
     return folders
 
 

@@ -94,7 +94,7 @@ def answered(paths: list[Path], benchmark: pd.DataFrame, *, only_epoch: int | No
         chars (stripped), truncated; sorted by epoch and prompt_id.
 
     Raises:
-        UserError: when there is no answer, one to an unknown question, or two to the same.
+        UserError: when answers are missing, unknown or given twice.
     """
     name, files = benchmark["benchmark"].iloc[0], ", ".join(map(str, paths))
     found = pd.concat([artifacts.read(path, "completions") for path in paths], ignore_index=True)
@@ -185,7 +185,7 @@ def _content(source: str) -> bytes:
             content: bytes = handle.read()
     except FileNotFoundError as error:
         raise UserError(f"{source} does not exist.") from error
-    except Exception as error:  # what the hub's transport raises has no common type
+    except Exception as error:  # the hub's transport errors share no base class
         raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
     return content
 

@@ -101,8 +101,8 @@ _SCORE_FIELD = re.compile(rf'"score"\s*:\s*(?:"\s*{_NUMBER}\s*"|{_NUMBER}\s*(?=[
 def grade(reply: str) -> float | None:
     """The score of a reply.
 
-    JSON is looked for anywhere in the text, behind prose or in a code fence; where it is broken (quotes that are not
-    escaped), the score's own field is, if something follows it: of a reply that ends in "score": 1 nobody knows the rest.
+    JSON is looked for anywhere in the text, after prose or in a code fence; where it is broken (quotes that are not
+    escaped), the score's own field is, if something follows it: a reply that ends in "score": 1 may have been cut.
 
     Returns:
         The score; None where there is none, are two different ones, or one outside 1..10, and where the reply was cut.

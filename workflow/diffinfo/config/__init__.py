@@ -1,1 +1,1 @@
-"""The configuration: its keys, what they say of each other, and how files of it are read."""
+"""The configuration: its keys, rules between keys, and how files are read."""

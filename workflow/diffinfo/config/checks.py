@@ -35,7 +35,7 @@ def listed(error: ValidationError, values: dict[str, Any]) -> list[str]:
     """One line per fault of a configuration that did not validate.
 
     Pydantic compares keys with each other (``references``) only where each is right by itself. So that one run shows all,
-    wrong values are taken out or stood in for, and what ``references`` says of the others is added.
+    wrong values are removed or replaced, and what ``references`` says of the others is added.
     """
     faults = error.errors()
     lines = [line for fault in faults for line in _lines(fault)]
@@ -56,7 +56,7 @@ def listed(error: ValidationError, values: dict[str, Any]) -> list[str]:
 
 
 def references(config: Config) -> list[str]:
-    """Faults between keys: names that point nowhere, things listed twice, options that exclude each other."""
+    """Faults between keys: unknown names, duplicates, options that exclude each other."""
     return [
         *_pointers(config),
         *(fault for name, dataset in config.datasets.items() for fault in _dataset(name, dataset, config)),
@@ -100,7 +100,7 @@ def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
     if file and not Path(dataset.source).is_file():
         yield f"{here}.source: the file '{dataset.source}' does not exist"
     if not file and Path(dataset.source).is_file():
-        yield f"{here}.source: '{dataset.source}' is no {', '.join(DATA_FILES[:-1])} or {DATA_FILES[-1]} file; convert it"
+        yield f"{here}.source: '{dataset.source}' is not a {', '.join(DATA_FILES[:-1])} or {DATA_FILES[-1]} file; convert it"
     if file or dataset.source == "world":
         for key, default in (("split", "train"), ("test_split", None), ("revision", None)):
             value = getattr(dataset, key)
@@ -217,7 +217,7 @@ def _halved(config: Config) -> set[str]:
 
 
 def _lines(fault: ErrorDetails) -> list[str]:
-    """A pydantic fault in our words."""
+    """A pydantic error as one of our sentences."""
     where = [part for part in fault["loc"] if part != "[key]"]
     path = ".".join(map(str, where))
     shown = repr(fault["input"])
@@ -230,7 +230,7 @@ def _lines(fault: ErrorDetails) -> list[str]:
         case "model_type" | "dict_type":
             said = f"must be a mapping of keys, got {shown}"
         case "string_pattern_mismatch":
-            said = f"{shown} is no name; use lower-case letters, digits, '.' and '-'"
+            said = f"{shown} is not a name; use lower-case letters, digits, '.' and '-'"
         case "value_error":
             messages = str(fault["ctx"]["error"]).splitlines()
             return [f"{path}: {message}, got {shown}" if path else message for message in messages]
@@ -273,7 +273,7 @@ def _repaired(values: dict[str, Any], fault: ErrorDetails) -> list[str]:
 
 
 def _stand_in(location: tuple[int | str, ...]) -> Any:
-    """Any value that is right by itself, where there is a simple one."""
+    """Any valid value, where there is a simple one."""
     annotation = _annotation(location)
     if get_origin(annotation) is Literal:
         return get_args(annotation)[0]

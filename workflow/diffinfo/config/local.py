@@ -1,4 +1,4 @@
-"""Files of the user's that the workflow watches: what is made from them is made again when they change."""
+"""Local files that the workflow watches: when they change, whatever depends on them is made again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from diffinfo.config.strict_yaml import ConfigError
 from diffinfo.config.types import LINE
 
 MOST = 10_000  # files of one folder
-PATTERN = "{}<>"  # Snakemake reads {name} and <name> in a file's name as its own
+PATTERN = "{}<>"  # Snakemake reads {name} and <name> in a file's name as its own syntax
 
 
 def files(source: str, within: bool = True) -> list[str]:
     """A local file, or the files of a local folder in order; none where ``source`` is neither.
 
-    Hidden files and folders do not count: tools put caches there.
+    Hidden files and folders are ignored: tools put caches there.
 
     Args:
         source: path, or a hub id.

@@ -29,7 +29,7 @@ def main(file: Path = Path("config.yaml")) -> None:
     """Print the page.
 
     Args:
-        file: the configuration whose values stand beside the defaults.
+        file: the configuration whose values are listed beside the defaults.
     """
     schema, stated = Config.model_json_schema(), read_yaml(file)
     print(HEAD)

@@ -47,7 +47,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 
 def _weight(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases written out; ``known``: those of other nodes, by identity."""
+    """How many values a node expands to, aliases written out; ``known``: those of other nodes, by identity."""
     if id(node) not in known:
         if isinstance(node, yaml.MappingNode):
             inner = [part for pair in node.value for part in pair]
@@ -62,7 +62,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: when the file is missing, is not YAML, holds no mapping, gives a key twice, or is too large, also once
-            its aliases are written out (a few lines may stand for terabytes).
+            its aliases are written out (a few lines may expand to terabytes).
     """
     try:
         with open(file, "rb") as handle:
@@ -73,14 +73,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
         loader.name = str(file)
         node = loader.get_single_node()
         if node is not None and _weight(node, {}) > MOST:
-            raise ConfigError(f"{file} stands for more than {MOST} values; take out aliases (*name).")
+            raise ConfigError(f"{file} expands to more than {MOST} values; take out aliases (*name).")
         value = loader.construct_document(node) if node is not None else None  # type: ignore[no-untyped-call]
     except FileNotFoundError as error:
         raise ConfigError(f"{file} does not exist.") from error
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
-        raise ConfigError(f"{file} is nested too deeply, or an alias stands for what holds it.") from error
+        raise ConfigError(f"{file} is nested too deeply, or an alias refers to what contains it.") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):

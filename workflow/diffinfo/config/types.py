@@ -43,7 +43,9 @@ ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
 
 
-class _Model(BaseModel):
+class Section(BaseModel):
+    """A section of a YAML file: unknown keys are refused, values never change."""
+
     model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
@@ -60,7 +62,7 @@ class _Model(BaseModel):
         return value
 
 
-class World(_Model):
+class World(Section):
     """The micro world: a small language, its models and its benchmarks, all made from one seed."""
 
     seed: int = Field(42, description="Everything in the micro world follows from it.")
@@ -77,7 +79,7 @@ class World(_Model):
     qa_items: Count = Field(50, description="Items per QA benchmark.")
 
 
-class Model(_Model):
+class Model(Section):
     """A Hugging Face folder to start from."""
 
     source: Line = Field(description="`world`, a hub id such as mistralai/Mistral-7B-v0.3, or a local folder.")
@@ -105,7 +107,7 @@ class Model(_Model):
     )
 
 
-class Dataset(_Model):
+class Dataset(Section):
     """Where prompts or pairs come from."""
 
     format: Literal["magpie", "ultrafeedback", "prompts"] = Field(
@@ -129,7 +131,7 @@ class Dataset(_Model):
     )
 
 
-class Sampling(_Model):
+class Sampling(Section):
     """Candidate responses for datasets whose format is "prompts" (J.2)."""
 
     model: str = Field(description="The model that writes the responses, a key of `models`.")
@@ -140,7 +142,7 @@ class Sampling(_Model):
     seed: int = Field(42, description="Seed of the sampling.")
 
 
-class Engine(_Model):
+class Engine(Section):
     """What generates text."""
 
     name: Literal["transformers", "vllm"] = Field(
@@ -157,7 +159,7 @@ class Engine(_Model):
         return "base" if self.name == "transformers" else self.name
 
 
-class Sft(_Model):
+class Sft(Section):
     """Supervised fine-tuning on the chosen responses (J.2)."""
 
     epochs: Count = Field(1, description="Epochs of fine-tuning.")
@@ -167,7 +169,7 @@ class Sft(_Model):
     seed: int = Field(0, description="Seed of the order of the rows.")
 
 
-class Preference(_Model):
+class Preference(Section):
     """Preference optimisation (J.2)."""
 
     epochs_per_job: Count = Field(5, description="Epochs that one job trains, answers and judges.")
@@ -186,11 +188,11 @@ _HYPER: dict[str, Any] = {
 }
 
 
-class Objectives(create_model("_Declared", __base__=_Model, **_HYPER)):  # type: ignore[misc] # keys of diffinfo.methods
+class Objectives(create_model("_Declared", __base__=Section, **_HYPER)):  # type: ignore[misc] # keys of diffinfo.methods
     """Hyper-parameters beside beta, which is part of a method's name."""
 
 
-class Training(_Model):
+class Training(Section):
     """How models are trained and scored, whatever the objective."""
 
     micro_batch_tokens: Count = Field(
@@ -206,7 +208,7 @@ class Training(_Model):
     save_minutes: Count = Field(10, description="Minutes between two saved states, from which a killed job resumes.")
 
 
-class Row(_Model):
+class Row(Section):
     """Some methods on one model and dataset: each is trained, and all of ``measures`` are taken of each."""
 
     model: str = Field(description="A key of `models`.")
@@ -219,7 +221,7 @@ class Row(_Model):
     )
 
 
-class Entropy(_Model):
+class Entropy(Section):
     """Entropy of a policy, H = -mean log pi(y) in nats (Table 1, Appendix K)."""
 
     prompts: Count = Field(1000, description="Prompts of the training set.")
@@ -228,7 +230,7 @@ class Entropy(_Model):
     seed: int = Field(42, description="Seed of the prompts' choice and of the sampling.")
 
 
-class Did(_Model):
+class Did(Section):
     """The DID proxy, trained with r = log pi on y_w from pi and y_l from pi_ref (Table 2, Appendix K)."""
 
     prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
@@ -241,7 +243,7 @@ class Did(_Model):
     dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
 
 
-class ExpectedReward(_Model):
+class ExpectedReward(Section):
     """Reward of held-out completions at each epoch (Figure 6)."""
 
     decode: Literal["greedy", "sample"] = Field("sample", description="sample: an expectation; greedy: one answer.")
@@ -249,7 +251,7 @@ class ExpectedReward(_Model):
     seed: int = Field(42, description="Seed of the sampling.")
 
 
-class Judge(_Model):
+class Judge(Section):
     """Who compares or grades answers."""
 
     kind: Literal["reward-model", "openai"] = Field(
@@ -270,7 +272,7 @@ class Judge(_Model):
         return self.kind == "reward-model"
 
 
-class ArenaHard(_Model):
+class ArenaHard(Section):
     """Arena-Hard v0.1, by the logic of lmarena/arena-hard-auto at 3071ef9."""
 
     questions: Line = Field(
@@ -286,7 +288,7 @@ class ArenaHard(_Model):
     seed: int = Field(42, description="Seed of the resampling.")
 
 
-class WildBench(_Model):
+class WildBench(Section):
     """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
 
     tasks: Line = Field(WILDBENCH, description="`world`, or a .jsonl of allenai/WildBench, or hf://datasets/...")
@@ -298,7 +300,7 @@ class WildBench(_Model):
     seed: int = Field(42, description="Seed of the permutations.")
 
 
-class Qa(_Model):
+class Qa(Section):
     """Eight benchmarks through lm-evaluation-harness."""
 
     source: Literal["world", "hub"] = Field("hub", description="The micro world's items, or the harness's own tasks.")
@@ -309,13 +311,13 @@ class Qa(_Model):
     max_gen_toks: Count = Field(256, description="Longest generated answer (GSM8k), tokens.")
 
 
-class Answers(_Model):
+class Answers(Section):
     """Greedy answers to Arena-Hard and WildBench."""
 
     max_tokens: Count = Field(4096, description="Longest answer, tokens.")
 
 
-class Synthetic(_Model):
+class Synthetic(Section):
     """The laboratory: categorical policies (Figures 1 and 7, J.1), theorems, and enumerable language models."""
 
     steps: Count = Field(
@@ -338,7 +340,7 @@ class Synthetic(_Model):
     rejected_learning_rate: Positive = Field(1.5e-3, description="Learning rate of the training on these pairs.")
 
 
-class Config(_Model):
+class Config(Section):
     """The whole configuration."""
 
     base: Literal["defaults"] | None = Field(None, description="`defaults`: the file takes nothing from config.yaml.")

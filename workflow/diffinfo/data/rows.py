@@ -101,7 +101,7 @@ def parse(number: int, row: dict[str, Any], data_format: str) -> Pair:
 
 
 def text(value: Any, what: str) -> str:
-    """``value`` where it is text that can be trained on.
+    """``value`` if it is text that can be trained on.
 
     Raises:
         BadRow: when it is missing, no text, empty, or holds broken or control characters.
@@ -135,7 +135,7 @@ def _conversation(value: Any, side: str) -> tuple[Messages, str]:
     if not isinstance(value, list):
         raise BadRow(f"{side} is {kind(value)}, not a list of messages")
     if not all(isinstance(message, dict) for message in value):
-        raise BadRow(f"{side} holds something that is no message")
+        raise BadRow(f"{side} holds something that is not a message")
     roles = [message.get("role") for message in value]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):

@@ -21,7 +21,12 @@ from diffinfo.config import local
 from diffinfo.config.types import Dataset
 
 SUFFIXES = (".parquet", ".json", ".jsonl")
-_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of data, not data
+_DESCRIPTIONS = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+)  # of data formats, not data
 _OTHER_FILES = (".csv", ".tsv", ".txt", ".gz", ".zst", ".zip", ".arrow", ".xlsx", ".yaml", ".yml")
 
 
@@ -104,14 +109,14 @@ def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: t
     path = Path(source)
     if not source.endswith(SUFFIXES) and (path.is_file() or source.endswith(_OTHER_FILES)):
         raise UserError(
-            f"datasets.{dataset}.source: {source} is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; convert it."
+            f"datasets.{dataset}.source: {source} is not a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; convert it."
         )
     if source.endswith(SUFFIXES):
         if not path.is_file():
             raise UserError(f"datasets.{dataset}.source: the file {source} does not exist.")
         if path.stat().st_size == 0:
             raise UserError(f"datasets.{dataset}.source: the file {source} is empty.")
-        # an option that a file cannot honour fails; none is ignored
+        # an option that does not apply to a file is refused, never ignored
         useless = [f"{key}: {value}" for key, value in
                    (("split", None if spec.split == "train" else spec.split), ("test_split", spec.test_split),
                     ("revision", spec.revision)) if value is not None]  # fmt: skip
@@ -135,7 +140,7 @@ def open_source(dataset: str, spec: Dataset, source: str, split: str, columns: t
 
 
 def _folder(dataset: str, folder: Path, split: str, columns: tuple[str, ...]) -> Source:
-    """The files of a split, by name one after the other; ``datasets`` would read brackets and $NAME in paths as its own.
+    """The files of a split, by name one after the other; ``datasets`` would interpret brackets and $NAME in paths.
 
     A file belongs to a split whose name its own, or that of a folder around it, begins with (train-00000-of-00001.parquet,
     test/a.jsonl). Where none begins with train, that split has the files that are of no other.
@@ -207,7 +212,7 @@ def _parquet(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] |
 
 
 def arrow_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Rows of Arrow's, one by one, so that a value that is none in Python costs its own row."""
+    """Arrow's rows, one by one, so that a value that Python cannot represent costs its own row only."""
     number = itertools.count(1)
     for batch in batches:
         for index in range(batch.num_rows):
@@ -249,7 +254,7 @@ def _jsonl(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | B
 
 
 def json_rows(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
-    """The values of JSON lines with their line numbers from 1, or why a line is none; empty lines are skipped."""
+    """The values of JSON lines with their line numbers from 1, or why a line has none; empty lines are skipped."""
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -260,7 +265,7 @@ def json_rows(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
             yield number, json.loads(line.decode("utf-8"), object_pairs_hook=_mapping)
         except UnicodeDecodeError:
             yield number, BadRow("invalid UTF-8", shown)
-        except (ValueError, RecursionError):  # a number of 5,000 digits is no JSONDecodeError
+        except (ValueError, RecursionError):  # a number of 5,000 digits raises another error than JSONDecodeError
             yield number, BadRow("invalid JSON", shown)
 
 

@@ -1,4 +1,4 @@
-"""Attention over packed sequences: each sequence attends only to itself, and there is no padding."""
+"""Attention over packed sequences: each sequence attends only to itself, without padding."""
 
 from __future__ import annotations
 

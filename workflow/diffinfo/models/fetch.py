@@ -17,7 +17,7 @@ from pydantic import Field
 
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config.types import TEMPLATE_DATE, Line, Revision, _Model
+from diffinfo.config.types import TEMPLATE_DATE, Line, Revision, Section
 from diffinfo.models.exactness import record
 from diffinfo.models.folders import check_weights
 from diffinfo.tables.artifacts import link, whole_folder
@@ -28,7 +28,7 @@ STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
 
 
-class Source(_Model):
+class Source(Section):
     """The part of a model's configuration that says where it comes from."""
 
     source: Line
@@ -55,7 +55,7 @@ def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"'{source}' (revision {revision or 'main'}) is no local folder and could not be fetched from the hub: {reason} "
+            f"'{source}' (revision {revision or 'main'}) is not a local folder and could not be fetched from the hub: {reason} "
             "Check the name, accept the model's licence on the hub, and set HF_TOKEN."
         ) from error
 
@@ -108,7 +108,7 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
 
 
 def _add_stops(file: Path, stop_ids: list[int]) -> None:
-    """What the template's own model stops at ends generation here too."""
+    """The stop tokens of the template's own model end generation here too."""
     facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     own = facts.get("eos_token_id")
     own = own if isinstance(own, list) else [own] if own is not None else []
@@ -121,7 +121,7 @@ def _tokenizer(folder: Path, source: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # what a broken file raises has no common type
+    except Exception as error:  # a broken file's errors share no base class
         raise UserError(f"{source}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}") from error
 
 

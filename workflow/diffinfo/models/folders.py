@@ -16,12 +16,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from diffinfo.cli import UserError
 
-SCORING = "scoring.json"  # what train.exactness found, in the folder it is about
-disable_progress_bar()  # "loading weights" of micro models would drown a stage's own bar
+SCORING = "scoring.json"  # what models.exactness found, kept in the model's folder
+disable_progress_bar()  # "loading weights" bars of micro models would hide a stage's own
 
 
 def use_cpu_well() -> None:
-    """As many threads as the job was given; denormals slow small models down badly."""
+    """Use as many threads as the job was given, and flush denormals, which slow small models down badly."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.set_flush_denormal(True)
 
@@ -88,7 +88,7 @@ def _whole(folder: Path, load: Callable[[], Any]) -> Any:
     try:
         model, info = load()
     except (ValueError, RuntimeError, ImportError, SafetensorError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the folder's
+        if isinstance(error, OSError) and error.errno is not None:  # a fault of the disk, not of the folder
             raise
         raise UserError(f"{folder} cannot be loaded as a model: {' '.join(str(error).split())[:400]}") from error
     named = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
@@ -123,7 +123,7 @@ def read_config(folder: Path) -> Any:
     """The configuration of a model folder.
 
     Raises:
-        UserError: when there is none that transformers knows without code of the folder.
+        UserError: when transformers supports none without the folder's own code.
     """
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -83,7 +83,7 @@ class Scorer(nn.Module):
 
 
 def _boundaries(model: Any, lengths: list[int]) -> dict[str, Any]:
-    """Where sequences end, in the words of the attention kernel."""
+    """Where sequences end, as keyword arguments of the attention kernel."""
     if not model.config._attn_implementation.startswith("flash"):
         return {"lengths": torch.tensor(lengths)}
     ends = torch.tensor([0, *lengths], dtype=torch.int32, device=model.device).cumsum(0, dtype=torch.int32)
@@ -112,7 +112,7 @@ def head_logps(
 
 
 class _HeadLogps(torch.autograd.Function):
-    """Buffers are allocated once and filled again for each chunk: the C library's heap would keep a hole for each."""
+    """Buffers are allocated once and reused for each chunk: fresh ones would fragment the C library's heap."""
 
     @staticmethod
     def forward(

@@ -16,14 +16,14 @@ from pydantic import Field, ValidationError
 
 from diffinfo.cli import UserError
 from diffinfo.config.strict_yaml import read_yaml
-from diffinfo.config.types import Config, Positive, Share, _Model
+from diffinfo.config.types import Config, Positive, Section, Share
 
 ASSUMPTIONS = Path(__file__).with_name("assumptions.yaml")
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Hardware(_Model):
+class Hardware(Section):
     """A GPU type, or a core."""
 
     tflops: Positive  # dense bf16 peak
@@ -36,7 +36,7 @@ class Hardware(_Model):
     start_minutes: NotNegative  # imports, process groups, loading
 
 
-class Data(_Model):
+class Data(Section):
     """Size of a dataset."""
 
     rows: Annotated[int, Field(ge=0)]
@@ -44,7 +44,7 @@ class Data(_Model):
     response_tokens: Positive
 
 
-class Benchmarks(_Model):
+class Benchmarks(Section):
     """Size of the public benchmarks."""
 
     arena_hard: int
@@ -53,21 +53,21 @@ class Benchmarks(_Model):
     qa_tokens: Positive
 
 
-class Tokens(_Model):
+class Tokens(Section):
     """Tokens of a judge's call, or dollars a million of them."""
 
     read: NotNegative
     written: NotNegative
 
 
-class Judges(_Model):
+class Judges(Section):
     """What judging costs."""
 
     prices: dict[str, Tokens]
     call: Tokens
 
 
-class Assumptions(_Model):
+class Assumptions(Section):
     """The whole of assumptions.yaml."""
 
     hardware: dict[str, Hardware]
@@ -265,7 +265,7 @@ class Costs:
     def _infer(
         self, model: str, read: float, rows: float = 0, models: int = 1, prompts: float = 0, written: float = 0
     ) -> Cost:
-        """Read on one GPU, and write behind prompts on the engine's, with one model after the other.
+        """Read on one GPU, and generate on the engine's GPUs, with one model after the other.
 
         Args:
             model: whose FLOPs these are.

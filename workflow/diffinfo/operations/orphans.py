@@ -1,4 +1,4 @@
-"""SLURM jobs that a killed Snakemake left behind in this folder."""
+"""SLURM jobs of a killed Snakemake in this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOGS = Path("results/logs/slurm")  # what SLURM kept of jobs from this folder
 
 
 class NoAnswer(RuntimeError):
-    """SLURM did not say whether there are jobs."""
+    """SLURM did not answer whether there are jobs."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def orphans(jobs: Collection[str]) -> list[Orphan]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode and LOGS.exists():
         raise NoAnswer(
-            f"squeue fails ({done.stderr.strip()}), so nobody knows whether jobs of a killed run are still at work here. "
+            f"squeue fails ({done.stderr.strip()}), so jobs of a killed run may still be running here. "
             f"Start again when SLURM answers; if there can be none, delete {LOGS}."
         )
     rows = (line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3)

@@ -17,7 +17,7 @@ def patch(plugin: Any) -> None:
 
     - squeue alone tells how jobs are. The plugin turns to sacct where MinJobAge is short or not known, as while slurmctld
       restarts; without accounting sacct never answers, and with it a job "CANCELLED by 1000" counts as running for ever.
-    - A job that squeue lists no more has ended, as where Snakemake was suspended for longer than MinJobAge: Snakemake
+    - A job that squeue no longer lists has ended, as where Snakemake was suspended for longer than MinJobAge: Snakemake
       looks for its outputs, which are whole where they are there.
     - A preempted job has ended, for the profile forbids SLURM to requeue it.
     - ``mem_mb: 0`` asks for all memory of a node, as it does of sbatch; the plugin drops it.
@@ -33,8 +33,8 @@ def patch(plugin: Any) -> None:
 
 
 def _noted(number: Callable[[str, str], str], submitted: set[str]) -> Callable[[str, str], str]:
-    def noted(told: str, output: str) -> str:
-        found = number(told, output)
+    def noted(said: str, output: str) -> str:
+        found = number(said, output)
         submitted.add(found)
         return found
 
@@ -50,7 +50,7 @@ def _complete(query: Query, submitted: set[str]) -> Query:
         if states is None or not command.startswith("squeue"):
             return states, seconds
         if gone := before - forgotten - states.keys():
-            logger.info(f"SLURM knows job(s) {', '.join(sorted(gone))} no more: what they have written counts.")
+            logger.info(f"SLURM no longer lists job(s) {', '.join(sorted(gone))}: they are judged by their outputs.")
         forgotten.update(gone)
         ended = {number: "CANCELLED" for number, state in states.items() if state == "PREEMPTED"}
         return {**dict.fromkeys(forgotten, "UNKNOWN"), **states, **ended}, seconds

@@ -61,7 +61,7 @@ def call(address: str, words: list[str]) -> None:
         request = json.dumps({"words": words, "environment": dict(os.environ), "folder": os.getcwd()}).encode()
         socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
         server.sendall(request)
-        answer = server.recv(1)  # retried after a signal
+        answer = server.recv(1)  # after a signal
         os._exit(answer[0] if answer else 1)
 
 

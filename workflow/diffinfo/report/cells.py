@@ -1,4 +1,4 @@
-"""What an input path says (results/<stage>/<model>/<dataset>/<method>/...), and how methods are named and ordered."""
+"""Parts of an input path (results/<stage>/<model>/<dataset>/<method>/...), and how methods are named and ordered."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cell(path: Path) -> Cell:
 
 
 def grid_rows(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Distinct (model, dataset) pairs in the paper's order, others behind in the order given."""
+    """Distinct (model, dataset) pairs in the paper's order, others after them in the order given."""
     models, datasets = ([*paper.numbers()[kind]] for kind in ("models", "datasets"))
 
     def place(row: tuple[str, str]) -> tuple[int, int]:

@@ -302,7 +302,7 @@ def _page(frame: pd.DataFrame) -> Page:
     page = Page("The paper's claims in this grid")
     page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in (HOLDS, FAILS, OPEN)) + ".")
     page.say(
-        "A claim holds where every 95 % interval lies on the predicted side, does not hold where one lies on the",
+        "A claim holds where every 95 % interval is on the predicted side, does not hold where one is on the",
         "other, and is undecided otherwise (not measured included). The intervals are those of sampling: what another",
         "training seed would change is in them only where Tables 1 to 3 have several seeds.",
     )

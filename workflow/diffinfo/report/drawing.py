@@ -30,7 +30,7 @@ mpl.rcParams.update({
 
 
 def style(method: str) -> dict[str, Any]:
-    """Colour and dashes of a method, the same in every figure: hue for the method, shade and dashes for beta.
+    """Colour and dashes of a method, the same in every figure: hue encodes the method, shade and dashes for beta.
 
     No two betas share their dashes: beside the paper's, a dash is as long as the digits of beta say, and followed by a
     dot for each place that they stand behind the point.

@@ -336,7 +336,7 @@ def _finish(
     note.say(missing)
     others = [model for model, _ in rows if paper.counterpart(model) not in (model, None)]
     for model in dict.fromkeys(others):
-        note.say(f"{model} stands where the paper has {paper.model_title(str(paper.counterpart(model)))}.")
+        note.say(f"{model} takes the place of the paper's {paper.model_title(str(paper.counterpart(model)))}.")
     drawing.save(figure, heading, out)
     note.write(out.with_suffix(".md"))
     artifacts.write(out, data, out.stem, inputs={str(path): path for path in inputs})

@@ -1,4 +1,4 @@
-"""The grid table: one row a cell, epoch and seed, with every number that was measured there.
+"""The grid table: one row a cell, epoch and seed, with every number measured there.
 
 ``python -m diffinfo.report.grid --inputs '["results/train/...", ...]' --out results/tables/grid.parquet``
 writes the table, and beside it the same as CSV, a Markdown page to read and an HTML page for the report.

@@ -222,7 +222,7 @@ def laboratory_table(runs: pd.DataFrame, objectives: pd.DataFrame, out: Path, fi
         axes[0].plot([], [], mark, label=label, **grey)
     drawing.legend(figure, axes, "one mark a seed; the optimum is that of the expected loss, in float64")
     drawing.save(
-        figure, "Noise and bias: where training ends and where the objective's optimum lies", figures / "laboratory"
+        figure, "Noise and bias: where training ends and where the objective's optimum is", figures / "laboratory"
     )
 
 

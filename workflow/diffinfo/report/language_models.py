@@ -1,6 +1,6 @@
 """The laboratory's pages on language models whose every response can be listed: the DID proxy and rejected sampling.
 
-Whatever a page says in words is decided by the intervals of the tables it reads, never written beforehand.
+Every sentence of a page is chosen by the intervals of the tables it reads.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _ends(e: Estimate, form: str = ".2f") -> str:
 
 
 def _verdict(e: Estimate, below: str, above: str, neither: str) -> str:
-    """Words for an interval that lies below zero, above it, or on both sides."""
+    """Words for an interval below zero, above it, or on both sides."""
     return below if e.high < 0 else above if e.low > 0 else neither
 
 
@@ -271,7 +271,7 @@ def _draw_costs(axis: Axes, fresh: pd.DataFrame) -> None:
     """Absolute errors over cost."""
     for (name, how), rows in fresh.groupby(["estimator", "decode"], sort=False):
         if name == "proxy-snis" and how == "greedy":
-            continue  # six curves hide each other; the table has it
+            continue  # six curves would hide each other; the table has them
         label, colour = ESTIMATORS[str(name)]
         text = f"{label}, {DECODES[str(how)][0]}" if "proxy" in str(name) else label
         means = rows.groupby(["seed", "cost"], as_index=False).miss.mean()

@@ -1,4 +1,4 @@
-"""The paper's printed numbers (paper_numbers.yaml), and which of its models and datasets ours stand for."""
+"""The paper's printed numbers (paper_numbers.yaml), and which of its models and datasets ours correspond to."""
 
 from __future__ import annotations
 

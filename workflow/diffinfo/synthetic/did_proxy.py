@@ -1,6 +1,6 @@
 """Appendix K against the truth: the entropy of the DID by a trained proxy, and by sampling, where H(q) is exact.
 
-The proxy is a policy trained from pi_ref with r = log pi~ on y_w ~ pi and y_l ~ pi_ref; its entropy stands for H(q).
+The proxy is a policy trained from pi_ref with r = log pi~ on y_w ~ pi and y_l ~ pi_ref; its entropy is the estimate of H(q).
 Three rivals weigh samples by w = (pi / pi_ref) / proposal and normalise the weights by their sum:
 H(q) = log Z - E_q[log pi / pi_ref], Z = E[w]. Their proposals are the proxy, the policy pi (which the paper tried and
 found too noisy), and a chain whose next token follows the ratio of the two next-token distributions, which needs no

@@ -1,6 +1,6 @@
 """The optimum of every objective without sampling noise: the expected loss over all K^2 pairs, minimised exactly.
 
-Training mixes two things: how far an objective's optimum lies from pi* (bias) and how far a finite run stays from that
+Training mixes two things: how far an objective's optimum is from pi* (bias) and how far a finite run stays from that
 optimum (noise, steps). This module measures the first alone, in float64.
 """
 
@@ -107,7 +107,7 @@ def experiment(seeds: list[int], taus: list[float], classes: int = 32) -> pd.Dat
 
 
 def main(out: Path, seeds: list[int] | None = None, taus: list[float] | None = None) -> None:
-    """Minimise every objective of J.1 over all pairs at once and write how far its optimum lies from pi* and from q.
+    """Minimise every objective of J.1 over all pairs at once and write how far its optimum is from pi* and from q.
 
     Args:
         out: the population table to write.

@@ -189,7 +189,7 @@ def provenance(path: Path) -> dict[str, Any]:
     """The footer of a table: what made it.
 
     Raises:
-        ArtifactError: when there is no readable table with a footer at ``path``.
+        ArtifactError: when ``path`` is not a readable table with a footer.
     """
     try:
         metadata = pq.read_schema(path).metadata or {}

@@ -1,6 +1,6 @@
 """What made an output: a digest of its stage's command and of what it read, kept in the output itself.
 
-Snakemake's records are lost with a run that is killed and stay behind where results are copied; what a file holds does not.
+Snakemake's records are lost when a run is killed and are not copied with results; what a file holds is kept.
 Tables have it in their footer, folders in a hidden file, other files in a hidden file beside them.
 """
 
@@ -119,7 +119,7 @@ def _mark(path: Path) -> str:
 
 
 def _read(path: Path) -> Made | None:
-    """What an output says of itself."""
+    """An output's own record of what made it."""
     if path.is_dir():
         return _json(path / NOTE)
     if path.suffix != ".parquet":

@@ -1,4 +1,4 @@
-"""Epochs of batches that survive anything: order, savepoints, signals, the step log and what is watched.
+"""Epochs of batches that survive a kill at any moment: order, savepoints, signals, the step log and what is watched.
 
 A run is a number of steps whose batches follow from seed and epoch alone. Its state is saved under the progress path every
 few minutes, at the end of an epoch and when the job is asked to stop (SIGTERM, SIGUSR1); a killed run that is started again
@@ -97,7 +97,7 @@ class Run:
                 due = time.monotonic() - last > 60 * self.minutes
                 stop, due = self._agree(received, due)
                 if (stop or due or ends) and not self.trainer.finite():
-                    raise self._diverged(number + 1, "the update left weights that are no finite numbers")
+                    raise self._diverged(number + 1, "the update left weights that are not finite")
                 if batch == per_epoch - 1 and epoch_done:
                     epoch_done(epoch)
                 if stop or due or (ends and number < total - 1):
@@ -117,7 +117,7 @@ class Run:
         )
 
     def _agree(self, received: list[int], due: bool) -> tuple[int, bool]:
-        """Agree over all ranks: stop on a signal that any of them received; save by the clock of rank 0."""
+        """Agree over all ranks: stop on a signal that any rank received; save by rank 0's clock."""
         mine = torch.tensor([float(len(received) > 0), float(due and self.trainer.is_main)])
         stop, save = self.trainer.total(mine).tolist()
         return (received[0] if received else signal.SIGTERM) if stop else 0, bool(save)
@@ -131,7 +131,7 @@ class Run:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGUSR1 instead of dying of them."""
+    """Record SIGTERM and SIGUSR1 instead of dying from them."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 @dataclass(frozen=True)
 class Projection:
-    """What the projection saw: g_w . g_l, both norms and their cosine."""
+    """Statistics of the projection: g_w . g_l, both norms and their cosine."""
 
     dot: float
     norm_chosen: float
@@ -22,7 +22,7 @@ class Projection:
 
     @property
     def finite(self) -> bool:
-        """Whether every sum was a finite number, without which nothing was projected."""
+        """Whether every sum was finite; if not, nothing was projected."""
         return all(map(math.isfinite, (self.dot, self.norm_chosen, self.norm_rejected)))
 
 
@@ -46,7 +46,7 @@ def project(chosen: list[Tensor], rejected: list[Tensor]) -> Projection:
     if any(isinstance(tensor, DTensor) for tensor in chosen):
         dist.all_reduce(sums)
     dot, square_w, square_r = (float(value) for value in sums)
-    if dot > 0 and square_r > 0:  # a vanishing g_l leaves nothing to project out
+    if dot > 0 and square_r > 0:  # g_l = 0: nothing to project out
         for w, r in local:
             w.sub_(r, alpha=dot / square_r)
     norm = (square_w * square_r) ** 0.5

@@ -1,4 +1,4 @@
-"""How well a training run uses its machine: tokens/s, model FLOP/s utilisation, peak memory, padding and data wait.
+"""How well a training run uses its hardware: tokens/s, model FLOP/s utilisation, peak memory, padding and data wait.
 
 Kept apart from the step log, whose bytes must not depend on the clock.
 """
@@ -89,7 +89,7 @@ class Speed:
                     self.board.add_scalar(f"{group}/{name}", value, self.trainer.step)
 
     def table(self) -> pd.DataFrame:
-        """Rows as a train_speed frame: the steps of this process (one that went on does not know the earlier ones)."""
+        """Rows as a train_speed frame: the steps of this process (a resumed process does not have the earlier ones)."""
         if self.board is not None:
             self.board.close()
         return pd.DataFrame(self.rows, columns=schemas.SCHEMAS["train_speed"][1].names)

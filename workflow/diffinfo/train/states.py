@@ -56,7 +56,7 @@ def save_state(trainer: Trainer, folder: Path, metadata: dict[str, Any]) -> None
 
 
 def load_state(trainer: Trainer, folder: Path) -> dict[str, Any]:
-    """Restore what ``save_state`` wrote, by any number of ranks; returns its facts.
+    """Restore what ``save_state`` wrote, by any number of ranks; returns its metadata.
 
     Raises:
         UserError: when the state is damaged or incomplete, on every rank; the model is then as it was.

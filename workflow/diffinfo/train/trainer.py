@@ -86,7 +86,7 @@ class Trainer:
         self.micro_batch_tokens = training.micro_batch_tokens if self.scorer.packed else 1
         self.decay_until = decay_until
         self.step = 0
-        self.tokens, self.idle_tokens = 0, 0  # passed through this rank's model, and those of them that trained nothing
+        self.tokens, self.idle_tokens = 0, 0  # tokens through this rank's model, and those of them with weight 0
 
     @property
     def is_main(self) -> bool:

@@ -1,4 +1,4 @@
-"""The world's raw files, in the formats of the public data sets they stand for.
+"""The world's raw files, in the formats of the public data sets they replace.
 
 ``python -m diffinfo.world.build dataset`` writes prompts or pairs, ``... benchmarks`` the questions. No model is needed.
 """

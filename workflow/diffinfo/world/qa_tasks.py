@@ -1,7 +1,7 @@
 """The world's QA benchmarks: Parquet files in the field schemas of eight stock lm-eval tasks, with task files.
 
 A task file includes the stock YAML, so prompts, filters and metrics are lm-eval's own; only the name and the data
-change. ``$STOCK`` stands for lm-eval's folder of tasks and ``$HERE`` for the folder of the file: ``diffinfo.bench.qa``
+change. ``$STOCK`` is lm-eval's folder of tasks and ``$HERE`` the folder of the file: ``diffinfo.bench.qa``
 puts both in when it loads them, so that a results folder can move between machines.
 """
 
@@ -85,7 +85,7 @@ def _gsm8k(_: int, item: Item) -> dict[str, Any]:
 
 
 def _boolq(index: int, item: Item) -> dict[str, Any]:
-    # The stock prompt puts "?" right behind the question; the space keeps it a word of its own, as in the language.
+    # The stock prompt puts "?" right after the question; the space keeps it a word of its own, as in the language.
     question = item.question.rstrip("? ") + " "
     return {"question": question, "passage": item.passage, "idx": index, "label": item.answer}
 

@@ -49,7 +49,8 @@ def configuration(style: str, tokenizer: PreTrainedTokenizerFast, hidden: int, l
     common = {
         **_SHAPE,
         "vocab_size": len(tokenizer),
-        "tie_word_embeddings": style == "gemma2",  # as the real ones do; vLLM knows no Gemma-2 with a head of its own
+        "tie_word_embeddings": style
+        == "gemma2",  # as the real ones do; vLLM does not support Gemma-2 with an untied head
         "hidden_size": hidden,
         "intermediate_size": 11 * hidden // 4,
         "num_hidden_layers": layers,
