@@ -7,8 +7,14 @@ import templates
 from diffinfo import reward
 from diffinfo.chat import Chat
 from diffinfo.cli import UserError
+from diffinfo.config.values import Computation
 from diffinfo.data import pairs
 from diffinfo.tables import artifacts
+from stages import stage
+
+
+def score(folder, conversations, micro_batch_tokens=16_384):
+    return reward.score(folder, conversations, Computation(micro_batch_tokens=micro_batch_tokens))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ CONVERSATIONS = [
 def test_the_score_is_the_raw_logit_of_the_rendered_conversation(judge):
     model = AutoModelForSequenceClassification.from_pretrained(judge, num_labels=1).eval()
     chat = Chat(judge)
-    for got, messages in zip(reward.score(judge, CONVERSATIONS), CONVERSATIONS, strict=True):
+    for got, messages in zip(score(judge, CONVERSATIONS), CONVERSATIONS, strict=True):
         ids = chat.conversation_ids(messages)
         assert ids.count(chat.tokenizer.bos_token_id) == 1
         with torch.no_grad():
@@ -42,7 +48,7 @@ def test_the_score_is_the_raw_logit_of_the_rendered_conversation(judge):
 
 
 def test_batches_and_padding_change_nothing(judge):
-    assert reward.score(judge, CONVERSATIONS, 1) == pytest.approx(reward.score(judge, CONVERSATIONS, 10_000), abs=1e-5)
+    assert score(judge, CONVERSATIONS, 1) == pytest.approx(score(judge, CONVERSATIONS, 10_000), abs=1e-5)
 
 
 @pytest.mark.parametrize("budget", [1, 10, 24, 25, 1000])
@@ -71,7 +77,7 @@ def test_the_reward_model_reads_the_public_template_without_a_generation_prompt(
 
     talks = [*CONVERSATIONS, [*conversation("add 1 and 2", "3 ."), *conversation("and 3", "6 .")]]
     expected = [logit(talk, add_generation_prompt=False) for talk in talks]
-    assert reward.score(folder, talks) == pytest.approx(expected, abs=1e-5)
+    assert score(folder, talks) == pytest.approx(expected, abs=1e-5)
     if "gemma" in str(tiny):
         assert logit(talks[0], add_generation_prompt=True) != pytest.approx(expected[0], abs=1e-3)
 
@@ -87,7 +93,7 @@ def test_each_completion_gets_its_own_score(judge, tmp_path):
         for i, text in enumerate(texts)
     ]  # fmt: skip
     artifacts.write(tmp_path / "c.parquet", pd.DataFrame(rows), "completions")
-    reward.main(
+    stage(reward.main,
         model=judge, completions=tmp_path / "c.parquet", out=tmp_path / "s.parquet", attention="eager", dtype="float32",
         micro_batch_tokens=40,
     )  # fmt: skip
@@ -95,7 +101,7 @@ def test_each_completion_gets_its_own_score(judge, tmp_path):
     key = ["epoch", "prompt_id", "sample"]
     assert table[key].to_dict("records") == pd.DataFrame(rows)[key].to_dict("records")
     assert table.tokens.tolist() == [1, 2, 3, 4, 5]
-    alone = [reward.score(judge, [conversation(f"add {i} and 2", text)])[0] for i, text in enumerate(texts)]
+    alone = [score(judge, [conversation(f"add {i} and 2", text)])[0] for i, text in enumerate(texts)]
     assert table.score.tolist() == pytest.approx(alone, abs=1e-5)
 
 
@@ -113,7 +119,8 @@ def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, ca
     ]  # fmt: skip
     paths = {name: tmp_path / f"{name}.parquet" for name in ("completions", "scores", "preferences", "quarantine")}
     artifacts.write(paths["completions"], pd.DataFrame(rows), "completions")
-    reward.main(
+    stage(
+        reward.main,
         model=folder,
         completions=paths["completions"],
         out=paths["scores"],
@@ -130,4 +137,4 @@ def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, ca
     assert set(table.chosen) | set(table.rejected) == set(texts) - {texts[2]}
     bad = conversation("hello", texts[2])
     with pytest.raises(UserError, match="it cannot score this conversation"):
-        reward.score(folder, [bad])
+        score(folder, [bad])

@@ -121,6 +121,7 @@ def test_a_model_type_of_its_own_is_refused(hostile, attention):
 
 def test_pickled_weights_are_refused(hostile, tmp_path):
     from diffinfo.cli import UserError
+    from diffinfo.config.values import Computation
     from diffinfo.models.fetch import Source
     from diffinfo.models.fetch import main as fetch
     from diffinfo.models.folders import load_model
@@ -131,7 +132,10 @@ def test_pickled_weights_are_refused(hostile, tmp_path):
         weights.unlink()
     with pytest.raises(UserError, match=r"no \.safetensors file; weights in pickle formats are not read"):
         fetch(spec=Source(source=str(folder)), out=tmp_path / "out")
-    for load in (lambda: load_model(folder, "eager"), lambda: score(folder, [[{"role": "user", "content": "x"}]])):
+    for load in (
+        lambda: load_model(folder, "eager"),
+        lambda: score(folder, [[{"role": "user", "content": "x"}]], Computation()),
+    ):
         with pytest.raises(UserError, match="safetensors"):
             load()
     assert not marker.exists()
@@ -170,8 +174,7 @@ def test_nothing_is_sent_anywhere(tiny_mistral, pairs_table, tmp_path):
     out = tmp_path / "reference.parquet"
     done = python(
         "-m", "diffinfo.train.reference", "--model", str(tiny_mistral), "--preferences", str(pairs_table),
-        "--micro_batch_tokens", "1024", "--attention", "sdpa", "--dtype", "float32",
-        "--max_prompt_tokens", "512", "--max_tokens", "1024",
+        "--settings", '{"max_prompt_tokens": 512, "max_tokens": 1024}',
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

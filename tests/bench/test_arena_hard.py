@@ -146,7 +146,11 @@ def stage(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     ways = {"judgments": at / "judgments.parquet", "winrates": at / "winrates.parquet"}
     judge = more.pop("judge", None) or loopback.config(concurrency=4)
-    module.main(answers=answers, questions=questions, judge=judge, cache=at / "cache", tokenizer=words, **ways, **more)
+    settings = {key: more.pop(key) for key in ("bootstrap", "seed", "scoring") if key in more}
+    module.main(
+        answers=answers, questions=questions, settings=module.Settings(judge=judge, **settings), cache=at / "cache",
+        tokenizer=words, **ways, **more,
+    )  # fmt: skip
     return artifacts.read(ways["judgments"], "judgments"), artifacts.read(ways["winrates"], "winrates")
 
 
@@ -303,10 +307,11 @@ def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
 
     loopback.reply = reply
 
+    settings = module.Settings(judge=loopback.config(concurrency=1), bootstrap=10, seed=1)
     command = [
         sys.executable, "-m", "diffinfo.bench.arena_hard", "--answers", json.dumps([str(answers)]),
-        "--questions", str(questions), "--judge", loopback.config(concurrency=1).model_dump_json(),
-        "--cache", "cache", "--tokenizer", str(words), "--bootstrap", "10", "--seed", "1",
+        "--questions", str(questions), "--settings", settings.model_dump_json(),
+        "--cache", "cache", "--tokenizer", str(words),
         "--judgments", "judgments.parquet", "--winrates", "winrates.parquet",
     ]  # fmt: skip
     (tmp_path / "whole").mkdir()

@@ -16,6 +16,7 @@ import pytest
 from diffinfo.bench.judge import Cache, Endpoint, Judge, Reply, Request, RewardModel, identity, make_judge
 from diffinfo.cli import UserError
 from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.values import Computation
 
 
 def ask_about(*texts: str) -> list[Request]:
@@ -216,8 +217,7 @@ def test_reward_model_scores_each_conversation_once() -> None:
 def test_kind_and_folder_must_agree(tmp_path: Path) -> None:
     def make(kind: str, folder: Path | None) -> Callable[[], Judge]:
         judge = JudgeConfig(kind=kind, model="m")  # type: ignore[arg-type]
-        engine: dict[str, Any] = {"attention": "eager", "dtype": "float32", "micro_batch_tokens": 10}
-        return lambda: make_judge(judge, cache=tmp_path, job="job", reward_model=folder, **engine)
+        return lambda: make_judge(judge, cache=tmp_path, job="job", reward_model=folder, scoring=Computation())
 
     assert isinstance(make("openai", None)(), Endpoint)
     assert isinstance(make("reward-model", tmp_path)(), RewardModel)

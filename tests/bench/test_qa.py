@@ -17,6 +17,7 @@ from diffinfo.cli import UserError
 from diffinfo.config.types import Qa
 from diffinfo.tables import artifacts
 from diffinfo.world.qa_tasks import Item, write_tasks
+from stages import stage
 
 SYSTEM = "be kind ."
 SETTINGS = Qa(batch_size=16, system_prompt=SYSTEM, gsm8k_shots=0, max_gen_toks=6)
@@ -105,7 +106,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., p
 
     def run(models: Path, questions: dict[str, list[Item]], settings: Qa = SETTINGS, **kwargs: Any) -> pd.DataFrame:
         write_tasks(tmp_path / "tasks", questions)
-        qa.main(models=models, tasks=tmp_path / "tasks", settings=settings, out=tmp_path / "qa.parquet", **kwargs)
+        stage(qa.main, models=models, tasks=tmp_path / "tasks", qa=settings, out=tmp_path / "qa.parquet", **kwargs)
         return artifacts.read(tmp_path / "qa.parquet", "qa")
 
     return run
@@ -257,7 +258,8 @@ def test_epochs_in_one_process_equal_processes_of_their_own(
     subprocess.run(
         [
             sys.executable, "-m", "diffinfo.bench.qa", "--models", tmp_path, "--epochs", "[2]",
-            "--out", tmp_path / "b.parquet", "--tasks", tmp_path / "tasks", "--settings", SETTINGS.model_dump_json(),
+            "--out", tmp_path / "b.parquet", "--tasks", tmp_path / "tasks",
+            "--settings", qa.Settings(qa=SETTINGS).model_dump_json(),
         ],
         check=True,
         env={"PYTHONPATH": str(Path(qa.__file__).parents[2]), "HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"},
@@ -301,10 +303,10 @@ def test_faults_are_sentences(tmp_path: Path, evaluate: Callable[..., pd.DataFra
     write_tasks(broken, questions)
     (broken / "piqa.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="cannot read the data files"):
-        qa.main(models=model, tasks=broken, settings=SETTINGS, out=tmp_path / "x.parquet")
+        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet")
     (broken / "piqa.yaml").unlink()
     with pytest.raises(UserError, match=r"no task file piqa\.yaml"):
-        qa.main(models=model, tasks=broken, settings=SETTINGS, out=tmp_path / "x.parquet")
+        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet")
 
 
 def test_stock_tasks_are_found_without_a_full_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

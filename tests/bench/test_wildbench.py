@@ -211,7 +211,8 @@ def test_stage_with_an_endpoint(
     )
     answers = write_answers("a", {1: {"w0": "zero", "w1": "one {braces}", "w2": " \n"}}, "wildbench", cut="w1")
     out = tmp_path / "judgments.parquet"
-    module.main(answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "cache", out=out)
+    settings = module.Settings(judge=loopback.config())
+    module.main(answers=[answers], tasks=tasks, settings=settings, cache=tmp_path / "cache", out=out)
     table = artifacts.read(out, "judgments").set_index("prompt_id")
     assert np.isnan(table.score["w0"])
     assert table.score[["w1", "w2"]].tolist() == [8, 1]
@@ -241,7 +242,8 @@ def test_a_reply_that_was_cut_gives_no_score(tasks: Path, write_answers: Any, lo
     answers = write_answers("a", {1: {"w0": "zero", "w1": "one", "w2": "two"}}, "wildbench")
     for name in ("paid", "cached"):
         out = tmp_path / f"{name}.parquet"
-        module.main(answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "cache", out=out)
+        settings = module.Settings(judge=loopback.config())
+        module.main(answers=[answers], tasks=tasks, settings=settings, cache=tmp_path / "cache", out=out)
         table = artifacts.read(out, "judgments").set_index("prompt_id")
         assert table.score.fillna(0).to_dict() == {"w0": 0, "w1": 0, "w2": 4}
         assert artifacts.provenance(out)["epochs"]["1"]["unparseable"] == 2
@@ -252,7 +254,11 @@ def test_no_readable_reply_at_all_is_an_error(tasks: Path, write_answers: Any, l
     answers = write_answers("a", {1: {"w0": "zero"}}, "wildbench")
     with pytest.raises(UserError, match="no reply of the judge held a score"):
         module.main(
-            answers=[answers], tasks=tasks, judge=loopback.config(), cache=tmp_path / "c", out=tmp_path / "o.parquet"
+            answers=[answers],
+            tasks=tasks,
+            settings=module.Settings(judge=loopback.config()),
+            cache=tmp_path / "c",
+            out=tmp_path / "o.parquet",
         )
 
 

@@ -11,6 +11,7 @@ from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
 from diffinfo.tables import artifacts
 from diffinfo.world.training import start
+from stages import stage
 
 
 def test_beta_accuracy_is_the_share_of_prompts_with_a_rising_line():
@@ -106,20 +107,20 @@ def test_the_proxy_is_measured_on_prompts_that_it_was_not_trained_on(tmp_path, m
     ]
     artifacts.write(tmp_path / "prompts.parquet", pd.DataFrame(rows), "prompts")
     common = {"engine": Engine(), "attention": "sdpa", "dtype": "float32"}
-    complete.main(
+    stage(complete.main,
         models=folders["policy"], prompts=[tmp_path / "prompts.parquet"], out=tmp_path / "seen.parquet",
         max_tokens=1, seed=11, limit=4, **common,
     )  # fmt: skip
     scored, real = [], reference.score_completions
 
-    def score(folder, prompts, answers, **options):
+    def score(folder, prompts, answers, settings):
         scored.append([(folder.name, *map(tuple, pair)) for pair in zip(prompts, answers, strict=True)])
-        return real(folder, prompts, answers, **options)
+        return real(folder, prompts, answers, settings)
 
     monkeypatch.setattr(reference, "score_completions", score)
-    did.measure(
+    stage(did.measure,
         proxy=tmp_path / "sure", prompts=tmp_path / "prompts.parquet", policy=folders["policy"],
-        reference=folders["reference"], settings=Entropy(prompts=5, samples=4, max_tokens=2, seed=11), skip=4,
+        reference=folders["reference"], entropy=Entropy(prompts=5, samples=4, max_tokens=2, seed=11), skip=4,
         max_prompt_tokens=50, micro_batch_tokens=64, samples=tmp_path / "s.parquet", out=tmp_path / "e.parquet", **common,
     )  # fmt: skip
     samples = artifacts.read(tmp_path / "s.parquet", "completions")

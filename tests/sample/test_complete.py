@@ -10,6 +10,7 @@ from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding, Generated
 from diffinfo.tables import artifacts
 from diffinfo.world.training import start
+from stages import stage
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_each_epoch_is_its_own_model_and_settings_arrive(tmp_path, prompts, monk
 
     monkeypatch.setattr(complete, "engine_for", engine)
     out = tmp_path / "out.parquet"
-    complete.main(
+    stage(complete.main,
         models=models, prompts=[prompts], out=out, engine=Engine(), attention="sdpa", dtype="float32", max_tokens=5,
         epochs=[2, 3], n=3, temperature=0.7, top_p=0.9, seed=11, max_prompt_tokens=12,
     )  # fmt: skip
@@ -88,7 +89,7 @@ def test_each_epoch_is_its_own_model_and_settings_arrive(tmp_path, prompts, monk
 def test_prompts_at_the_limit_stay_and_longer_ones_go(tmp_path, prompts, tiny_mistral):
     def kept(limit):
         out = tmp_path / f"{limit}.parquet"
-        complete.main(
+        stage(complete.main,
             models=tiny_mistral, prompts=[prompts], out=out, engine=Engine(), attention="sdpa", dtype="float32",
             max_tokens=1, max_prompt_tokens=limit,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from diffinfo.sample import complete
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.transformers import TransformersEngine
 from diffinfo.tables import artifacts
+from stages import stage
 
 QUESTIONS = [
     "add 1 and 2",
@@ -105,15 +106,15 @@ def test_stage_writes_every_epoch_and_two_subsets_are_disjoint(tiny_mistral, pai
         "prompts": [tmp_path / "prompts.parquet"], "engine": Engine(), "attention": "sdpa", "dtype": "float32",
         "max_tokens": 6, "models": models, "epochs": [1, 2],
     }  # fmt: skip
-    complete.main(out=tmp_path / "a.parquet", limit=25, **common)
-    complete.main(out=tmp_path / "b.parquet", skip=25, **common)
+    stage(complete.main, out=tmp_path / "a.parquet", limit=25, **common)
+    stage(complete.main, out=tmp_path / "b.parquet", skip=25, **common)
     a, b = (artifacts.read(tmp_path / f"{name}.parquet", "completions") for name in "ab")
     assert sorted(a.epoch.unique()) == [1, 2]
     assert a.prompt_id.nunique() == 25
     assert set(a.prompt_id) | set(b.prompt_id) == set(table.prompt_id)
     assert not set(a.prompt_id) & set(b.prompt_id)
     with pytest.raises(UserError, match="none is left"):
-        complete.main(out=tmp_path / "c.parquet", skip=40, **common)
+        stage(complete.main, out=tmp_path / "c.parquet", skip=40, **common)
 
 
 def test_a_stream_of_another_name_draws_independently_for_the_same_prompts(tiny_mistral, pairs_table, tmp_path):
@@ -123,7 +124,7 @@ def test_a_stream_of_another_name_draws_independently_for_the_same_prompts(tiny_
     artifacts.write(tmp_path / "prompts.parquet", prompts, "prompts")
 
     def sample(name, **stream):
-        complete.main(
+        stage(complete.main,
             models=tiny_mistral, prompts=[tmp_path / "prompts.parquet"], out=tmp_path / name, engine=Engine(), attention="sdpa",
             dtype="float32", max_tokens=8, temperature=1.0, limit=30, **stream,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from diffinfo import reward
 from diffinfo.config.types import Engine
 from diffinfo.sample import complete
 from diffinfo.tables import artifacts, parts
+from stages import stage
 
 SCORE = {"benchmark": "", "epoch": 0, "prompt_id": "p", "sample": 0, "tokens": 1, "score": 0.5}
 
@@ -44,7 +45,7 @@ def killed_at(monkeypatch):
 
 def test_sampling_goes_on_from_its_whole_parts(tiny_mistral, prompts, tmp_path, killed_at, monkeypatch):
     def sample(name, progress_dir=None):
-        complete.main(
+        stage(complete.main,
             models=tiny_mistral, prompts=[prompts], out=tmp_path / name, engine=Engine(), attention="sdpa", dtype="float32",
             max_tokens=6, n=2, temperature=0.9, seed=7, progress_dir=progress_dir,
         )  # fmt: skip
@@ -75,7 +76,7 @@ def test_scoring_goes_on_from_its_whole_parts(tiny_mistral, tmp_path, killed_at,
     calls = killed_at(reward, "score", 2)
 
     def score(name):
-        reward.main(
+        stage(reward.main,
             model=tiny_mistral, completions=tmp_path / "completions.parquet", out=tmp_path / name, attention="eager",
             dtype="float32", micro_batch_tokens=100, progress_dir=tmp_path / "progress",
         )  # fmt: skip
@@ -94,7 +95,7 @@ def test_a_short_table_that_is_lost_before_it_is_recorded_is_not_sampled_again(
     tiny_mistral, prompts, tmp_path, monkeypatch
 ):
     def sample():
-        complete.main(
+        stage(complete.main,
             models=tiny_mistral, prompts=[prompts], out=tmp_path / "out.parquet", engine=Engine(), attention="sdpa",
             dtype="float32", max_tokens=6, n=2, temperature=0.9, seed=7, progress_dir=tmp_path / "progress",
         )  # fmt: skip

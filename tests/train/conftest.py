@@ -11,6 +11,7 @@ import torch
 from diffinfo.config.types import Objectives, Preference, Sft, Training
 from diffinfo.tables import artifacts
 from diffinfo.train import preference, reference, sft
+from stages import stage, with_settings
 
 # Jobs that are killed begin as forks of a process that has imported everything and done nothing: no thread is lost in them.
 FORKS = multiprocessing.get_context("forkserver")
@@ -38,7 +39,7 @@ def score(pairs_table, tmp_path_factory):
 
     def make(model: Path, dtype: str = "float32") -> Path:
         out = tmp_path_factory.mktemp("reference") / "reference.parquet"
-        reference.main(
+        stage(reference.main,
             model=model, preferences=pairs_table, micro_batch_tokens=512, attention=attention_of(model), dtype=dtype,
             max_prompt_tokens=64, max_tokens=256, out=out,
         )  # fmt: skip
@@ -63,11 +64,13 @@ class Job:
         self.arguments = {**arguments, **{key: folder / name for key, name in outputs.items()}}
 
     def here(self) -> None:
-        STAGES[self.stage](**self.arguments)
+        stage(STAGES[self.stage], **self.arguments)
 
     def start(self) -> multiprocessing.Process:
         """Start in a process of its own."""
-        child = FORKS.Process(target=STAGES[self.stage], kwargs=self.arguments, daemon=True)  # ends with the tests
+        child = FORKS.Process(
+            target=STAGES[self.stage], kwargs=with_settings(STAGES[self.stage], self.arguments), daemon=True
+        )  # ends with the tests
         child.start()
         return child
 
@@ -75,11 +78,11 @@ class Job:
         """Start: plain Python, or several processes under ``accelerate launch``."""
         arguments = dict(self.arguments)
         if self.stage == "preference":
-            arguments["settings"] = arguments["settings"].model_copy(update={"processes": processes})
+            arguments["preference"] = arguments["preference"].model_copy(update={"processes": processes})
         else:
             arguments["processes"] = processes
         flat = []
-        for key, value in arguments.items():
+        for key, value in with_settings(STAGES[self.stage], arguments).items():
             value = value.model_dump_json() if hasattr(value, "model_dump_json") else value
             flat += [f"--{key}", json.dumps(value) if isinstance(value, bool) else str(value)]
         several = [
@@ -110,14 +113,14 @@ def job(tiny_mistral, pairs_table, tmp_path, request):
         common = {"model": model, "training": TRAINING, "attention": attention_of(model), "dtype": dtype}
         if method == "sft":
             settings = Sft(batch_size=8, learning_rate=1e-3, epochs=epochs)
-            arguments = {"preferences": pairs_table, "settings": settings, "max_tokens": 256}
+            arguments = {"preferences": pairs_table, "sft": settings, "max_tokens": 256}
             return Job(tmp_path / name, "sft", common | arguments | changes)
         key = f"{model} {dtype}"
         cache = request.config.stash.setdefault(SCORED, {})
         if key not in cache:
             cache[key] = request.getfixturevalue("score")(model, dtype)
         arguments = {
-            "reference": cache[key], "method": method, "settings": SETTINGS, "objectives": Objectives(),
+            "reference": cache[key], "method": method, "preference": SETTINGS, "objectives": Objectives(),
             "first_epoch": 1, "last_epoch": epochs,
         }  # fmt: skip
         return Job(tmp_path / name, "preference", common | arguments | changes)

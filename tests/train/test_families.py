@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from diffinfo.cli import UserError
 from diffinfo.config.types import Objectives, Preference, Sft, Training
+from diffinfo.config.values import Computation
 from diffinfo.models.exactness import compare, load_scorer, record
 from diffinfo.models.folders import SCORING, copy_tokenizer, load_model, save_model
 from diffinfo.sample.engine import Decoding
@@ -23,6 +24,7 @@ from diffinfo.tables import artifacts
 from diffinfo.train import preference, reference, sft
 from diffinfo.train.reference import score_completions
 from diffinfo.train.trainer import Trainer
+from stages import stage
 
 COMMON = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -161,9 +163,7 @@ def test_a_bfloat16_policy_begins_as_its_reference(family):
     """FSDP's copies in bfloat16 compute what a model loaded in bfloat16 does: the first DPO loss is ln 2."""
     folder, _ = family
     prompts, completions = zip(*((s[:b], s[b:]) for s, b in zip(SEQUENCES, STARTS, strict=True)), strict=True)
-    reference = score_completions(
-        folder, prompts, completions, attention="eager", dtype="bfloat16", micro_batch_tokens=64
-    )
+    reference = score_completions(folder, prompts, completions, Computation(dtype="bfloat16", micro_batch_tokens=64))
     seen, _ = step(trainer(folder, "bfloat16"))
     assert seen.tolist() == pytest.approx(reference, abs=1e-6)
 
@@ -215,9 +215,7 @@ def test_dropout_is_said_and_not_used(tmp_path, caplog):
 def test_a_sequence_longer_than_the_model_is_refused(tmp_path):
     build(tmp_path, "gpt2", **{**GPT, "n_positions": 16, "max_position_embeddings": 16})
     for work in (
-        lambda: score_completions(
-            tmp_path, [[1]], [[5] * 16], attention="eager", dtype="float32", micro_batch_tokens=64
-        ),
+        lambda: score_completions(tmp_path, [[1]], [[5] * 16], Computation(micro_batch_tokens=64)),
         lambda: TransformersEngine("eager", "float32", 100)(tmp_path, [[1, 5]], [2], Decoding(1, 0.0, 1.0, 15, 3)),
     ):
         with pytest.raises(UserError, match="sequences of up to 17 tokens are asked of a model that holds 16"):
@@ -238,18 +236,18 @@ def test_stages_run_whatever_the_family(name, tiny_mistral, pairs_table, tmp_pat
         "speed_out": tmp_path / "speed.parquet",
         "progress_dir": tmp_path / "p",
     }
-    sft.main(
-        model=folder, preferences=pairs_table, settings=Sft(batch_size=40, learning_rate=1e-3), max_tokens=256,
+    stage(sft.main,
+        model=folder, preferences=pairs_table, sft=Sft(batch_size=40, learning_rate=1e-3), max_tokens=256,
         model_out=tmp_path / "sft", **common, **outputs,
     )  # fmt: skip
-    reference.main(
+    stage(reference.main,
         model=tmp_path / "sft", preferences=pairs_table, micro_batch_tokens=512, attention="eager", dtype="float32",
         max_prompt_tokens=64, max_tokens=256, out=tmp_path / "reference.parquet",
     )  # fmt: skip
     for method in ("dpo-b0.1", "dpo-pg"):
-        preference.main(
+        stage(preference.main,
             model=tmp_path / "sft", reference=tmp_path / "reference.parquet", method=method,
-            settings=Preference(batch_size=40, learning_rate=1e-4, warmup_steps=1), objectives=Objectives(),
+            preference=Preference(batch_size=40, learning_rate=1e-4, warmup_steps=1), objectives=Objectives(),
             first_epoch=1, last_epoch=2, models_out=tmp_path / method, **common, **outputs,
         )  # fmt: skip
         rows = artifacts.read(tmp_path / "log.parquet", "train_log")

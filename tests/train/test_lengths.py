@@ -3,6 +3,7 @@
 from diffinfo.chat import Chat
 from diffinfo.tables import artifacts
 from diffinfo.train import reference
+from stages import stage
 
 
 def lengths(folder, table) -> dict[str, tuple[int, int, int]]:
@@ -19,7 +20,7 @@ def test_reference_keeps_what_is_as_long_as_its_limits(tiny_mistral, pairs_table
     prompts = sorted(prompt for prompt, _, _ in found.values())
     wholes = sorted(prompt + max(chosen, rejected) for prompt, chosen, rejected in found.values())
     for most_prompt, most in ((prompts[20], 1000), (1000, wholes[20])):
-        reference.main(
+        stage(reference.main,
             model=tiny_mistral, preferences=pairs_table, attention="sdpa", dtype="float32", max_prompt_tokens=most_prompt,
             max_tokens=most, micro_batch_tokens=512, out=tmp_path / "out.parquet",
         )  # fmt: skip

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from diffinfo.config.types import Objectives, Preference, Sft, Training
 from diffinfo.tables import artifacts
 from diffinfo.train import reference
+from stages import stage
 
 ROWS, BATCH = 12, 5  # three steps an epoch, the last of them smaller
 SMALL = Training(micro_batch_tokens=64)  # several passes a step
@@ -118,7 +119,7 @@ def few(tmp_path, pairs_table):
 def test_sft(job, few, tiny):
     path, table = few
     settings = Sft(batch_size=BATCH, learning_rate=2e-3, warmup_ratio=0.6, epochs=2, seed=3)
-    made = job("a", "sft", model=tiny, preferences=path, settings=settings, training=SMALL)
+    made = job("a", "sft", model=tiny, preferences=path, sft=settings, training=SMALL)
     made.here()
 
     network, tokenizer = plain(tiny), AutoTokenizer.from_pretrained(tiny)
@@ -159,7 +160,7 @@ def test_objective(job, few, tmp_path, tiny_mistral, method, style):
     family, beta = (method, math.nan) if method == "dpo-pg" else method.rsplit("-b", 1)
     beta, limit, table = float(beta), CLIP[family], few[1]
     settings = SETTINGS.model_copy(update={"max_grad_norm": limit})
-    made = job("a", method, model=folder, settings=settings, objectives=OBJECTIVES, training=SMALL)
+    made = job("a", method, model=folder, preference=settings, objectives=OBJECTIVES, training=SMALL)
     network, tokenizer = plain(folder), AutoTokenizer.from_pretrained(folder)
     ids = [[tokens(tokenizer, row.messages, text) for text in (row.chosen, row.rejected)] for row in table.itertuples()]
 
@@ -230,7 +231,7 @@ def test_pairs_and_conversations_at_the_limits_stay_and_longer_ones_go(job, few,
     few_tokens, many = sorted(lengths["pair"])[6], 1000
 
     def scored(prompt_limit, limit):
-        reference.main(
+        stage(reference.main,
             model=tiny_mistral, preferences=path, micro_batch_tokens=512, attention="sdpa", dtype="float32",
             max_prompt_tokens=prompt_limit, max_tokens=limit, out=tmp_path / "r.parquet",
         )  # fmt: skip

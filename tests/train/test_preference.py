@@ -15,6 +15,7 @@ from diffinfo.models.folders import load_model
 from diffinfo.tables import artifacts
 from diffinfo.train import reference
 from diffinfo.world.training import start
+from stages import stage
 
 ONE_BATCH = Preference(batch_size=40, learning_rate=1e-3, warmup_steps=2, max_prompt_tokens=64, max_tokens=256)
 
@@ -45,7 +46,7 @@ def test_bfloat16_starts_at_ln_2_and_keeps_small_updates_in_float32_masters(job,
     """The reference is computed in the numerics of the policy's first step, so not even rounding is between them."""
     training = Training(micro_batch_tokens=512, master_weights=master)
     tiny_rate = ONE_BATCH.model_copy(update={"learning_rate": 1e-6, "batch_size": 16, "warmup_steps": 0})
-    made = trained(job, "a", "dpo-b0.1", model=tiny, dtype="bfloat16", training=training, settings=tiny_rate)
+    made = trained(job, "a", "dpo-b0.1", model=tiny, dtype="bfloat16", training=training, preference=tiny_rate)
     assert made.log().loss[0] == pytest.approx(math.log(2), abs=1e-4)
     state = load_file(made.folder / "models/state/rank-0.safetensors")
     start = {name: value.to(getattr(torch, master)) for name, value in load_model(tiny, "eager").named_parameters()}
@@ -87,7 +88,7 @@ def test_options_change_how_and_not_what(job, option):
 
 def test_dpo_pg_is_the_definition(job, tiny):
     """One SGD-like step by hand, from naive whole-batch gradients, gives the logged dot product and norms."""
-    made = trained(job, "a", "dpo-pg", model=tiny, settings=ONE_BATCH)
+    made = trained(job, "a", "dpo-pg", model=tiny, preference=ONE_BATCH)
     log, frame = made.log(), artifacts.read(made.arguments["reference"], "reference_logps")
     network = load_model(tiny, "eager")
     gradients = []
@@ -136,7 +137,7 @@ def test_two_sharded_processes_are_one(job, tmp_path, method, dtype, style):
 
 def test_wrong_number_of_processes_is_refused(job):
     with pytest.raises(UserError, match=r"1 process\(es\) are training where preference.processes says 2"):
-        trained(job, "a", "dpo-b0.1", settings=ONE_BATCH.model_copy(update={"processes": 2}))
+        trained(job, "a", "dpo-b0.1", preference=ONE_BATCH.model_copy(update={"processes": 2}))
 
 
 def test_proxy_pairs_without_reference_are_refused_by_dpo(job, tmp_path):
@@ -152,7 +153,7 @@ def test_proxy_pairs_without_reference_are_refused_by_dpo(job, tmp_path):
 
 def test_pairs_that_do_not_fit_are_one_sentence(tiny, pairs_table, tmp_path):
     with pytest.raises(UserError, match=r"none of the 40 pairs fits .* raise them"):
-        reference.main(
+        stage(reference.main,
             model=tiny, preferences=pairs_table, micro_batch_tokens=512, attention="eager", dtype="float32",
             max_prompt_tokens=3, max_tokens=4, out=tmp_path / "x.parquet",
         )  # fmt: skip

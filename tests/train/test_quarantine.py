@@ -8,6 +8,7 @@ from diffinfo.config.types import Engine, Sft, Training
 from diffinfo.sample import complete
 from diffinfo.tables import artifacts
 from diffinfo.train import reference, sft
+from stages import stage
 from templates import folder
 
 THINK = "<think>the {} way</think>good"
@@ -31,11 +32,18 @@ def both(tmp_path, model, preferences):
     """What SFT and reference_logps make of a table: the reference, and the names each of them leaves out."""
     common = {"model": model, "preferences": preferences, "attention": "sdpa", "dtype": "float32", "max_tokens": 200}
     out = {name: tmp_path / f"{name}.parquet" for name in ("sft", "ref", "log", "speed", "table")}
-    sft.main(
-        **common, settings=Sft(batch_size=4), training=Training(micro_batch_tokens=512), progress_dir=tmp_path / "p",
+    stage(sft.main,
+        **common, sft=Sft(batch_size=4), training=Training(micro_batch_tokens=512), progress_dir=tmp_path / "p",
         model_out=tmp_path / "model", log_out=out["log"], speed_out=out["speed"], quarantine_out=out["sft"],
     )  # fmt: skip
-    reference.main(**common, max_prompt_tokens=100, micro_batch_tokens=512, out=out["table"], quarantine_out=out["ref"])
+    stage(
+        reference.main,
+        **common,
+        max_prompt_tokens=100,
+        micro_batch_tokens=512,
+        out=out["table"],
+        quarantine_out=out["ref"],
+    )
     left_out = [artifacts.read(out[name], "quarantine") for name in ("sft", "ref")]
     pd.testing.assert_frame_equal(*left_out)
     kept = len(artifacts.read(preferences, "preferences")) - len(left_out[0])
@@ -98,7 +106,7 @@ def test_sampling_leaves_a_bad_prompt_out_by_name(tmp_path, caplog):
 
     def sample(frame):
         artifacts.write(tmp_path / "prompts.parquet", frame, "prompts")
-        complete.main(
+        stage(complete.main,
             models=model, prompts=[tmp_path / "prompts.parquet"], out=tmp_path / "out.parquet", engine=Engine(),
             attention="sdpa", dtype="float32", max_tokens=4,
         )  # fmt: skip

@@ -217,7 +217,7 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(job, method, fault
 
 def test_weights_that_overflow_are_neither_saved_nor_published(job):
     settings = Preference(learning_rate=3e38, batch_size=40, warmup_steps=0)
-    wild = job("wild", "dpo-b0.1", epochs=1, save_minutes=1e-9, settings=settings)
+    wild = job("wild", "dpo-b0.1", epochs=1, save_minutes=1e-9, preference=settings)
     with pytest.raises(UserError, match="weights that are not finite"):
         wild.here()
     assert wild.states() == []

@@ -51,7 +51,7 @@ def test_one_more_seed_adds_only_its_cells_and_reaches_the_training(done, jobs_t
     assert not rules(jobs).keys() & {"sft", "reference_logps", "world_model"}
     assert all(wildcards["method"].endswith("-seed7") for _, wildcards in jobs)
     shown = done.snakemake("-n", "-p", changes=changes)
-    trained = dict(re.findall(r"train\.preference .*--method=(\S+) '--settings=.*?\"seed\":(\d+)", shown))
+    trained = dict(re.findall(r"train\.preference .*'--settings={\"method\":\"(.*?)\",.*?\"seed\":(\d+)", shown))
     trained.pop("logpi-b1")  # the DID proxies, whose training has the seed of all
     assert len(trained) == 7
     assert set(trained.values()) == {"7"}
@@ -359,5 +359,5 @@ def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, de
     )
     jobs = [line for line in shown.splitlines() if "diffinfo.sample.complete" in line and "results/did/" in line]
     assert len(jobs) > 2
-    assert [streams and "/ref/" in line for line in jobs] == ["--stream=reference" in line for line in jobs]
+    assert [streams and "/ref/" in line for line in jobs] == ['"stream":"reference"' in line for line in jobs]
     assert any("/ref/" in line for line in jobs)

@@ -44,7 +44,7 @@ def test_a_method_is_in_grid_tables_figures_evidence_and_plan(with_ipo):
     readers = re.findall(rf"diffinfo\.report\.\w+ (\w+) .*{CELL}/", shown)
     ours = {"table1", "table2", "table3", *(f"figure{n}" for n in (2, 3, 5, 6, 8, 9, 10, 11, 13))}  # 12: Gemma's
     assert set(readers) == ours
-    trained = re.findall(r"--method=(\S+)", shown)
+    trained = re.findall(r"--settings={\"method\":\"(.*?)\"", shown)
     assert sorted(name for name in trained if "ipo" in name) == ["ipo-b0.02", "ipo-b0.1"]
     command = [sys.executable, "-m", "diffinfo.operations.plan", "--configfile", "changes.yaml", "--json"]
     environment = {**with_ipo.environment, "PYTHONPATH": "workflow"}

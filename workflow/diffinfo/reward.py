@@ -11,6 +11,7 @@ import pandas as pd
 
 from diffinfo.chat import Messages
 from diffinfo.cli import UserError, progress, run
+from diffinfo.config.values import Computation
 from diffinfo.tables import artifacts
 from diffinfo.tables.parts import in_shards
 
@@ -29,9 +30,7 @@ def micro_batches(lengths: list[int], micro_batch_tokens: int) -> list[list[int]
 def score(
     folder: Path,
     conversations: list[Messages],
-    micro_batch_tokens: int = 16_384,
-    attention: str = "eager",
-    dtype: str = "float32",
+    settings: Computation,
 ) -> list[float]:
     """Reward of each conversation, which ends with the assistant's answer.
 
@@ -48,19 +47,19 @@ def score(
 
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_classifier(folder, attention, dtype).to(device).eval()
+    model = load_classifier(folder, settings.attention, settings.dtype).to(device).eval()
     chat = Chat(folder)
     try:
         sequences = [chat.conversation_ids(messages) for messages in conversations]
     except BadRow as error:
         raise UserError(f"{folder}: {error}; it cannot score this conversation, another reward model can.") from error
     check_length(model, max(map(len, sequences), default=0))
-    pad = model.config.pad_token_id
+    pad, tokens = model.config.pad_token_id, settings.micro_batch_tokens
     if pad is None:  # such a model reads one sequence at a time
-        pad, micro_batch_tokens = 0, 1
+        pad, tokens = 0, 1
     values = [0.0] * len(sequences)
     with torch.inference_mode():
-        for group in progress(micro_batches([len(s) for s in sequences], micro_batch_tokens), "scoring"):
+        for group in progress(micro_batches([len(s) for s in sequences], tokens), "scoring"):
             longest = max(len(sequences[i]) for i in group)
             ids = torch.tensor([sequences[i] + [pad] * (longest - len(sequences[i])) for i in group], device=device)
             mask = torch.tensor([[1] * len(sequences[i]) + [0] * (longest - len(sequences[i])) for i in group])
@@ -75,9 +74,7 @@ def main(
     model: Path,
     completions: Path,
     out: Path,
-    attention: str,
-    dtype: str,
-    micro_batch_tokens: int,
+    settings: Computation,
     progress_dir: Path | None = None,
 ) -> None:
     """Score every completion but those that the reward model's template cannot hold: they go into the log and the footer.
@@ -86,9 +83,7 @@ def main(
         model: reward model's folder.
         completions: completions table.
         out: scores table to write.
-        attention: attention kernel.
-        dtype: precision.
-        micro_batch_tokens: tokens of one forward pass.
+        settings: attention kernel, precision and tokens of one forward pass.
         progress_dir: where parts of the table wait; they outlive a killed job.
     """
     from diffinfo.chat import BadRow, Chat, report
@@ -114,10 +109,10 @@ def main(
     )
     conversations = [messages for index, messages in zip(table.index, conversations, strict=True) if index not in bad]
     table = table.drop(index=list(bad))
-    saved = progress_dir and progress_dir / artifacts.digest(model, completions, attention, dtype, micro_batch_tokens)
+    saved = progress_dir and progress_dir / artifacts.digest(settings.model_dump(), model, completions)
 
     def scored(first: int, end: int) -> pd.DataFrame:
-        values = score(model, conversations[first:end], micro_batch_tokens, attention, dtype)
+        values = score(model, conversations[first:end], settings)
         return table.iloc[first:end].assign(score=values)
 
     scores = in_shards(saved, "scores", len(table), scored)
@@ -126,7 +121,7 @@ def main(
         scores,
         "scores",
         inputs={"model": model, "completions": completions},
-        dtype=dtype,
+        dtype=settings.dtype,
         quarantined=list(bad.values()),
     )
     if saved:

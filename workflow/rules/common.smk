@@ -71,8 +71,8 @@ def arguments(**values):
 
 
 def as_json(value):
-    """A part of the configuration, a list of paths or a number as JSON."""
-    return value.model_dump_json() if hasattr(value, "model_dump_json") else json.dumps(value)
+    """Settings, parts of the configuration, a list of paths or a number as JSON."""
+    return json.dumps(value, default=lambda section: section.model_dump(mode="json"), separators=(",", ":"))
 
 
 def listed(*names):
@@ -101,7 +101,12 @@ def spec(model):
 
 def kernel(model):
     """Attention kernel and dtype of a model, given by wildcards or name."""
-    return arguments(attention=spec(model).attention, dtype=spec(model).dtype)
+    return {"attention": spec(model).attention, "dtype": spec(model).dtype}
+
+
+def computation(model):
+    """How a model, given by wildcards or name, computes log-probabilities or scores."""
+    return {**kernel(model), "micro_batch_tokens": CONFIG.training.micro_batch_tokens}
 
 
 def epoch_argument(wildcards):
@@ -133,10 +138,10 @@ PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follow
 ENGINE_ENV = f"../../envs/{CONFIG.engine.environment}.yaml"
 
 
-def engine_arguments(model):
-    """Engine arguments of every sampling job."""
-    engine = arguments(engine=CONFIG.engine, max_prompt_tokens=CONFIG.preference.max_prompt_tokens)
-    return engine + kernel(model)
+def sampling(model, **decoding):
+    """Settings of a sampling job of a model, given by wildcards or name."""
+    engine = {"engine": CONFIG.engine, "max_prompt_tokens": CONFIG.preference.max_prompt_tokens}
+    return arguments(settings={**engine, **kernel(model), **decoding})
 
 
 def launcher(wildcards):
@@ -157,12 +162,11 @@ def launcher(wildcards):
     return [*step.split(), f'exec accelerate launch {group} {meeting} -m "$@"', "launcher"]
 
 
-def scorer_arguments(wildcards):
-    """Reward model arguments of every scoring job."""
-    return kernel(CONFIG.reward_model) + arguments(micro_batch_tokens=CONFIG.training.micro_batch_tokens)
+def scoring(wildcards):
+    """Settings of a scoring job."""
+    return arguments(settings=computation(CONFIG.reward_model))
 
 
-def training_common(wildcards):
-    """Model arguments of every training job."""
-    settings = CONFIG.training.model_dump_json(exclude={"save_minutes"})
-    return arguments(training=settings) + kernel(wildcards)
+def training(wildcards):
+    """Settings that all training jobs share."""
+    return {"training": CONFIG.training.model_dump(exclude={"save_minutes"}), **kernel(wildcards)}

@@ -7,25 +7,25 @@ def proxy_settings(wildcards):
     """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
     did = CONFIG.did
     settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
-    preference = CONFIG.preference.model_copy(update=settings).model_dump_json(exclude={"epochs_per_job"})
-    return arguments(method="logpi-b1", settings=preference, objectives={}, first_epoch=1, last_epoch=1)
+    preference = CONFIG.preference.model_copy(update=settings).model_dump(exclude={"epochs_per_job"})
+    proxy = {"method": "logpi-b1", "preference": preference, "first_epoch": 1, "last_epoch": 1}
+    return arguments(settings={**proxy, **training(wildcards)})
 
 
 def proxy_sampling(wildcards):
     """How the proxy is sampled, and on which prompts: those after the ones it was trained on."""
-    return arguments(
-        settings=CONFIG.entropy, skip=CONFIG.did.prompts, micro_batch_tokens=CONFIG.training.micro_batch_tokens
-    )
+    limits = {"skip": CONFIG.did.prompts, "max_prompt_tokens": CONFIG.preference.max_prompt_tokens}
+    parts = {"entropy": CONFIG.entropy, "engine": CONFIG.engine}
+    return arguments(settings={**parts, **limits, **computation(wildcards)})
 
 
-def did_decoding(wildcards):
+def did_sampling(wildcards):
     """How the proxy's pairs are decoded; pi_ref's draws are not pi's, for y_w and y_l are independent in the theory."""
     temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0
-    stream = "reference" if temperature and wildcards.method == "ref" else None
+    stream = {"stream": "reference"} if temperature and wildcards.method == "ref" else {}
     e = CONFIG.entropy
-    return arguments(
-        temperature=temperature, max_tokens=e.max_tokens, seed=e.seed, limit=CONFIG.did.prompts, stream=stream
-    )
+    decoding = {"temperature": temperature, "max_tokens": e.max_tokens, "seed": e.seed}
+    return sampling(wildcards, **decoding, limit=CONFIG.did.prompts, **stream)
 
 
 rule did_completions:
@@ -46,12 +46,11 @@ rule did_completions:
         **RESOURCES,
     params:
         folder=epoch_folder,
-        engine=engine_arguments,
-        decoding=did_decoding,
+        settings=did_sampling,
         prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.engine:q}"
-        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
+        "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.settings:q}"
+        f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule did_pairs:
@@ -94,12 +93,11 @@ rule did_train:
         save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
-        common=training_common,
         settings=proxy_settings,
         watch=watched("did"),
     shell:
         "{params.launch:q} diffinfo.train.preference --model {input.model:q} --reference {input.pairs:q}"
-        " {params.settings:q} {params.common:q} --keep_last_only true {params.watch:q}"
+        " {params.settings:q} --keep_last_only true {params.watch:q}"
         " --save_minutes {resources.save_minutes:q}"
         " --models_out {output.model:q} --log_out {output.log:q} --speed_out {output.speed:q} 2> {log:q}"
 
@@ -125,9 +123,8 @@ rule did_entropy:
         **RESOURCES,
     params:
         folder=epoch_folder,
-        engine=engine_arguments,
         settings=proxy_sampling,
     shell:
         "python -m diffinfo.entropy.did measure --proxy {input.proxy:q} --prompts {input.prompts:q}"
-        " --policy {params.folder:q} --reference {input.reference:q} {params.engine:q} {params.settings:q}"
+        " --policy {params.folder:q} --reference {input.reference:q} {params.settings:q}"
         f" {PARTS} --samples {{output.samples:q}} --out {{output.entropy:q}} 2> {{log:q}}"

@@ -2,10 +2,10 @@
 # Needs: results/sft, results/train, results/data. Gives: results/entropy.
 
 
-def entropy_decoding(wildcards):
+def entropy_sampling(wildcards):
     """Samples at temperature 1, whose log-probabilities make an entropy."""
     e = CONFIG.entropy
-    return arguments(n=e.samples, temperature=1.0, max_tokens=e.max_tokens, seed=e.seed, limit=e.prompts)
+    return sampling(wildcards, n=e.samples, temperature=1.0, max_tokens=e.max_tokens, seed=e.seed, limit=e.prompts)
 
 
 rule entropy_samples:
@@ -26,12 +26,11 @@ rule entropy_samples:
         **RESOURCES,
     params:
         folder=epoch_folder,
-        engine=engine_arguments,
-        decoding=entropy_decoding,
+        settings=entropy_sampling,
         prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.engine:q}"
-        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
+        "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.settings:q}"
+        f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule entropy:

@@ -2,10 +2,15 @@
 # Needs: results/train, results/sft, results/bench. Gives: results/reward, results/answers, results/qa.
 
 
-def reward_decoding(wildcards):
+def reward_sampling(wildcards):
     """How held-out prompts are answered for the expected reward."""
     e = CONFIG.expected_reward
-    return arguments(temperature=1.0 if e.decode == "sample" else 0.0, max_tokens=e.max_tokens, seed=e.seed)
+    return sampling(wildcards, temperature=1.0 if e.decode == "sample" else 0.0, max_tokens=e.max_tokens, seed=e.seed)
+
+
+def answer_sampling(wildcards):
+    """How the benchmarks are answered: greedily."""
+    return sampling(wildcards, max_tokens=CONFIG.answers.max_tokens)
 
 
 def qa_tasks(wildcards):
@@ -14,8 +19,9 @@ def qa_tasks(wildcards):
 
 
 def qa_argument(wildcards, input):
-    """The same as an argument."""
-    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None, settings=CONFIG.qa)
+    """The same as an argument, and the settings."""
+    settings = {"qa": CONFIG.qa, **kernel(wildcards)}
+    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None, settings=settings)
 
 
 rule reward_completions:
@@ -36,12 +42,11 @@ rule reward_completions:
         **RESOURCES,
     params:
         epochs=epoch_argument,
-        engine=engine_arguments,
-        decoding=reward_decoding,
+        settings=reward_sampling,
         prompts=listed("prompts"),
     shell:
         "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
-        f" {{params.engine:q}} {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
+        f" {{params.settings:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule reward_scores:
@@ -61,9 +66,9 @@ rule reward_scores:
     resources:
         **RESOURCES,
     params:
-        scorer=scorer_arguments,
+        settings=scoring,
     shell:
-        "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.scorer:q}"
+        "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.settings:q}"
         f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
@@ -85,12 +90,11 @@ rule answers:
         **RESOURCES,
     params:
         epochs=epoch_argument,
-        engine=engine_arguments,
+        settings=answer_sampling,
         prompts=listed("prompts"),
-        decoding=constant(max_tokens=CONFIG.answers.max_tokens),
     shell:
         "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
-        f" {{params.engine:q}} {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
+        f" {{params.settings:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule qa:
@@ -112,7 +116,6 @@ rule qa:
     params:
         epochs=epoch_argument,
         settings=qa_argument,
-        model=kernel,
     shell:
-        "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.settings:q} {params.model:q}"
+        "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.settings:q}"
         " --out {output:q} 2> {log:q}"

@@ -10,19 +10,13 @@ def judge_model(name):
     return [f"results/base/{judge.model}"] if judge.runs_here else []
 
 
-def judge_arguments(name):
-    """A judge as arguments; the endpoint's key stays in the environment."""
+def judging(name, **settings):
+    """A judge and what is made of its verdicts; the endpoint's key stays in the environment."""
     judge = CONFIG.judges[name]
     if not judge.runs_here:
-        return constant(judge=judge)
-    model = spec(judge.model)
-    return constant(
-        judge=judge.model_dump_json(include={"kind", "model"}),
-        reward_model=f"results/base/{judge.model}",
-        attention=model.attention,
-        dtype=model.dtype,
-        micro_batch_tokens=CONFIG.training.micro_batch_tokens,
-    )
+        return constant(settings={"judge": judge, **settings})
+    known = {"judge": judge.model_dump(include={"kind", "model"}), "scoring": computation(judge.model)}
+    return constant(settings={**known, **settings}, reward_model=f"results/base/{judge.model}")
 
 
 rule arena_hard_select:
@@ -46,11 +40,10 @@ rule arena_hard_select:
         **RESOURCES,
     params:
         answers=listed("answers"),
-        judge=judge_arguments(ARENA.select_judge),
-        settings=constant(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
+        settings=judging(ARENA.select_judge, bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
-        "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.judge:q}"
-        f" {{params.settings:q}} {CACHE}"
+        "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.settings:q}"
+        f" {CACHE}"
         " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q} 2> {log:q}"
 
 
@@ -76,11 +69,10 @@ rule arena_hard:
         **RESOURCES,
     params:
         answers=listed("answers", "select"),
-        judge=judge_arguments(ARENA.judge),
-        settings=constant(bootstrap=ARENA.bootstrap, seed=ARENA.seed),
+        settings=judging(ARENA.judge, bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
-        "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.judge:q}"
-        f" {{params.settings:q}} {CACHE}"
+        "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.settings:q}"
+        f" {CACHE}"
         " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q} 2> {log:q}"
 
 
@@ -104,7 +96,7 @@ rule wildbench:
         **RESOURCES,
     params:
         answers=listed("answers", "select"),
-        judge=judge_arguments(CONFIG.wildbench.judge),
+        settings=judging(CONFIG.wildbench.judge),
     shell:
         "python -m diffinfo.bench.wildbench {params.answers:q} --tasks {input.tasks:q}"
-        f" {{params.judge:q}} {CACHE} --out {{output:q}} 2> {{log:q}}"
+        f" {{params.settings:q}} {CACHE} --out {{output:q}} 2> {{log:q}}"

@@ -1,11 +1,10 @@
 # Preference pairs from sampled and scored candidates (Magpie-G27, J.2).
 # Needs: results/data/<dataset>/prompts.parquet, the teacher, the reward model. Gives: completions, scores, preferences.
-DECODING = constant(**CONFIG.sampling.model_dump(exclude={"model"}))
 
 
-def teacher_engine(wildcards):
-    """Engine arguments of a job that samples the teacher."""
-    return engine_arguments(CONFIG.sampling.model)
+def teacher_sampling(wildcards):
+    """Settings of a job that samples the teacher."""
+    return sampling(CONFIG.sampling.model, **CONFIG.sampling.model_dump(exclude={"model"}))
 
 
 rule sample_responses:
@@ -25,12 +24,11 @@ rule sample_responses:
     resources:
         **RESOURCES,
     params:
-        engine=teacher_engine,
-        decoding=DECODING,
+        settings=teacher_sampling,
         prompts=listed("prompts"),
     shell:
-        "python -m diffinfo.sample.complete --models {input.model:q} {params.prompts:q} {params.engine:q}"
-        f" {{params.decoding:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
+        "python -m diffinfo.sample.complete --models {input.model:q} {params.prompts:q} {params.settings:q}"
+        f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule score_responses:
@@ -50,9 +48,9 @@ rule score_responses:
     resources:
         **RESOURCES,
     params:
-        scorer=scorer_arguments,
+        settings=scoring,
     shell:
-        "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.scorer:q}"
+        "python -m diffinfo.reward --model {input.model:q} --completions {input.completions:q} {params.settings:q}"
         f" {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 

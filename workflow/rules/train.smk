@@ -25,14 +25,19 @@ def watched(stage):
 
 def sft_settings(wildcards):
     """The ``sft`` part, and the limits that SFT shares with preference optimisation."""
-    shared = arguments(max_tokens=CONFIG.preference.max_tokens, processes=CONFIG.preference.processes)
-    return arguments(settings=CONFIG.sft) + shared
+    shared = {"max_tokens": CONFIG.preference.max_tokens, "processes": CONFIG.preference.processes}
+    return arguments(settings={"sft": CONFIG.sft, **shared, **training(wildcards)})
 
 
-def training_arguments(wildcards, input):
-    """Epochs of the span and where to resume from."""
-    first, last = wildcards.span.split("-")
-    return arguments(first_epoch=first, last_epoch=last, resume=input.earlier or None)
+def reference_settings(wildcards):
+    """How pairs are scored, and which are too long."""
+    limits = CONFIG.preference.model_dump(include={"max_prompt_tokens", "max_tokens"})
+    return arguments(settings={**limits, **computation(wildcards)})
+
+
+def resumed(wildcards, input):
+    """Where to resume from."""
+    return arguments(resume=input.earlier or None)
 
 
 def preference_settings(wildcards):
@@ -43,11 +48,15 @@ def preference_settings(wildcards):
     variant = methods.parse(wildcards.method)
     keys = set(variant.method.options())
     seed = {} if variant.seed is None else {"seed": variant.seed}
-    return arguments(
-        method=wildcards.method,
-        settings=CONFIG.preference.model_copy(update=seed).model_dump_json(exclude={"epochs_per_job"}),
-        objectives=CONFIG.objectives.model_dump_json(include=keys),
-    )
+    first, last = map(int, wildcards.span.split("-"))
+    settings = {
+        "method": wildcards.method,
+        "preference": CONFIG.preference.model_copy(update=seed).model_dump(exclude={"epochs_per_job"}),
+        "objectives": CONFIG.objectives.model_dump(include=keys),
+        "first_epoch": first,
+        "last_epoch": last,
+    }
+    return arguments(settings={**settings, **training(wildcards)})
 
 
 rule sft:
@@ -74,11 +83,10 @@ rule sft:
     params:
         launch=launcher,
         settings=sft_settings,
-        common=training_common,
         watch=watched("sft"),
     shell:
         "{params.launch:q} diffinfo.train.sft --model {input.model:q} --preferences {input.preferences:q}"
-        " {params.settings:q} {params.common:q} {params.watch:q}"
+        " {params.settings:q} {params.watch:q}"
         " --save_minutes {resources.save_minutes:q}"
         " --model_out {output.model:q} --log_out {output.log:q} --speed_out {output.speed:q}"
         " --quarantine_out {output.quarantine:q} 2> {log:q}"
@@ -103,15 +111,10 @@ rule reference_logps:
     resources:
         **RESOURCES,
     params:
-        model=kernel,
-        limits=constant(
-            max_prompt_tokens=CONFIG.preference.max_prompt_tokens,
-            max_tokens=CONFIG.preference.max_tokens,
-            micro_batch_tokens=CONFIG.training.micro_batch_tokens,
-        ),
+        settings=reference_settings,
     shell:
         "python -m diffinfo.train.reference --model {input.model:q} --preferences {input.preferences:q}"
-        " {params.model:q} {params.limits:q} --out {output.table:q}"
+        " {params.settings:q} --out {output.table:q}"
         " --quarantine_out {output.quarantine:q} 2> {log:q}"
 
 
@@ -138,12 +141,11 @@ rule preference:
         save_minutes=CONFIG.training.save_minutes,
     params:
         launch=launcher,
-        common=training_common,
         settings=preference_settings,
-        epochs=training_arguments,
+        resume=resumed,
         watch=watched("train"),
     shell:
         "{params.launch:q} diffinfo.train.preference --model {input.model:q} --reference {input.reference:q}"
-        " {params.settings:q} {params.common:q} {params.epochs:q} {params.watch:q}"
+        " {params.settings:q} {params.resume:q} {params.watch:q}"
         " --save_minutes {resources.save_minutes:q}"
         " --models_out {output.models:q} --log_out {output.log:q} --speed_out {output.speed:q} 2> {log:q}"

@@ -21,6 +21,7 @@ from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.values import Computation, Count, Section
 from diffinfo.data.sources import Messages
 from diffinfo.tables import artifacts
 
@@ -231,54 +232,58 @@ def _again(request: Request, reply: str) -> Request:
     return replace(request, conversation=[*request.conversation, *turns])
 
 
+class Settings(Section):
+    """Who judges, and how.
+
+    Attributes:
+        judge: entry of ``judges``.
+        scoring: how the reward model computes, where it is the judge.
+        bootstrap: resamples.
+        seed: seed of the resampling.
+    """
+
+    judge: JudgeConfig
+    scoring: Computation = Computation()
+    bootstrap: Count = 100
+    seed: int = 42
+
+
 def main(
     *,
     answers: list[Path],
     questions: Path,
-    judge: JudgeConfig,
+    settings: Settings,
     cache: Path,
     tokenizer: Path,
     judgments: Path,
     winrates: Path,
     select: list[Path] | None = None,
     reward_model: Path | None = None,
-    attention: str = "eager",
-    dtype: str = "float32",
-    micro_batch_tokens: int = 16_384,
-    bootstrap: int = 100,
-    seed: int = 42,
 ) -> None:
     """Judge a run's answers, all epochs or the best one.
 
     Args:
         answers: completions tables of the run's spans.
         questions: benchmark table with the baseline's answers.
-        judge: entry of ``judges``.
+        settings: see ``Settings``.
         cache: folder of paid replies, which must outlive the job.
         tokenizer: model folder whose tokenizer measures the baseline's answers.
         judgments: judgments table to write.
         winrates: winrates table to write.
         select: winrates tables of the selecting judge: only the best epoch by them is judged.
         reward_model: folder of the reward model, where it is the judge.
-        attention: its attention kernel.
-        dtype: its precision.
-        micro_batch_tokens: its tokens of one forward pass.
-        bootstrap: resamples.
-        seed: seed of the resampling.
     """
     asked = artifacts.read(questions, "benchmark")
     found = answered(answers, asked, only_epoch=selected(select))
-    judging = make_judge(
-        judge, cache=cache, job=str(judgments), reward_model=reward_model,
-        attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
-    )  # fmt: skip
+    judge = settings.judge
+    judging = make_judge(judge, cache=cache, job=str(judgments), reward_model=reward_model, scoring=settings.scoring)
     games = judge_answers(found, judging, judge.model)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
-    rates = win_rates(games, lengths, resamples=bootstrap, seed=seed)
+    rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
     made = provenance(judge, ("questions", questions), answers, select, reward_model) | {"unanswered": unanswered}
     artifacts.write(judgments, games, "judgments", **made)
-    artifacts.write(winrates, rates, "winrates", **made, bootstrap=bootstrap, seed=seed)
+    artifacts.write(winrates, rates, "winrates", **made, bootstrap=settings.bootstrap, seed=settings.seed)
     for row in rates.to_dict("records"):
         log.info(
             "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), %(unscored)d of %(games)d games "

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from diffinfo.cli import UserError, log, progress
 from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.values import Computation
 from diffinfo.data.sources import Messages
 from diffinfo.tables import artifacts
 
@@ -80,9 +81,7 @@ def make_judge(
     cache: Path,
     job: str,
     reward_model: Path | None,
-    attention: str,
-    dtype: str,
-    micro_batch_tokens: int,
+    scoring: Computation,
 ) -> Judge:
     """The judge that the configuration names.
 
@@ -91,9 +90,7 @@ def make_judge(
         cache: folder of paid replies.
         job: what tells this job's cache file from that of others that run at the same time.
         reward_model: folder of the reward model where the judge is one.
-        attention: its attention kernel.
-        dtype: its precision.
-        micro_batch_tokens: its tokens of one forward pass.
+        scoring: how it computes.
     """
     if judge.kind == "openai":
         if reward_model is not None:
@@ -105,7 +102,7 @@ def make_judge(
     def score(conversations: list[Messages]) -> list[float]:
         from diffinfo.reward import score as reward
 
-        return reward(reward_model, conversations, micro_batch_tokens, attention, dtype)
+        return reward(reward_model, conversations, scoring)
 
     return RewardModel(score)
 

@@ -17,6 +17,7 @@ import yaml
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import Qa
+from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.tables import artifacts
 
 # benchmark: (stock lm-eval task, its folder, the metrics kept; the first is the one that is ranked)
@@ -65,26 +66,36 @@ def mean_reciprocal_rank(table: pd.DataFrame) -> pd.DataFrame:
     return long[["method", "epoch", "mrr"]].sort_values(["method", "epoch"], ignore_index=True)
 
 
+class Settings(Section):
+    """How questions are asked.
+
+    Attributes:
+        qa: the part of the configuration.
+        attention: attention kernel ("eager" for Gemma-2, whose soft-capping sdpa loses).
+        dtype: precision.
+    """
+
+    qa: Qa
+    attention: Attention = "sdpa"
+    dtype: Dtype = "float32"
+
+
 def main(
     *,
     models: Path,
     out: Path,
-    settings: Qa,
+    settings: Settings,
     epochs: list[int] | None = None,
     tasks: Path | None = None,
-    attention: str = "sdpa",
-    dtype: str = "float32",
 ) -> None:
     """Evaluate the checkpoints of a run on the eight benchmarks, all in one process.
 
     Args:
         models: one model folder, or with ``epochs`` the folder that holds epoch-K folders.
         out: qa table to write: one row per epoch, benchmark and metric; ``stderr`` is lm-eval's.
-        settings: the ``qa`` part of the configuration.
+        settings: see ``Settings``.
         epochs: epochs to evaluate; none: ``models`` itself, recorded as epoch 0.
         tasks: folder that ``diffinfo.world.qa_tasks.write_tasks`` wrote; without it the stock tasks with the hub's data.
-        attention: attention kernel ("eager" for Gemma-2, whose soft-capping sdpa loses).
-        dtype: precision.
 
     Raises:
         UserError: when a model or task folder is missing or incomplete, or the data cannot be had.
@@ -93,20 +104,20 @@ def main(
     if tasks is not None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as scratch:
-        loaded = load_tasks(tasks, Path(scratch), settings.gsm8k_shots)
+        loaded = load_tasks(tasks, Path(scratch), settings.qa.gsm8k_shots)
         rows = [
             {"epoch": epoch, **row}
             for epoch, folder in folders.items()
-            for row in _answer(folder, loaded, settings, attention, dtype, local=tasks is not None)
+            for row in _answer(folder, loaded, settings, local=tasks is not None)
         ]
     artifacts.write(
         out,
         pd.DataFrame(rows),
         "qa",
         inputs={f"epoch-{epoch}": folder for epoch, folder in folders.items()} | ({"tasks": tasks} if tasks else {}),
-        settings=settings.model_dump(),
-        attention=attention,
-        dtype=dtype,
+        settings=settings.qa.model_dump(),
+        attention=settings.attention,
+        dtype=settings.dtype,
     )
 
 
@@ -162,24 +173,29 @@ def _resolve(folder: Path, scratch: Path, stock: Path) -> None:
         (scratch / file.name).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
-def _answer(folder: Path, loaded: Any, settings: Qa, attention: str, dtype: str, local: bool) -> list[dict[str, Any]]:
+def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> list[dict[str, Any]]:
     """Rows of one checkpoint."""
     from lm_eval.evaluator import evaluate as harness
 
     from diffinfo.bench.qa_model import ChatModel
 
+    qa = settings.qa
     model = ChatModel(
-        folder, attention=attention, dtype=dtype, batch_size=settings.batch_size, max_gen_toks=settings.max_gen_toks
+        folder,
+        attention=settings.attention,
+        dtype=settings.dtype,
+        batch_size=qa.batch_size,
+        max_gen_toks=qa.max_gen_toks,
     )
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(_FEWSHOT_SEED)  # or a later epoch would see other examples
     found = harness(
         model,
         loaded,
-        limit=settings.limit,
+        limit=qa.limit,
         bootstrap_iters=1,  # all metrics here are means, whose standard error has a closed form; 0 would switch it off
         log_samples=False,
-        system_instruction=settings.system_prompt,
+        system_instruction=qa.system_prompt,
         apply_chat_template=True,
         fewshot_as_multiturn=True,
     )["results"]

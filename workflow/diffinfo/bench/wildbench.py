@@ -22,6 +22,7 @@ from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.values import Computation, Section
 from diffinfo.tables import artifacts
 
 WEIGHTS = {"creative": 0.5, "planning": 1.25, "maths": 1.0, "information": 0.75, "coding": 1.25}
@@ -283,39 +284,43 @@ def elo(
     return table
 
 
+class Settings(Section):
+    """Who judges, and how.
+
+    Attributes:
+        judge: entry of ``judges``.
+        scoring: how the reward model computes, where it is the judge.
+    """
+
+    judge: JudgeConfig
+    scoring: Computation = Computation()
+
+
 def main(
     *,
     answers: list[Path],
     tasks: Path,
-    judge: JudgeConfig,
+    settings: Settings,
     cache: Path,
     out: Path,
     select: list[Path] | None = None,
     reward_model: Path | None = None,
-    attention: str = "eager",
-    dtype: str = "float32",
-    micro_batch_tokens: int = 16_384,
 ) -> None:
     """Grade a run's answers, all epochs or the best one by Arena-Hard. WB-Score goes into the table's footer.
 
     Args:
         answers: completions tables of the run's spans.
         tasks: benchmark table with the checklists.
-        judge: entry of ``judges``.
+        settings: see ``Settings``.
         cache: folder of paid replies, which must outlive the job.
         out: judgments table to write.
         select: Arena-Hard winrates tables of the selecting judge: only the best epoch by them is graded.
         reward_model: folder of the reward model, where it is the judge.
-        attention: its attention kernel.
-        dtype: its precision.
-        micro_batch_tokens: its tokens of one forward pass.
     """
     asked = artifacts.read(tasks, "benchmark")
     found = answered(answers, asked, only_epoch=selected(select))
-    judging = make_judge(
-        judge, cache=cache, job=str(out), reward_model=reward_model,
-        attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
-    )  # fmt: skip
+    judge = settings.judge
+    judging = make_judge(judge, cache=cache, job=str(out), reward_model=reward_model, scoring=settings.scoring)
     graded = judge_answers(found, judging, judge.model)
     tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
     epochs: dict[str, dict[str, Any]] = {}

@@ -6,60 +6,31 @@ preset that says ``base: defaults`` takes none of them.
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import Field, create_model
 
+from diffinfo.config.values import (
+    Attention,
+    Count,
+    Dtype,
+    Line,
+    Name,
+    Positive,
+    Revision,
+    Section,
+    Share,
+    Variable,
+    matches,
+)  # fmt: skip
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
-LINE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\S)?")
-
-
-def _matches(pattern: str | re.Pattern[str], what: str) -> AfterValidator:
-    """A text must match the whole of ``pattern``."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"must be {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-Line = Annotated[str, _matches(LINE, "one line of text, without control characters or white space around it")]
-Revision = Annotated[str, _matches(r"(?!-|.*\.\.)[\w.+@/-]+", "a branch, tag or commit")]
-Variable = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _")]
 
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
 # Arena-Hard v0.1 and WildBench v2 where they are published
 ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
-
-
-class Section(BaseModel):
-    """A section of a YAML file: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _fits_no_key(cls, value: Any) -> Any:
-        """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; no key is one."""
-        items = value if isinstance(value, list) else [value]
-        if any(isinstance(item, bool) for item in items):
-            raise ValueError("a truth value (yes, no, true, false) fits no key; quote it where it is text")
-        if any(isinstance(item, int) and abs(item) >= 2**53 for item in items):
-            raise ValueError("fits no key: the number must be smaller than 2^53")
-        if any(isinstance(item, str) and item.strip() == "null" for item in items):  # a stage would read it as null
-            raise ValueError("the text 'null' fits no key; remove its quotes")
-        return value
 
 
 class World(Section):
@@ -95,10 +66,10 @@ class Model(Section):
         {}, description="Variables of the template, such as {enable_thinking: false}."
     )
     chat_template_date: date = Field(TEMPLATE_DATE, description="Date given to a template that asks for today's.")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(
+    attention: Attention = Field(
         "sdpa", description="Attention kernel. Gemma-2's soft-capping needs eager or flash_attention_2."
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
+    dtype: Dtype = Field(
         "bfloat16", description="Precision of computation; that of the trained weights is training.master_weights."
     )
     billions: Positive = Field(description="Parameters in units of 1e9, for resources and the plan.")
@@ -258,7 +229,7 @@ class Judge(Section):
         description="A reward model whose scores become verdicts, or any OpenAI-compatible endpoint."
     )
     model: Line = Field(description="A key of `models`, or the endpoint's name of the model.")
-    base_url: Annotated[str, _matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
+    base_url: Annotated[str, matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
         "https://api.openai.com/v1", description="Address of the endpoint."
     )
     api_key_env: Variable = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")

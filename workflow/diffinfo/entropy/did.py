@@ -14,6 +14,7 @@ import pandas as pd
 
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import Engine, Entropy
+from diffinfo.config.values import Computation
 from diffinfo.entropy.policy import estimate
 from diffinfo.tables import artifacts
 
@@ -67,19 +68,29 @@ def beta_accuracy(prompts: pd.Series, proxy: np.ndarray, ratio: np.ndarray) -> f
     return float((products.xy >= 0).mean()) if len(products) else float("nan")
 
 
+class Settings(Computation):
+    """How pi~ is sampled and its samples are scored.
+
+    Attributes:
+        entropy: the part of the configuration.
+        engine: the part of the configuration.
+        max_prompt_tokens: longer prompts are left out.
+        skip: prompts that pi~ has seen.
+    """
+
+    entropy: Entropy
+    engine: Engine
+    max_prompt_tokens: int
+    skip: int
+
+
 def measure(
     *,
     proxy: Path,
     prompts: Path,
     policy: Path,
     reference: Path,
-    settings: Entropy,
-    engine: Engine,
-    attention: str,
-    dtype: str,
-    max_prompt_tokens: int,
-    skip: int,
-    micro_batch_tokens: int,
+    settings: Settings,
     samples: Path,
     out: Path,
     progress_dir: Path | None = None,
@@ -91,13 +102,7 @@ def measure(
         prompts: prompts table; pi~ was trained on the first ``skip`` of its seeded permutation.
         policy: model folder of pi.
         reference: model folder of pi_ref.
-        settings: the ``entropy`` part of the configuration.
-        engine: the ``engine`` part of the configuration.
-        attention: attention kernel.
-        dtype: precision.
-        max_prompt_tokens: longer prompts are left out.
-        skip: prompts that pi~ has seen.
-        micro_batch_tokens: tokens of one forward pass when scoring.
+        settings: see ``Settings``.
         samples: completions table to write.
         out: entropy table to write.
         progress_dir: where parts of the samples wait; they outlive a killed job.
@@ -105,24 +110,22 @@ def measure(
     from diffinfo.sample import complete
     from diffinfo.train.reference import score_completions
 
-    complete.main(
-        models=proxy, prompts=[prompts], out=samples, engine=engine, attention=attention, dtype=dtype,
-        max_tokens=settings.max_tokens, n=settings.samples, temperature=1.0, seed=settings.seed, skip=skip,
-        limit=settings.prompts, max_prompt_tokens=max_prompt_tokens, progress_dir=progress_dir,
+    entropy = settings.entropy
+    sampling = complete.Settings(
+        **settings.model_dump(include={"engine", "attention", "dtype", "max_prompt_tokens", "skip"}),
+        max_tokens=entropy.max_tokens, n=entropy.samples, temperature=1.0, seed=entropy.seed, limit=entropy.prompts,
     )  # fmt: skip
+    complete.main(models=proxy, prompts=[prompts], out=samples, settings=sampling, progress_dir=progress_dir)
     table = artifacts.read(samples, "completions")
     # Each distinct sample is scored once: the rounding between two scores of one text would pass for a slope.
     sample = table.assign(text=table.token_ids.map(tuple)).groupby(["prompt_id", "text"], sort=False).ngroup()
     distinct = table[~sample.duplicated()]
     target, base = (
-        np.array(
-            score_completions(
-                folder, distinct.prompt_token_ids.tolist(), distinct.token_ids.tolist(),
-                attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
-            )
-        )[sample.to_numpy()]
+        np.array(score_completions(folder, distinct.prompt_token_ids.tolist(), distinct.token_ids.tolist(), settings))[
+            sample.to_numpy()
+        ]
         for folder in (policy, reference)
-    )  # fmt: skip
+    )
     accuracy = beta_accuracy(table.prompt_id, table.logp.to_numpy(), target - base)
     row = pd.DataFrame([{**estimate(table), "beta_accuracy": accuracy}])
     artifacts.write(out, row, "entropy", inputs={"samples": samples, "policy": policy, "reference": reference})

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config.types import TEMPLATE_DATE, Line, Revision, Section
+from diffinfo.config.types import TEMPLATE_DATE
+from diffinfo.config.values import Line, Revision, Section
 from diffinfo.models.exactness import record
 from diffinfo.models.folders import check_weights
 from diffinfo.tables.artifacts import link, whole_folder

@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError
 
 from diffinfo.cli import UserError
 from diffinfo.config.strict_yaml import read_yaml
-from diffinfo.config.types import Config, Positive, Section, Share
+from diffinfo.config.types import Config
+from diffinfo.config.values import Positive, Section, Share
 
 ASSUMPTIONS = Path(__file__).with_name("assumptions.yaml")
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU

@@ -15,6 +15,7 @@ import pandas as pd
 from diffinfo.chat import BadRow, Chat, report
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import Engine
+from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.engine import Engine as Generate
 from diffinfo.tables import artifacts
@@ -53,37 +54,14 @@ def engine_for(engine: Engine, attention: str, dtype: str, max_model_len: int) -
     return TransformersEngine(attention, dtype, engine.batch_tokens)
 
 
-def main(
-    *,
-    models: Path,
-    prompts: list[Path],
-    out: Path,
-    engine: Engine,
-    attention: str,
-    dtype: str,
-    max_tokens: int,
-    epochs: list[int] | None = None,
-    n: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 42,
-    skip: int = 0,
-    limit: int | None = None,
-    max_prompt_tokens: int = 2048,
-    progress_dir: Path | None = None,
-    stream: str = "",
-) -> None:
-    """Complete every prompt.
+class Settings(Section):
+    """How prompts are completed, and which.
 
-    Args:
-        models: one model folder, or with ``epochs`` the folder that holds epoch-K folders.
-        prompts: prompts or benchmark tables.
-        out: completions table to write.
-        engine: the ``engine`` part of the configuration.
+    Attributes:
+        engine: the part of the configuration.
         attention: attention kernel (transformers).
         dtype: precision.
         max_tokens: longest completion.
-        epochs: epochs to run; none: ``models`` itself, recorded as epoch 0.
         n: samples a prompt.
         temperature: 0 is greedy.
         top_p: nucleus; log-probabilities stay those of the untruncated model.
@@ -91,34 +69,67 @@ def main(
         skip: leave out that many of the permuted prompts.
         limit: at most that many prompts.
         max_prompt_tokens: longer prompts are left out, with a count.
-        progress_dir: where parts of the table wait; they outlive a killed job.
         stream: another name gives other draws for the same prompts, independent of those under any other name.
+    """
+
+    engine: Engine
+    attention: Attention
+    dtype: Dtype
+    max_tokens: int
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 42
+    skip: int = 0
+    limit: int | None = None
+    max_prompt_tokens: int = 2048
+    stream: str = ""
+
+
+def main(
+    *,
+    models: Path,
+    prompts: list[Path],
+    out: Path,
+    settings: Settings,
+    epochs: list[int] | None = None,
+    progress_dir: Path | None = None,
+) -> None:
+    """Complete every prompt.
+
+    Args:
+        models: one model folder, or with ``epochs`` the folder that holds epoch-K folders.
+        prompts: prompts or benchmark tables.
+        out: completions table to write.
+        settings: see ``Settings``.
+        epochs: epochs to run; none: ``models`` itself, recorded as epoch 0.
+        progress_dir: where parts of the table wait; they outlive a killed job.
     """
     frames = []
     for path in prompts:
         benchmark = artifacts.provenance(path)["kind"] == "benchmark"
         frame = artifacts.read(path, "benchmark" if benchmark else "prompts")
         frames.append(frame if benchmark else frame.assign(benchmark=""))
-    asked = subset(pd.concat(frames, ignore_index=True), skip, limit, seed)
-    decoding = Decoding(n, temperature, top_p, max_tokens, draws_seed(seed, stream))
-    generate = engine_for(engine, attention, dtype, max_prompt_tokens + max_tokens)
+    s = settings
+    asked = subset(pd.concat(frames, ignore_index=True), s.skip, s.limit, s.seed)
+    decoding = Decoding(s.n, s.temperature, s.top_p, s.max_tokens, draws_seed(s.seed, s.stream))
+    generate = engine_for(s.engine, s.attention, s.dtype, s.max_prompt_tokens + s.max_tokens)
     inputs = {"model": models, **{f"prompts {i}": path for i, path in enumerate(prompts)}}
-    facts = {"decoding": vars(decoding), "engine": engine.name, "skip": skip, "limit": limit}
-    saved = progress_dir and progress_dir / artifacts.digest(
-        facts, dtype, attention, max_prompt_tokens, *inputs.values()
-    )
+    facts = {"decoding": vars(decoding), "engine": s.engine.name, "skip": s.skip, "limit": s.limit}
+    decisive = s.model_dump(exclude={"engine": {"batch_tokens", "tensor_parallel"}})
+    saved = progress_dir and progress_dir / artifacts.digest(decisive, *inputs.values())
     tables = []
     bad: list[tuple[str, str]] = []
     for epoch, folder in ({e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}).items():
         chat = Chat(folder)
         ids, bad = _tokenised(chat, asked)
         report(bad, len(asked), ", ".join(map(str, prompts)), folder)
-        fits = [prompt is not None and len(prompt) <= max_prompt_tokens for prompt in ids]
+        fits = [prompt is not None and len(prompt) <= s.max_prompt_tokens for prompt in ids]
         if long := sum(prompt is not None for prompt in ids) - sum(fits):
-            log.warning("%d prompts are longer than %d tokens and left out", long, max_prompt_tokens)
+            log.warning("%d prompts are longer than %d tokens and left out", long, s.max_prompt_tokens)
         kept = asked[fits].assign(prompt_token_ids=[prompt for prompt, fit in zip(ids, fits, strict=True) if fit])
         part = partial(_completed, generate, folder, chat, decoding, kept, epoch)
-        tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, n))
+        tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, s.n))
     artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, quarantined=bad, **facts)
     if saved:
         artifacts.keep_until_recorded(saved, out)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import Objectives, Preference, Training
+from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.methods import PairLogps, Variant, dpo, loss, parse
 from diffinfo.models.folders import save_model
 from diffinfo.tables import artifacts
@@ -103,18 +104,35 @@ def train_step(trainer: Trainer, speed: Speed, method: Variant, objectives: Obje
     }
 
 
+class Settings(Section):
+    """What decides a training beside its inputs.
+
+    Attributes:
+        method: full name, such as dpo-b0.1.
+        preference: the part of the configuration.
+        objectives: hyper-parameters beside beta.
+        training: the part of the configuration.
+        attention: attention kernel.
+        dtype: precision of computation and of the saved weights.
+        first_epoch: 1, or the epoch after the span to resume from.
+        last_epoch: last epoch of this span.
+    """
+
+    method: str
+    preference: Preference
+    objectives: Objectives = Objectives()
+    training: Training
+    attention: Attention
+    dtype: Dtype
+    first_epoch: int
+    last_epoch: int
+
+
 def main(
     *,
     model: Path,
     reference: Path,
-    method: str,
-    settings: Preference,
-    objectives: Objectives,
-    training: Training,
-    attention: str,
-    dtype: str,
-    first_epoch: int,
-    last_epoch: int,
+    settings: Settings,
     progress_dir: Path,
     models_out: Path,
     log_out: Path,
@@ -124,19 +142,12 @@ def main(
     resume: Path | None = None,
     keep_last_only: bool = False,
 ) -> None:
-    """Train one method from pi_ref for the epochs ``first_epoch`` .. ``last_epoch``.
+    """Train one method from pi_ref for the epochs of a span.
 
     Args:
         model: the SFT model's folder: pi_ref and the start.
         reference: reference_logps table.
-        method: full name, such as dpo-b0.1.
-        settings: the ``preference`` part of the configuration.
-        objectives: hyper-parameters beside beta.
-        training: the ``training`` part of the configuration.
-        attention: attention kernel.
-        dtype: precision of computation and of the saved weights.
-        first_epoch: 1, or the epoch after the span in ``resume``.
-        last_epoch: last epoch of this span.
+        settings: see ``Settings``.
         progress_dir: where whole epochs and states wait; they outlive a killed job, and stay until outputs are recorded.
         models_out: folder for epoch-K model folders and the trainer's state.
         log_out: train_log table of this span.
@@ -146,50 +157,46 @@ def main(
         resume: the models folder of the span before.
         keep_last_only: write the last epoch as ``models_out`` itself, without state (the DID proxy).
     """
-    parsed = parse(method)
+    parsed, preference, last_epoch = parse(settings.method), settings.preference, settings.last_epoch
     table = artifacts.read(reference, "reference_logps")
     if table[["chosen_logp", "rejected_logp"]].isna().any(axis=None) and parsed.method.reference:
-        raise UserError(f"{reference} holds no reference log-probabilities, which {method} needs.")
-    metadata = {
-        "method": method,
-        "settings": settings.model_dump(exclude={"processes"}),  # any number of processes may resume
-        "objectives": objectives.model_dump(),
-    }
-    key = artifacts.digest(metadata, model, reference, dtype, attention, training.model_dump(), first_epoch, last_epoch)
-    saved = progress_dir / key
+        raise UserError(f"{reference} holds no reference log-probabilities, which {parsed} needs.")
+    decisive = settings.model_dump(exclude={"preference": {"processes"}})  # any number of processes may resume
+    metadata = {"method": settings.method, "settings": decisive["preference"], "objectives": decisive["objectives"]}
+    saved = progress_dir / artifacts.digest(decisive, model, reference)
     if not finished(saved):
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(preference.seed)
         trainer = Trainer(
             model,
-            attention=attention,
-            dtype=dtype,
+            attention=settings.attention,
+            dtype=settings.dtype,
             optimizer=torch.optim.RMSprop,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            max_grad_norm=settings.max_grad_norm,
-            training=training,
-            processes=settings.processes,
+            learning_rate=preference.learning_rate,
+            warmup_steps=preference.warmup_steps,
+            max_grad_norm=preference.max_grad_norm,
+            training=settings.training,
+            processes=preference.processes,
         )
         speed = Speed(trainer, events)
-        if first_epoch > 1:
+        name = f"{parsed} epochs {settings.first_epoch}-{last_epoch}"
+        if settings.first_epoch > 1:
             if resume is None:
-                raise UserError(f"epochs {first_epoch}-{last_epoch} resume from an earlier span: --resume is missing.")
+                raise UserError(f"{name} resume from an earlier span: --resume is missing.")
             load_state(trainer, resume / "state")
 
         def step(batch: list[int]) -> Row:
-            return train_step(trainer, speed, parsed, objectives, Pairs(table.iloc[batch]))
+            return train_step(trainer, speed, parsed, settings.objectives, Pairs(table.iloc[batch]))
 
         def keep(epoch: int) -> None:
-            weights = trainer.weights(dtype)
+            weights = trainer.weights(settings.dtype)
             if trainer.is_main:
                 with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
                     save_model(trainer.module, weights, folder, model)
             if epoch == last_epoch and not keep_last_only:
                 save_state(trainer, saved / "state", {})
 
-        name = f"{method} epochs {first_epoch}-{last_epoch}"
         rows = Run(
-            trainer, name, len(table), settings.batch_size, settings.seed, first_epoch, last_epoch,
+            trainer, name, len(table), preference.batch_size, preference.seed, settings.first_epoch, last_epoch,
             step, saved, save_minutes, speed,
         ).train(keep)  # fmt: skip
         finish(trainer, saved, rows, speed)
@@ -198,7 +205,7 @@ def main(
     else:
         weights = {path: Path(path.name) for path in [*saved.glob("epoch-*"), saved / "state"]}
     inputs = {"model": model, "reference": reference}
-    publish(saved, weights, models_out, log_out, speed_out, inputs, metadata, settings.processes)
+    publish(saved, weights, models_out, log_out, speed_out, inputs, metadata, preference.processes)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, log, progress, run
+from diffinfo.config.values import Computation
 from diffinfo.models.exactness import load_scorer
 from diffinfo.models.folders import check_length, use_cpu_well
 from diffinfo.models.logprobs import packs
@@ -23,52 +24,46 @@ def score_completions(
     folder: Path,
     prompts: list[list[int]],
     completions: list[list[int]],
-    *,
-    attention: str,
-    dtype: str,
-    micro_batch_tokens: int,
+    settings: Computation,
 ) -> list[float]:
-    """log pi(completion | prompt) of token ids under a model folder, in nats; dtype is the precision of computation."""
+    """log pi(completion | prompt) of token ids under a model folder, in nats."""
     use_cpu_well()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorer = load_scorer(folder, attention, dtype).to(device)
+    scorer = load_scorer(folder, settings.attention, settings.dtype).to(device)
     sequences = [p + c for p, c in zip(prompts, completions, strict=True)]
     check_length(scorer.model, max(map(len, sequences), default=0))
     values = torch.zeros(len(sequences), dtype=torch.float64)
     with torch.inference_mode():
-        for pack in progress(
-            packs([len(s) for s in sequences], micro_batch_tokens if scorer.packed else 1), "log-probabilities"
-        ):
+        tokens = settings.micro_batch_tokens if scorer.packed else 1
+        for pack in progress(packs([len(s) for s in sequences], tokens), "log-probabilities"):
             values[pack] = scorer([sequences[i] for i in pack], [len(prompts[i]) for i in pack]).cpu()
     return values.tolist()
 
 
-def reference_table(
-    folder: Path,
-    ids: pd.DataFrame,
-    *,
-    attention: str,
-    dtype: str,
-    micro_batch_tokens: int,
-) -> pd.DataFrame:
+def reference_table(folder: Path, ids: pd.DataFrame, settings: Computation) -> pd.DataFrame:
     """Add chosen_logp and rejected_logp to a frame of prompt_ids, chosen_ids, rejected_ids."""
     prompts = [*ids.prompt_ids, *ids.prompt_ids]
-    values = score_completions(
-        folder, prompts, [*ids.chosen_ids, *ids.rejected_ids],
-        attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens,
-    )  # fmt: skip
+    values = score_completions(folder, prompts, [*ids.chosen_ids, *ids.rejected_ids], settings)
     return ids.assign(chosen_logp=values[: len(ids)], rejected_logp=values[len(ids) :])
+
+
+class Settings(Computation):
+    """How pairs are scored, and which are left out.
+
+    Attributes:
+        max_prompt_tokens: longest prompt.
+        max_tokens: longest prompt and completion together.
+    """
+
+    max_prompt_tokens: int
+    max_tokens: int
 
 
 def main(
     *,
     model: Path,
     preferences: Path,
-    attention: str,
-    dtype: str,
-    max_prompt_tokens: int,
-    max_tokens: int,
-    micro_batch_tokens: int,
+    settings: Settings,
     out: Path,
     quarantine_out: Path | None = None,
 ) -> None:
@@ -77,29 +72,28 @@ def main(
     Args:
         model: the SFT model's folder.
         preferences: preferences table.
-        attention: attention kernel.
-        dtype: precision of computation.
-        max_prompt_tokens: longest prompt.
-        max_tokens: longest prompt and completion together.
-        micro_batch_tokens: tokens of one forward pass.
+        settings: see ``Settings``.
         out: reference_logps table to write.
         quarantine_out: table to write of pairs that the chat template cannot hold; ``sft`` leaves out the same.
     """
     pairs = artifacts.read(preferences, "preferences")
     ids, quarantine = tokenised(Chat(model), pairs, preferences)
     prompt, chosen, rejected = (ids[side].map(len) for side in ("prompt_ids", "chosen_ids", "rejected_ids"))
-    fits = (prompt <= max_prompt_tokens) & (prompt + np.maximum(chosen, rejected) <= max_tokens)
+    most_prompt, most = settings.max_prompt_tokens, settings.max_tokens
+    fits = (prompt <= most_prompt) & (prompt + np.maximum(chosen, rejected) <= most)
     if not fits.any():
         raise UserError(
-            f"{preferences}: none of the {len(ids)} pairs fits into preference.max_prompt_tokens = {max_prompt_tokens} "
-            f"and preference.max_tokens = {max_tokens}; raise them."
+            f"{preferences}: none of the {len(ids)} pairs fits into preference.max_prompt_tokens = {most_prompt} "
+            f"and preference.max_tokens = {most}; raise them."
         )
     if not fits.all():
         log.warning("%d of %d pairs are longer than the limits and left out", (~fits).sum(), len(ids))
     kept = ids[fits].reset_index(drop=True)
-    table = reference_table(model, kept, attention=attention, dtype=dtype, micro_batch_tokens=micro_batch_tokens)
+    table = reference_table(model, kept, settings)
     inputs = {"model": model, "preferences": preferences}
-    artifacts.write(out, table, "reference_logps", inputs=inputs, dtype=dtype, left_out=len(pairs) - len(table))
+    artifacts.write(
+        out, table, "reference_logps", inputs=inputs, dtype=settings.dtype, left_out=len(pairs) - len(table)
+    )
     if quarantine_out:
         artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
 

@@ -15,6 +15,7 @@ import torch
 from diffinfo.chat import Chat, tokenised
 from diffinfo.cli import UserError, run
 from diffinfo.config.types import Sft, Training
+from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.models.folders import check_length, save_model
 from diffinfo.tables import artifacts
 from diffinfo.train.epochs import Row, Run, finish, finished, publish
@@ -47,22 +48,37 @@ def sft_step(trainer: Trainer, speed: Speed, sequences: list[list[int]]) -> Call
     return step
 
 
+class Settings(Section):
+    """What decides a fine-tuning beside its inputs.
+
+    Attributes:
+        sft: the part of the configuration.
+        training: the part of the configuration.
+        attention: attention kernel.
+        dtype: precision of computation and of the saved weights.
+        max_tokens: longer conversations are left out, with a count.
+        processes: how many processes the launcher starts.
+    """
+
+    sft: Sft
+    training: Training
+    attention: Attention
+    dtype: Dtype
+    max_tokens: int
+    processes: int = 1
+
+
 def main(
     *,
     model: Path,
     preferences: Path,
-    settings: Sft,
-    training: Training,
-    attention: str,
-    dtype: str,
-    max_tokens: int,
+    settings: Settings,
     progress_dir: Path,
     model_out: Path,
     log_out: Path,
     speed_out: Path,
     save_minutes: float = 10.0,
     events: Path | None = None,
-    processes: int = 1,
     quarantine_out: Path | None = None,
 ) -> None:
     """Fine-tune a base model on chosen responses.
@@ -70,56 +86,53 @@ def main(
     Args:
         model: Hugging Face folder to start from.
         preferences: preferences table.
-        settings: the ``sft`` part of the configuration.
-        training: the ``training`` part of the configuration.
-        attention: attention kernel.
-        dtype: precision of computation and of the saved weights.
-        max_tokens: longer conversations are left out, with a count.
+        settings: see ``Settings``.
         progress_dir: where states wait; they outlive a killed job, and stay until outputs are recorded.
         model_out: folder to write.
         log_out: train_log table to write.
         speed_out: train_speed table to write.
         save_minutes: between two states.
         events: folder for TensorBoard.
-        processes: how many processes the launcher starts.
         quarantine_out: table to write of pairs that the chat template cannot hold; ``reference`` leaves out the same.
     """
     pairs = artifacts.read(preferences, "preferences")
     ids, quarantine = tokenised(Chat(model), pairs, preferences)
     sequences = [p + c for p, c in zip(ids.prompt_ids, ids.chosen_ids, strict=True)]
-    kept = [sequence for sequence in sequences if len(sequence) <= max_tokens]
+    kept = [sequence for sequence in sequences if len(sequence) <= settings.max_tokens]
     if not kept:
-        raise UserError(f"{preferences}: none of the {len(sequences)} conversations fits into {max_tokens} tokens.")
-    metadata = {"settings": settings.model_dump(), "left_out": len(pairs) - len(kept)}
-    key = artifacts.digest(metadata, model, preferences, dtype, attention, max_tokens, training.model_dump())
-    saved = progress_dir / key
+        raise UserError(
+            f"{preferences}: none of the {len(sequences)} conversations fits into {settings.max_tokens} tokens."
+        )
+    sft = settings.sft
+    metadata = {"settings": sft.model_dump(), "left_out": len(pairs) - len(kept)}
+    saved = progress_dir / artifacts.digest(settings.model_dump(exclude={"processes"}), model, preferences)
     if not finished(saved):
-        torch.manual_seed(settings.seed)
-        per_epoch = math.ceil(len(kept) / settings.batch_size)
+        torch.manual_seed(sft.seed)
+        per_epoch = math.ceil(len(kept) / sft.batch_size)
         trainer = Trainer(
             model,
-            attention=attention,
-            dtype=dtype,
+            attention=settings.attention,
+            dtype=settings.dtype,
             optimizer=torch.optim.Adam,
-            learning_rate=settings.learning_rate,
-            warmup_steps=math.ceil(settings.warmup_ratio * settings.epochs * per_epoch),
+            learning_rate=sft.learning_rate,
+            warmup_steps=math.ceil(sft.warmup_ratio * sft.epochs * per_epoch),
             max_grad_norm=1.0,
-            training=training,
-            processes=processes,
+            training=settings.training,
+            processes=settings.processes,
         )
         check_length(trainer.module, max(map(len, kept)))
         speed = Speed(trainer, events)
         rows = Run(
-            trainer, "sft", len(kept), settings.batch_size, settings.seed, 1, settings.epochs,
+            trainer, "sft", len(kept), sft.batch_size, sft.seed, 1, sft.epochs,
             sft_step(trainer, speed, kept), saved, save_minutes, speed,
         ).train()  # fmt: skip
-        weights = trainer.weights(dtype)
+        weights = trainer.weights(settings.dtype)
         if trainer.is_main:
             with artifacts.whole_folder(saved / "model") as folder:
                 save_model(trainer.module, weights, folder, model)
         finish(trainer, saved, rows, speed)
     inputs = {"model": model, "preferences": preferences}
-    publish(saved, {saved / "model": Path()}, model_out, log_out, speed_out, inputs, metadata, processes)
+    publish(saved, {saved / "model": Path()}, model_out, log_out, speed_out, inputs, metadata, settings.processes)
     if quarantine_out and not int(os.environ.get("RANK", "0")):
         artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
 
