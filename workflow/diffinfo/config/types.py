@@ -96,7 +96,9 @@ class Model(Section):
     )
     chat_template_date: date = Field(TEMPLATE_DATE, description="Date given to a template that asks for today's.")
     attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(
-        "sdpa", description="Attention kernel. Gemma-2's soft-capping needs eager or flash_attention_2."
+        "sdpa",
+        description="Attention kernel. Gemma-2's soft-capping needs eager or flash_attention_2. Where sequences pass packed "
+        "together (training, log-probabilities), eager and sdpa are FlexAttention on a GPU.",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "bfloat16", description="Precision of computation; that of the trained weights is training.master_weights."
