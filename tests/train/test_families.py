@@ -10,7 +10,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn.attention import flex_attention
 from torch.nn.functional import log_softmax
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -146,13 +145,11 @@ def test_values_and_gradients_are_the_models_own(family, caplog):
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without")
-def test_flex_attention_gives_the_values_and_gradients_of_the_loop(family, monkeypatch):
+def test_flex_attention_gives_the_values_and_gradients_of_the_loop(family, flex_on_cpu):
     """What a GPU trains with, where a pack has padding: not compiled, for compiled it has no backward pass on a CPU."""
     folder, packs = family
     if not packs:
         pytest.skip("no attention of ours")
-    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)  # refuses gradients on a CPU
     made, flexible = trainer(folder), trainer(folder)
     flexible.module.set_attn_implementation(FLEX)
     (seen, gradients), (values, slopes) = step(made), step(flexible)

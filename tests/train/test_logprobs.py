@@ -89,8 +89,7 @@ def test_packed_sequences_equal_the_stock_model_one_by_one(tiny, tmp_path, windo
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("attend", [packed_attention, flex_packed_attention])
-@pytest.mark.filterwarnings("ignore:flex_attention called without")
-def test_packed_attention_is_the_formula(attend, softcap, window):
+def test_packed_attention_is_the_formula(attend, softcap, window, flex_on_cpu):
     """Two sequences, two heads that share a key: one query at a time."""
     generator = torch.Generator().manual_seed(1)
     q = 3 * torch.randn(1, 2, 9, 4, generator=generator)
@@ -109,8 +108,7 @@ def test_packed_attention_is_the_formula(attend, softcap, window):
 
 
 @pytest.mark.parametrize("attend", [packed_attention, flex_packed_attention])
-@pytest.mark.filterwarnings("ignore:flex_attention called without")
-def test_an_attention_with_more_than_is_known_here_is_refused(attend):
+def test_an_attention_with_more_than_is_known_here_is_refused(attend, flex_on_cpu):
     """Such as the sinks of gpt-oss, which change every weight."""
     q = torch.randn(1, 2, 4, 8)
     known = {"scaling": 1.0, "lengths": torch.tensor([4])}
