@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import flex_attention
 
 from diffinfo.config.types import Objectives, Preference, Sft, Training
 from diffinfo.tables import artifacts
@@ -23,6 +24,13 @@ TRAINING = Training(micro_batch_tokens=512)
 
 def attention_of(model: Path) -> str:
     return "eager" if "gemma" in str(model) else "sdpa"
+
+
+@pytest.fixture
+def flex_on_cpu(monkeypatch):
+    """FlexAttention with gradients on a CPU: not compiled, for compiled it has no backward pass there."""
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)  # which refuses gradients
+    torch._dynamo.reset()  # sizes and caps that earlier tests made dynamic cannot be traced
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from diffinfo.cli import UserError
 from diffinfo.config.types import Objectives, Preference, Sft, Training
 from diffinfo.config.values import Computation
+from diffinfo.models.attention import FLEX, PACKED
 from diffinfo.models.exactness import compare, load_scorer, record
 from diffinfo.models.folders import SCORING, copy_tokenizer, load_model, save_model
 from diffinfo.sample.engine import Decoding
@@ -144,6 +145,27 @@ def test_values_and_gradients_are_the_models_own(family, caplog):
     for (name, parameter), mine in zip(model.named_parameters(), gradients, strict=True):
         theirs = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5), name
+
+
+def test_flex_attention_gives_the_values_and_gradients_of_the_loop(family, flex_on_cpu):
+    """What a GPU trains with, where a pack has padding: not compiled, for compiled it has no backward pass on a CPU."""
+    folder, packs = family
+    if not packs:
+        pytest.skip("no attention of ours")
+    made, flexible = trainer(folder), trainer(folder)
+    flexible.module.set_attn_implementation(FLEX)
+    (seen, gradients), (values, slopes) = step(made), step(flexible)
+    assert torch.allclose(values, seen, rtol=0, atol=1e-4)
+    for (name, _), mine, other in zip(made.module.named_parameters(), slopes, gradients, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-5), name
+
+
+def test_a_gpu_gets_flex_attention(tmp_path, monkeypatch):
+    build(tmp_path, "gemma2", **GEMMA)
+    record(tmp_path)
+    assert load_scorer(tmp_path, "eager").model.config._attn_implementation == PACKED
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_scorer(tmp_path, "eager").model.config._attn_implementation == FLEX
 
 
 def test_a_trained_model_is_saved_and_loaded_whole(family, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from diffinfo.models.attention import packed_attention
+from diffinfo.models.attention import flex_packed_attention, packed_attention
 from diffinfo.models.exactness import load_scorer
 from diffinfo.models.folders import load_model
 from diffinfo.models.logprobs import head_logps, packs
@@ -88,12 +88,13 @@ def test_packed_sequences_equal_the_stock_model_one_by_one(tiny, tmp_path, windo
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("window", [None, 3])
-def test_packed_attention_is_the_formula(softcap, window):
+@pytest.mark.parametrize("attend", [packed_attention, flex_packed_attention])
+def test_packed_attention_is_the_formula(attend, softcap, window, flex_on_cpu):
     """Two sequences, two heads that share a key: one query at a time."""
     generator = torch.Generator().manual_seed(1)
     q = 3 * torch.randn(1, 2, 9, 4, generator=generator)
     k, v = (3 * torch.randn(1, 1, 9, 4, generator=generator) for _ in range(2))
-    got, _ = packed_attention(
+    got, _ = attend(
         None, q, k, v, None, scaling=0.5, lengths=torch.tensor([5, 4]), softcap=softcap, sliding_window=window
     )
     for head in range(2):
@@ -106,13 +107,14 @@ def test_packed_attention_is_the_formula(softcap, window):
             assert torch.allclose(got[0, place, head], expected, rtol=0, atol=1e-5)
 
 
-def test_an_attention_with_more_than_is_known_here_is_refused():
+@pytest.mark.parametrize("attend", [packed_attention, flex_packed_attention])
+def test_an_attention_with_more_than_is_known_here_is_refused(attend, flex_on_cpu):
     """Such as the sinks of gpt-oss, which change every weight."""
     q = torch.randn(1, 2, 4, 8)
     known = {"scaling": 1.0, "lengths": torch.tensor([4])}
-    assert packed_attention(None, q, q, q, None, **known, dropout=0.0, use_cache=None)[0].shape == (1, 4, 2, 8)
+    assert attend(None, q, q, q, None, **known, dropout=0.0, use_cache=None)[0].shape == (1, 4, 2, 8)
     with pytest.raises(NotImplementedError, match="packed attention does not support s_aux"):
-        packed_attention(None, q, q, q, None, **known, s_aux=torch.ones(2))
+        attend(None, q, q, q, None, **known, s_aux=torch.ones(2))
 
 
 def test_neighbours_in_a_pack_never_leak(tiny):

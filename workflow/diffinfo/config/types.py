@@ -67,7 +67,9 @@ class Model(Section):
     )
     chat_template_date: date = Field(TEMPLATE_DATE, description="Date given to a template that asks for today's.")
     attention: Attention = Field(
-        "sdpa", description="Attention kernel. Gemma-2's soft-capping needs eager or flash_attention_2."
+        "sdpa",
+        description="Attention kernel. Gemma-2's soft-capping needs eager or flash_attention_2. Where sequences pass packed "
+        "together (training, log-probabilities), eager and sdpa are FlexAttention on a GPU.",
     )
     dtype: Dtype = Field(
         "bfloat16", description="Precision of computation; that of the trained weights is training.master_weights."

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffinfo import __version__
 from diffinfo.cli import UserError, log
-from diffinfo.models.attention import PACKED
+from diffinfo.models.attention import FLEX, PACKED
 from diffinfo.models.folders import SCORING, load_model, read_config
 from diffinfo.models.logprobs import Scorer
 
@@ -38,7 +38,7 @@ def load_scorer(folder: Path, attention: str, dtype: str = "float32") -> Scorer:
     ours = packed and not attention.startswith("flash")
     model = load_model(folder, "eager" if ours else attention, dtype)
     if ours:
-        model.set_attn_implementation(PACKED)
+        model.set_attn_implementation(FLEX if torch.cuda.is_available() else PACKED)
     dropped = {key: value for key, value in model.config.to_dict().items() if "drop" in key and value}
     if dropped:
         log.warning("%s: %s: nothing is dropped here, for policy and reference must be one function", folder, dropped)
