@@ -34,6 +34,8 @@ os.environ.update(
     # Keep freed memory: giving it back to the system and faulting it in again costs a tenth of a training step.
     MALLOC_MMAP_THRESHOLD_="2000000000",
     MALLOC_TRIM_THRESHOLD_="8000000000",
+    # And hold it in huge pages where the kernel has them (glibc 2.35): another tenth, and the same bytes.
+    GLIBC_TUNABLES=":".join(filter(None, [os.getenv("GLIBC_TUNABLES"), "glibc.malloc.hugetlb=1"])),
 )
 
 

@@ -1,7 +1,11 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from project import wait_until
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +13,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 # processes that tests start find the package too
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "workflow"), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="session")
+def warm_server(tmp_path_factory) -> str:
+    """The address of a server from which jobs start warm: DIFFINFO_SERVER of unchanged copies of the project."""
+    address = tmp_path_factory.mktemp("s") / "server"
+    server = subprocess.Popen([sys.executable, "-m", "diffinfo.operations.warm", address], stdin=subprocess.DEVNULL)
+    wait_until(address.exists, "the server listens", 120, alive=lambda: server.poll() is None)
+    yield str(address)
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -154,7 +154,10 @@ def test_bos_is_added_where_the_tokenizer_puts_it_before_any_text(tmp_path, capl
     bos = chat.tokenizer.bos_token_id
     assert "renders no BOS token" in caplog.text
     conversation = [*USER, {"role": "assistant", "content": "good"}]
-    for ids in (chat.prompt_ids(USER), chat.dialogue_ids(USER, "good"), chat.conversation_ids(conversation)):
+    whole = chat.encode(chat.dialogue_text(USER, "good"))
+    prompt, completion = chat.pair_ids(USER, "good")
+    assert whole == prompt + completion
+    for ids in (chat.prompt_ids(USER), whole, chat.conversation_ids(conversation)):
         assert ids[0] == bos
         assert ids.count(bos) == 1
     assert Chat(folder(tmp_path / "b", "chatml")).prompt_ids(USER)[0] != bos  # Qwen has none

@@ -31,7 +31,8 @@ LOG = "results/logs/train/micro-mistral/ultrafeedback/dpo-b0.1/1-3.log"
 
 
 @pytest.mark.timeout(3600)
-def test_tables_survive_random_kills(tmp_path):
+def test_tables_survive_random_kills(tmp_path, warm_server, monkeypatch):
+    monkeypatch.setenv("DIFFINFO_SERVER", warm_server)  # kills hit work, and seldom an import
     targets = ["results/tables/table1.md", "results/figures/figure2.md", "--cores", "2"]
     different, hit = trial(tmp_path, targets, NANO, kills=8, seed=3)
     assert different == []
@@ -39,9 +40,11 @@ def test_tables_survive_random_kills(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(tmp_path_factory, warm_server):
     project = Project(tmp_path_factory.mktemp("prepared"))
+    calm, project.environment = project.environment, {**project.environment, "DIFFINFO_SERVER": warm_server}
     project.snakemake("--cores", "2", "results/reference_logps/micro-mistral/ultrafeedback.parquet", changes=NANO)
+    project.environment = calm  # a stage that is stopped or suspended here is a process of its own
     return project
 
 

@@ -44,11 +44,13 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prepared(cluster, tmp_path_factory):
+def prepared(cluster, tmp_path_factory, warm_server):
     """A project with everything that a training needs, and a profile for this cluster."""
     project = Project(tmp_path_factory.mktemp("prepared"))
     cluster.serve(project)
+    calm, project.environment = project.environment, {**project.environment, "DIFFINFO_SERVER": warm_server}
     project.snakemake("--cores", "2", "results/reference_logps/micro-mistral/magpie-pro.parquet", changes=NANO)
+    project.environment = calm
     return project
 
 

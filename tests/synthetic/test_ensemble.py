@@ -72,6 +72,14 @@ def test_a_later_token_never_changes_an_earlier_prediction(weights, prompts):
     assert not torch.allclose(next_token(weights, asked, one)[:, :, 3:], next_token(weights, asked, two)[:, :, 3:])
 
 
+def test_responses_that_share_a_prompt_score_as_each_alone(weights, prompts):
+    responses = all_responses()[7::330].expand(2, 12, LENGTH)  # three of each prompt
+    shared = log_probability(weights, prompts.expand(2, -1, -1), responses)
+    for row in range(12):
+        alone = log_probability(weights, prompts[row % 4].expand(2, 1, PROMPT), responses[:, row : row + 1])
+        assert torch.allclose(shared[:, row : row + 1], alone, atol=1e-5)
+
+
 def test_what_follows_the_end_is_not_scored(weights, prompts):
     ended = torch.tensor([[1, END, 0, 0, 0], [1, END, 3, END, 2]])
     logp = log_probability(weights, prompts[:1].expand(2, 2, PROMPT), ended.expand(2, -1, -1))

@@ -27,5 +27,13 @@ def project_factory(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def touched(project_factory) -> Project:
+    """A project of whose outputs all have been made, as Snakemake sees it; to be copied."""
+    project = project_factory()
+    project.touch_everything()
+    return project
+
+
+@pytest.fixture(scope="session")
 def jobs_tools():
     return beyond_report, rules

@@ -26,10 +26,8 @@ def project(project_factory):
 
 
 @pytest.fixture(scope="module")
-def done(project_factory):
-    project = project_factory()
-    project.touch_everything()
-    return project
+def done(touched, tmp_path_factory):
+    return touched.copy(tmp_path_factory.mktemp("done") / "project")
 
 
 def test_second_run_has_nothing_to_do(done):
@@ -125,9 +123,8 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
         assert found["preference"] == 1
 
 
-def test_docstrings_and_comments_rerun_nothing(project_factory):
-    project = project_factory()
-    project.touch_everything()
+def test_docstrings_and_comments_rerun_nothing(touched, tmp_path):
+    project = touched.copy(tmp_path / "project")
     for name in ("workflow/diffinfo/train/sft.py", "workflow/diffinfo/bench/judge.py"):
         path = project.folder / name
         path.write_text(path.read_text().replace('"""', '"""Edited. ', 1) + "\n# a comment\n")

@@ -19,10 +19,8 @@ def drop(project):
 
 
 @pytest.fixture(scope="module")
-def done(project_factory):
-    project = project_factory()
-    project.touch_everything()
-    return project
+def done(touched, tmp_path_factory):
+    return touched.copy(tmp_path_factory.mktemp("done") / "project")
 
 
 def test_only_checkpoints_that_no_remaining_job_reads_are_dropped(done, jobs_tools):

@@ -21,9 +21,9 @@ NANO = {
 
 
 @pytest.fixture(scope="module")
-def world(project_factory):
+def world(project_factory, warm_server):
     project = project_factory()
-    project.environment["DIFFINFO_WARM"] = "1"  # as make results does
+    project.environment["DIFFINFO_SERVER"] = warm_server
     project.snakemake("--cores", "2", "results/base/micro-mistral", "results/base/micro-reward", changes=NANO)
     return project
 

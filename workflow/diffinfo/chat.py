@@ -151,10 +151,10 @@ class Chat:
         """
         return self._checked(self._template(self._folded(messages), False), messages)
 
-    def dialogue_ids(self, messages: Messages, response: str) -> list[int]:
-        """Token ids of prompt and completion together."""
-        prompt, completion = self.pair_ids(messages, response)
-        return prompt + completion
+    def dialogue_text(self, messages: Messages, response: str) -> str:
+        """Text of prompt and completion together; their ids are those of ``pair_ids`` where no token crosses the boundary."""
+        whole = self._template([*self._folded(messages), _answer(response)], False)
+        return whole.removesuffix(self._tail) + self._end
 
     def text(self, token_ids: list[int]) -> str:
         """Text of a completion, without its stop token."""

@@ -69,29 +69,40 @@ def _norm(x: Tensor) -> Tensor:
 def next_token(weights: Weights, prompts: Tensor, responses: Tensor) -> Tensor:
     """Log-probabilities of every next token after the prompt and after each response token.
 
+    A prompt passes once for all of its R responses, which see it and themselves.
+
     Args:
         weights: an ensemble of E members.
         prompts: symbols, (E, B, PROMPT) int64.
-        responses: tokens, (E, B, T) int64 with T <= LENGTH.
+        responses: tokens, (E, R B, T) int64 with T <= LENGTH; prompt b has the rows b, B + b, 2 B + b, ...
 
     Returns:
-        (E, B, T + 1, WORDS + 1).
+        (E, R B, T + 1, WORDS + 1).
     """
-    tokens = torch.cat([prompts + WORDS + 1, responses], -1)
-    members, batch, length = tokens.shape
+    members, batch, _ = prompts.shape
+    shared, length = responses.shape[1] // batch, responses.shape[2]
+    rows = responses.view(members, shared, batch, length).transpose(1, 2).flatten(2)
+    tokens = torch.cat([prompts + WORDS + 1, rows], -1)
+    place = torch.cat([torch.arange(PROMPT), torch.arange(PROMPT, PROMPT + length).repeat(shared)])
+    owner = torch.cat([torch.full((PROMPT,), -1), torch.arange(shared).repeat_interleave(length)])
+    seen = (place <= place[:, None]) & ((owner < 0) | (owner == owner[:, None]))
     offset = torch.arange(members).view(-1, 1, 1) * weights["token"].shape[1]
-    x = weights["token"].flatten(0, 1)[tokens + offset] + weights["place"][:, None, :length]
-    x = x.view(members, batch * length, WIDTH)
-    q, k, v = torch.bmm(_norm(x), weights["attend"]).view(members * batch, length, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-    seen = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(members, -1, WIDTH)
-    x = x + torch.bmm(seen, weights["mix"])
+    x = (weights["token"].flatten(0, 1)[tokens + offset] + weights["place"][:, None, place]).flatten(1, 2)
+    qkv = torch.bmm(_norm(x), weights["attend"]).view(members * batch, len(place), 3, HEADS, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    last = slice(PROMPT - 1, None)  # one layer: what stands before only serves as key and value
+    read = scaled_dot_product_attention(q[:, :, last], k, v, attn_mask=seen[last])
+    x = x.view(members, batch, -1, WIDTH)[:, :, last].flatten(1, 2)
+    x = x + torch.bmm(read.transpose(1, 2).reshape(members, -1, WIDTH), weights["mix"])
     x = x + torch.bmm(gelu(torch.bmm(_norm(x), weights["up"])), weights["down"])
-    last = x.view(members, batch, length, WIDTH)[:, :, PROMPT - 1 :].reshape(members, -1, WIDTH)
-    return torch.bmm(_norm(last), weights["head"]).log_softmax(-1).view(members, batch, -1, WORDS + 1)
+    logp = torch.bmm(_norm(x), weights["head"]).log_softmax(-1).view(members, batch, -1, WORDS + 1)
+    first = logp[:, :, :1].expand(-1, -1, shared, -1).unsqueeze(3)
+    rest = logp[:, :, 1:].unflatten(2, (shared, length))
+    return torch.cat([first, rest], 3).transpose(1, 2).flatten(1, 2)
 
 
 def log_probability(weights: Weights, prompts: Tensor, responses: Tensor) -> Tensor:
-    """log pi(y | x) in nats, (E, B), END included where there is one; responses are (E, B, LENGTH)."""
+    """log pi(y | x) in nats, (E, R B), END included where there is one; responses (E, R B, LENGTH) as in ``next_token``."""
     logp = next_token(weights, prompts, responses[..., :-1]).gather(-1, responses.unsqueeze(-1)).squeeze(-1)
     ended = (responses == END).cumsum(-1) - (responses == END).long()  # 1 after END
     return (logp * (ended == 0)).sum(-1)

@@ -108,11 +108,11 @@ def dpo_loss(weights: Weights, base: Tensor | float, prompts: Tensor, pairs: Ten
     Args:
         weights: an ensemble of E members.
         base: log pi_ref of the responses, (E, 2B); 0 makes it the loss of r = beta log pi.
-        prompts: (E, B, PROMPT).
+        prompts: (E, B, PROMPT), or fewer of which each has several pairs, as in ``next_token``.
         pairs: B chosen responses, then B rejected ones, (E, 2B, LENGTH).
         beta: the strength of the reward.
     """
-    ratio = log_probability(weights, torch.cat([prompts, prompts], 1), pairs) - base
+    ratio = log_probability(weights, prompts, pairs) - base
     chosen, rejected = ratio.chunk(2, dim=1)
     return -logsigmoid(beta * (chosen - rejected)).mean(1).sum()
 
@@ -147,7 +147,7 @@ def build(seeds: list[int], test_prompts: int = 32, batch: int = 64, fit_steps: 
         first = (rewards[:, 0] - rewards[:, 1]).sigmoid() > torch.rand(w, batch, generator=generator)
         one, two = samples[:, 0], samples[:, 1]
         pairs = torch.cat([torch.where(first[..., None], one, two), torch.where(first[..., None], two, one)], 1)
-        base = log_probability(reference, torch.cat([prompts, prompts], 1), pairs)
+        base = log_probability(reference, prompts, pairs)
         optimisers[0].step(dpo_loss(dpo, base, prompts, pairs, BETA), 1e-3)
         best = samples.gather(1, pick).squeeze(1)
         optimisers[1].step(-log_probability(best_of, prompts, best).mean(1).sum(), 1e-3)

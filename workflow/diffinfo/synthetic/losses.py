@@ -99,9 +99,10 @@ def logpi_gradient(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper
 
 def slic_gradient(theta: Tensor, reference: Tensor, pairs: Tensor, hyper: Hyper) -> Tensor:
     """d slic / d theta, (..., K); at the kink the slope is 0, as in autograd's clamp of a zero slack from above."""
-    t = hyper.get("smoothing")
-    slack = _over_pairs(hyper["beta"]) - _margin(theta)
-    active = pairs * (slack > 0) if t is None else pairs * (slack / _over_pairs(t)).sigmoid_()
+    t, goal, lead = hyper.get("smoothing"), _over_pairs(hyper["beta"]), _margin(theta)
+    # in place: new memory costs more than the arithmetic
+    active = lead.lt_(goal) if t is None else torch.sub(goal, lead, out=lead).div_(_over_pairs(t)).sigmoid_()
+    active.mul_(pairs)
     return active.sum(-2) - active.sum(-1) + hyper["lambda"] * (theta.softmax(-1) - pairs.sum(-1))
 
 

@@ -85,15 +85,15 @@ def train(
     everyone = list(product(data, range(w)))
     winners, losers = (torch.stack([data[name][side][world] for name, world in everyone]) for side in (0, 1))
     listed, prompts = all_responses(), worlds.test_prompts[:PROMPTS]
-    asked = prompts.repeat_interleave(PER_PROMPT, 0).expand(len(everyone), -1, -1)
+    asked = prompts.expand(len(everyone), -1, -1)
     base = torch.stack([reference[world] for _, world in everyone])
     policy = copies(worlds.reference, [world for _, world in everyone])
     optimiser, rows = Rmsprop(policy), []
     for step in progress(range(1, steps + 1), "rejected sampling"):
         now = slice((step - 1) * PER_PROMPT, step * PER_PROMPT)
         ids = [side[..., now] for side in (winners, losers)]
-        logp = torch.cat([base.gather(-1, i).flatten(1) for i in ids], 1).float()
-        responses = torch.cat([listed[i].flatten(1, 2) for i in ids], 1)
+        logp = torch.cat([base.gather(-1, i).transpose(1, 2).flatten(1) for i in ids], 1).float()
+        responses = torch.cat([listed[i].transpose(1, 2).flatten(1, 2) for i in ids], 1)
         loss = dpo_loss(policy, logp, asked, responses, BETA)
         optimiser.step(loss, learning_rate / (1 + step / DECAY) ** 0.5)
         if step * BATCH in marks:

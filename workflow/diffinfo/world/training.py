@@ -84,20 +84,20 @@ def start(folder: Path, style: str, hidden: int, layers: int, seed: int) -> None
 
 def corpus(chat: Chat, rng: random.Random, texts: int, worst: float, best: float) -> list[list[int]]:
     """Token ids of raw documents and of dialogues by writers of quality ``worst`` to ``best``."""
-    sequences = []
-    bos = chat.tokenizer.bos_token_id
+    written = []
     for _ in range(texts):
         kind = rng.random()
         if kind < 0.35:
-            sequences.append([bos, *chat.tokenizer(document(rng), add_special_tokens=False)["input_ids"]])
+            written.append(f"{chat.tokenizer.bos_token}{document(rng)}")
             continue
         if kind < 0.45:
             question, answer = exam(rng)
         else:
             prompt = draw_prompt(rng)
             question, answer = prompt.text, write(rng, prompt, rng.uniform(worst, best))
-        sequences.append(chat.dialogue_ids([{"role": "user", "content": question}], answer))
-    return sequences
+        written.append(chat.dialogue_text([{"role": "user", "content": question}], answer))
+    ids: list[list[int]] = chat.tokenizer(written, add_special_tokens=False)["input_ids"]  # at once: four times as fast
+    return ids
 
 
 def pretrain(
