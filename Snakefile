@@ -28,7 +28,6 @@ PACKAGE = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, PACKAGE)
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
-    DIFFINFO_LOCKS="results/.progress/locks",
     TOKENIZERS_PARALLELISM="false",
     TRANSFORMERS_VERBOSITY="error",
     # Keep freed memory: giving it back to the system and faulting it in again costs a tenth of a training step.

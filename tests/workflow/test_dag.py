@@ -108,6 +108,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
+        ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
         ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "grid", "figure5", "claims"}),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "laboratory"}),
@@ -123,6 +124,12 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
         assert set(found) == expected
     if "objectives" in changes and found:
         assert found["preference"] == 1
+
+
+def test_another_world_makes_its_models_again(done, jobs_tools):
+    found = jobs_tools[1](done.plan(changes={"world": {"hidden": 32}}))
+    assert found["world_model"] == 3
+    assert found["preference"] == 16
 
 
 def test_docstrings_and_comments_rerun_nothing(project_factory):
@@ -249,15 +256,15 @@ def _length(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
 
 
 MEASURES["length"] = (
-    Result("results/length/{run}/{span}.parquet", "scores", {"length": Number("length", "tokens", "answers", 1)}, _length),
+    Result("<results>/length/{run}/{span}.parquet", "scores", {"length": Number("length", "tokens", "answers", 1)}, _length),
 )
 """
 COMPUTED = """
 rule length:
     input:
-        "results/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
+        "<results>/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
     output:
-        "results/length/{model}/{dataset}/{method}/{span}.parquet",
+        "<results>/length/{model}/{dataset}/{method}/{span}.parquet",
     shell:
         "cp {input:q} {output:q}"
 """

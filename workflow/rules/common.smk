@@ -8,6 +8,7 @@ import re
 from diffinfo import methods
 from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import ConfigError
+from diffinfo.config.types import RESULTS
 
 try:
     OVER = workflow.config_settings.configfiles
@@ -19,6 +20,15 @@ try:
     )
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+
+# In paths of rules; what is passed as an argument says CONFIG.results and CONFIG.shared.
+pathvars:
+    results=CONFIG.results,
+    shared=CONFIG.shared,
+
+
+os.environ.update(DIFFINFO_LOCKS=f"{RESULTS}/.progress/locks")  # one folder: runs share outputs
 
 
 def one_of(names):
@@ -113,15 +123,15 @@ def epoch_argument(wildcards):
 def policy(wildcards):
     """Folder of the models of a span: the SFT model for "ref"."""
     if wildcards.method == "ref":
-        return "results/sft/{model}/{dataset}/model"
-    return f"results/train/{{model}}/{{dataset}}/{{method}}/{wildcards.span}/models"
+        return "<results>/sft/{model}/{dataset}/model"
+    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{wildcards.span}/models"
 
 
 def policy_at(wildcards):
     """Folder that holds the policy of one epoch."""
     if wildcards.method == "ref":
-        return "results/sft/{model}/{dataset}/model"
-    return f"results/train/{{model}}/{{dataset}}/{{method}}/{span_of(wildcards.epoch)}/models"
+        return "<results>/sft/{model}/{dataset}/model"
+    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(wildcards.epoch)}/models"
 
 
 def epoch_folder(wildcards, input):
@@ -129,7 +139,7 @@ def epoch_folder(wildcards, input):
     return input.models if wildcards.method == "ref" else f"{input.models}/epoch-{wildcards.epoch}"
 
 
-PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
+PARTS = f"--progress_dir {CONFIG.results}/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
 ENGINE_ENV = f"../../envs/{CONFIG.engine.environment}.yaml"
 
 

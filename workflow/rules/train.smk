@@ -8,7 +8,7 @@ def earlier_span(wildcards):
     first = int(wildcards.span.split("-")[0])
     if first == 1:
         return []
-    return f"results/train/{{model}}/{{dataset}}/{{method}}/{span_of(first - 1)}/models"
+    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(first - 1)}/models"
 
 
 def watched(stage):
@@ -17,7 +17,8 @@ def watched(stage):
     def folders(wildcards):
         cell = [wildcards[name] for name in ("model", "dataset", "method") if name in wildcards.keys()]
         return arguments(
-            progress_dir="results/.progress/train", events=os.path.join("results/tensorboard", stage, *cell)
+            progress_dir=f"{CONFIG.results}/.progress/train",
+            events=os.path.join(CONFIG.results, "tensorboard", stage, *cell),
         )
 
     return folders
@@ -53,17 +54,17 @@ def preference_settings(wildcards):
 rule sft:
     """Fine-tune a base model on the chosen responses: pi_ref."""
     input:
-        model="results/base/{model}",
-        preferences="results/data/{dataset}/preferences.parquet",
+        model="<shared>/base/{model}",
+        preferences="<results>/data/{dataset}/preferences.parquet",
     output:
-        model=directory("results/sft/{model}/{dataset}/model"),
-        log="results/sft/{model}/{dataset}/train_log.parquet",
-        speed="results/sft/{model}/{dataset}/train_speed.parquet",
-        quarantine="results/sft/{model}/{dataset}/quarantine.parquet",
+        model=directory("<results>/sft/{model}/{dataset}/model"),
+        log="<results>/sft/{model}/{dataset}/train_log.parquet",
+        speed="<results>/sft/{model}/{dataset}/train_speed.parquet",
+        quarantine="<results>/sft/{model}/{dataset}/quarantine.parquet",
     log:
-        "results/logs/sft/{model}/{dataset}.log",
+        "<results>/logs/sft/{model}/{dataset}.log",
     benchmark:
-        "results/benchmarks/sft/{model}/{dataset}.tsv"
+        "<results>/benchmarks/sft/{model}/{dataset}.tsv"
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -87,15 +88,15 @@ rule sft:
 rule reference_logps:
     """Tokenise the pairs and score them under pi_ref, once for all methods."""
     input:
-        model="results/sft/{model}/{dataset}/model",
-        preferences="results/data/{dataset}/preferences.parquet",
+        model="<results>/sft/{model}/{dataset}/model",
+        preferences="<results>/data/{dataset}/preferences.parquet",
     output:
-        table="results/reference_logps/{model}/{dataset}.parquet",
-        quarantine="results/reference_logps/{model}/{dataset}.quarantine.parquet",
+        table="<results>/reference_logps/{model}/{dataset}.parquet",
+        quarantine="<results>/reference_logps/{model}/{dataset}.quarantine.parquet",
     log:
-        "results/logs/reference_logps/{model}/{dataset}.log",
+        "<results>/logs/reference_logps/{model}/{dataset}.log",
     benchmark:
-        "results/benchmarks/reference_logps/{model}/{dataset}.tsv"
+        "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -118,17 +119,17 @@ rule reference_logps:
 rule preference:
     """Train one method from pi_ref for the epochs of a span; a killed job resumes from its last checkpoint."""
     input:
-        model="results/sft/{model}/{dataset}/model",
-        reference="results/reference_logps/{model}/{dataset}.parquet",
+        model="<results>/sft/{model}/{dataset}/model",
+        reference="<results>/reference_logps/{model}/{dataset}.parquet",
         earlier=earlier_span,
     output:
-        models=directory("results/train/{model}/{dataset}/{method}/{span}/models"),
-        log="results/train/{model}/{dataset}/{method}/{span}/train_log.parquet",
-        speed="results/train/{model}/{dataset}/{method}/{span}/train_speed.parquet",
+        models=directory("<results>/train/{model}/{dataset}/{method}/{span}/models"),
+        log="<results>/train/{model}/{dataset}/{method}/{span}/train_log.parquet",
+        speed="<results>/train/{model}/{dataset}/{method}/{span}/train_speed.parquet",
     log:
-        "results/logs/train/{model}/{dataset}/{method}/{span}.log",
+        "<results>/logs/train/{model}/{dataset}/{method}/{span}.log",
     benchmark:
-        "results/benchmarks/train/{model}/{dataset}/{method}/{span}.tsv"
+        "<results>/benchmarks/train/{model}/{dataset}/{method}/{span}.tsv"
     priority: 40
     conda:
         "../../envs/base.yaml"

@@ -77,5 +77,15 @@ def check(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
     print(f"{sum(len(config.methods(row)) for row in config.grid)} cells in {len(config.grid)} grid rows")
 
 
+def root(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
+    """Print the folder of the results.
+
+    Args:
+        file: the configuration.
+        over: a second file merged over it, or in its place where that says ``base: defaults``.
+    """
+    print(load(file, *([over] if over else [])).results)
+
+
 if __name__ == "__main__":
-    run({"schema": schema, "check": check}, positional=False)
+    run({"schema": schema, "check": check, "root": root}, positional=False)

@@ -37,6 +37,7 @@ Line = Annotated[str, _matches(LINE, "one line of text, without control characte
 Revision = Annotated[str, _matches(r"(?!-|.*\.\.)[\w.+@/-]+", "a branch, tag or commit")]
 Variable = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _")]
 
+RESULTS = "results"  # folder of all runs
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
 # Arena-Hard v0.1 and WildBench v2 where they are published
 ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
@@ -58,6 +59,19 @@ class _Model(BaseModel):
         if any(isinstance(item, str) and item.strip() == "null" for item in items):  # a stage would read it as null
             raise ValueError("the text 'null' fits no key; remove its quotes")
         return value
+
+
+class RunName(_Model):
+    """Keeps the results of this configuration apart from those of others."""
+
+    name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9.-]*)?$", max_length=64)] = Field(
+        "", description="Results go to `results/runs/<name>/`; empty: to `results/`."
+    )
+    shared: Literal["all", "none"] = Field(
+        "all",
+        description="all: base models, the micro world's benchmarks and the laboratory's experiments are those of `results/`"
+        " (refused where this configuration would make one otherwise); none: this run makes its own.",
+    )
 
 
 class World(_Model):
@@ -342,6 +356,7 @@ class Config(_Model):
     """The whole configuration."""
 
     base: Literal["defaults"] | None = Field(None, description="`defaults`: the file takes nothing from config.yaml.")
+    run: RunName = RunName()
     world: World = World()
     models: dict[Name, Model] = Field(description="Models to start from, by name.")
     datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
@@ -372,6 +387,16 @@ class Config(_Model):
     wildbench: WildBench
     qa: Qa = Qa()
     synthetic: Synthetic = Synthetic()
+
+    @property
+    def results(self) -> str:
+        """The folder of this run's results."""
+        return f"{RESULTS}/runs/{self.run.name}" if self.run.name else RESULTS
+
+    @property
+    def shared(self) -> str:
+        """The folder of what does not depend on datasets and training, where all runs find it."""
+        return RESULTS if self.run.shared == "all" else self.results
 
     def methods(self, row: Row) -> list[str]:
         """Full names of a grid row's cells: methods are spread over ``betas``, then over ``seeds``."""
