@@ -68,9 +68,8 @@ def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
 
 def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    base = yaml.safe_load((done.folder / "config.yaml").read_text())
     row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo", "dpo-pg"], "measures": ["did", "qa"]}
-    changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid": [*base["grid"], row]}
+    changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid+": [row]}
     jobs = beyond_report(done.plan(changes=changes))
     assert rules(jobs)["preference"] == 3
     assert all(wildcards["dataset"] == "extra" for _, wildcards in jobs)

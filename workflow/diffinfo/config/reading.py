@@ -42,7 +42,7 @@ def load(file: Path | str | None, *over: Path | str, values: dict[str, Any] | No
 
     Args:
         file: what the others are merged over (config.yaml), unless the first of them says ``base: defaults``.
-        over: merged key by key, later ones over earlier ones.
+        over: merged key by key, later ones over earlier ones; ``grid+`` adds to the list ``grid``.
         values: merged over all of them (Snakemake's --config).
 
     Raises:
@@ -56,8 +56,8 @@ def load(file: Path | str | None, *over: Path | str, values: dict[str, Any] | No
     if file and not (parts and parts[0][1].get("base") == "defaults"):
         parts.insert(0, (Path(file), read_yaml(Path(file))))
     merged: dict[str, Any] = {}
-    for part in (*(part for _, part in parts), values or {}):
-        merged = merge(merged, part)
+    for name, part in (*parts, ("--config", values or {})):
+        merged = merge(merged, part, f"{name}: ")
     return parse(merged, [name for name, _ in parts])
 
 
