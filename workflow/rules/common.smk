@@ -4,6 +4,8 @@
 # CONFIG is read from the same files as Snakemake's ``config``, which cannot start anew where a preset says base: defaults.
 import json
 import re
+from functools import cache
+from glob import glob
 
 from diffinfo import methods
 from diffinfo.config.reading import load
@@ -54,14 +56,27 @@ def cells(measure=None):
     ]
 
 
-def spans():
-    """Epoch ranges such as "1-5", one job each."""
-    return CONFIG.spans()
+def cell_of(wildcards):
+    """Model, dataset and method of a cell as its paths have them."""
+    return f"{wildcards.model}/{wildcards.dataset}/{wildcards.method}"
 
 
-def span_of(epoch):
+@cache
+def trained(cell):
+    """Spans of a cell that are there; read once, so that a run does not change its mind."""
+    logs = glob(f"{CONFIG.results}/train/{cell}/*/train_log.parquet")
+    names = [os.path.basename(os.path.dirname(log)) for log in logs]
+    return [name for name in names if re.fullmatch(r"\d+-\d+", name)]
+
+
+def spans(cell):
+    """Epoch ranges of a cell such as "1-5", one job each."""
+    return CONFIG.spans(trained(cell))
+
+
+def span_of(cell, epoch):
     """The span that trains ``epoch``."""
-    for span in spans():
+    for span in spans(cell):
         first, last = map(int, span.split("-"))
         if first <= int(epoch) <= last:
             return span
@@ -131,7 +146,7 @@ def policy_at(wildcards):
     """Folder that holds the policy of one epoch."""
     if wildcards.method == "ref":
         return "<results>/sft/{model}/{dataset}/model"
-    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(wildcards.epoch)}/models"
+    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(cell_of(wildcards), wildcards.epoch)}/models"
 
 
 def epoch_folder(wildcards, input):

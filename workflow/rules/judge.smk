@@ -4,6 +4,15 @@ RUN = "{model}/{dataset}/{method}"
 CACHE = f"--cache {RESULTS}/.progress/judgments"  # of all runs: what is paid once is paid for all
 
 
+def each_span(pattern):
+    """A table of every span of a cell."""
+
+    def tables(wildcards):
+        return [pattern.replace("{span}", span) for span in spans(cell_of(wildcards))]
+
+    return tables
+
+
 def judge_model(name):
     """The reward model's folder where the judge is one."""
     judge = CONFIG.judges[name]
@@ -57,8 +66,8 @@ rule arena_hard_select:
 rule arena_hard:
     """Judge the best epoch of a run on Arena-Hard with the final judge."""
     input:
-        answers=expand("<results>/answers/{run}/{span}.parquet", run=RUN, span=spans()),
-        select=expand("<results>/arena_hard/{run}/{span}/winrates.parquet", run=RUN, span=spans()),
+        answers=each_span(f"<results>/answers/{RUN}/{{span}}.parquet"),
+        select=each_span(f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet"),
         questions="<results>/bench/arena-hard.parquet",
         tokenizer="<shared>/base/{model}",
         judge=judge_model(ARENA.judge),
@@ -87,8 +96,8 @@ rule arena_hard:
 rule wildbench:
     """Grade the best epoch of a run on WildBench."""
     input:
-        answers=expand("<results>/answers/{run}/{span}.parquet", run=RUN, span=spans()),
-        select=expand("<results>/arena_hard/{run}/{span}/winrates.parquet", run=RUN, span=spans()),
+        answers=each_span(f"<results>/answers/{RUN}/{{span}}.parquet"),
+        select=each_span(f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet"),
         tasks="<results>/bench/wildbench.parquet",
         judge=judge_model(CONFIG.wildbench.judge),
     output:

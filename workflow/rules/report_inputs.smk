@@ -45,7 +45,7 @@ def paths(pattern, measure, methods=None, datasets=None, models=None, reference=
         and (models is None or (counterpart(model) == "gemma-2-9b") == (models == "gemma"))
     ]
     runs = ["/".join(row) for row in rows]
-    found = expand(pattern, run=runs, span=spans(), epoch=CONFIG.epochs)
+    found = [path for run in runs for path in expand(pattern, run=run, span=spans(run), epoch=CONFIG.epochs)]
     if reference:
         found += expand(pattern, run=[f"{model}/{dataset}/ref" for model, dataset, _ in rows], span="0-0", epoch=0)
     return list(dict.fromkeys(found))

@@ -3,12 +3,27 @@
 # How often states are saved is a resource, for a change of it need not rerun what was trained.
 
 
+SPANS = "<results>/train/{model}/{dataset}/{method}"
+
+
 def earlier_span(wildcards):
     """The span that a later one resumes from."""
     first = int(wildcards.span.split("-")[0])
-    if first == 1:
+    if first == 1 or longer_span(wildcards):
         return []
-    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(first - 1)}/models"
+    earlier = span_of(cell_of(wildcards), first - 1)
+    if int(earlier.split("-")[1]) != first - 1:
+        raise WorkflowError(f"epochs {wildcards.span} of {cell_of(wildcards)} cannot resume inside of {earlier}.")
+    return f"{SPANS}/{earlier}/models"
+
+
+def longer_span(wildcards):
+    """What a span with the same first epoch and a later last one left, where it was trained before."""
+    first, last = map(int, wildcards.span.split("-"))
+    there = [tuple(map(int, span.split("-"))) for span in trained(cell_of(wildcards))]
+    lasts = [end for start, end in there if start == first and end > last]
+    names = ("models", "train_log.parquet", "train_speed.parquet") if lasts else ()
+    return [f"{SPANS}/{first}-{min(lasts)}/{name}" for name in names]
 
 
 def watched(stage):
@@ -31,9 +46,10 @@ def sft_settings(wildcards):
 
 
 def training_arguments(wildcards, input):
-    """Epochs of the span and where to resume from."""
+    """Epochs of the span, and where to resume from or to take them."""
     first, last = wildcards.span.split("-")
-    return arguments(first_epoch=first, last_epoch=last, resume=input.earlier or None)
+    longer = list(input.longer) or None
+    return arguments(first_epoch=first, last_epoch=last, resume=input.earlier or None, longer=longer)
 
 
 def preference_settings(wildcards):
@@ -122,6 +138,7 @@ rule preference:
         model="<results>/sft/{model}/{dataset}/model",
         reference="<results>/reference_logps/{model}/{dataset}.parquet",
         earlier=earlier_span,
+        longer=longer_span,
     output:
         models=directory("<results>/train/{model}/{dataset}/{method}/{span}/models"),
         log="<results>/train/{model}/{dataset}/{method}/{span}/train_log.parquet",

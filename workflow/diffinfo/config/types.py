@@ -7,6 +7,7 @@ preset that says ``base: defaults`` takes none of them.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -184,7 +185,9 @@ class Sft(_Model):
 class Preference(_Model):
     """Preference optimisation (J.2)."""
 
-    epochs_per_job: Count = Field(5, description="Epochs that one job trains, answers and judges.")
+    epochs_per_job: Count = Field(
+        5, description="Epochs that one job trains, answers and judges; epochs trained before keep their jobs."
+    )
     batch_size: Count = Field(64, description="Pairs per optimiser step, over all processes.")
     learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(150, description="Steps with a linear warm-up.")
@@ -412,7 +415,20 @@ class Config(_Model):
         ends = ["" if seed == self.preference.seed else f"-seed{seed}" for seed in self.seeds] or [""]
         return [name + end for name in betas for end in ([""] if "-seed" in name else ends)]
 
-    def spans(self) -> list[str]:
-        """Epoch ranges such as "1-5": each is one job; a further epoch adds a further range."""
-        step = self.preference.epochs_per_job
-        return [f"{first}-{min(first + step - 1, self.epochs)}" for first in range(1, self.epochs + 1, step)]
+    def spans(self, trained: Collection[str] = ()) -> list[str]:
+        """Epoch ranges such as "1-5", each of one job.
+
+        Args:
+            trained: ranges of a cell that were trained before, with whatever ``epochs_per_job``: they stay as they are. One
+                that goes beyond ``epochs`` has them all, so that its part is one range.
+        """
+        there = [(int(first), int(last)) for first, last in (span.split("-") for span in trained)]
+        found: list[str] = []
+        first = 1
+        while first <= self.epochs:
+            lasts = [last for start, last in there if start == first <= last]
+            within = [last for last in lasts if last <= self.epochs]
+            new = self.epochs if lasts else min(first + self.preference.epochs_per_job - 1, self.epochs)
+            found.append(f"{first}-{max(within, default=new)}")
+            first = max(within, default=new) + 1
+        return found

@@ -16,7 +16,7 @@ from diffinfo.config.types import Objectives, Preference, Training
 from diffinfo.methods import PairLogps, Variant, dpo, loss, parse
 from diffinfo.models.folders import save_model
 from diffinfo.tables import artifacts
-from diffinfo.train.epochs import Row, Run, finish, finished, publish
+from diffinfo.train.epochs import Row, Run, finish, finished, publish, take
 from diffinfo.train.projection import project
 from diffinfo.train.speed import Speed
 from diffinfo.train.states import load_state, save_state
@@ -122,6 +122,7 @@ def main(
     save_minutes: float = 10.0,
     events: Path | None = None,
     resume: Path | None = None,
+    longer: list[Path] | None = None,
     keep_last_only: bool = False,
 ) -> None:
     """Train one method from pi_ref for the epochs ``first_epoch`` .. ``last_epoch``.
@@ -144,6 +145,8 @@ def main(
         save_minutes: between two states.
         events: folder for TensorBoard.
         resume: the models folder of the span before.
+        longer: models folder, train_log and train_speed of a span with the same first epoch that goes beyond ``last_epoch``:
+            the epochs are taken from it, and nothing is trained.
         keep_last_only: write the last epoch as ``models_out`` itself, without state (the DID proxy).
     """
     parsed = parse(method)
@@ -155,6 +158,10 @@ def main(
         "settings": settings.model_dump(exclude={"processes"}),  # any number of processes may resume
         "objectives": objectives.model_dump(),
     }
+    inputs = {"model": model, "reference": reference}
+    if longer:
+        take(longer, first_epoch, last_epoch, models_out, log_out, speed_out, inputs, metadata, settings.processes)
+        return
     key = artifacts.digest(metadata, model, reference, dtype, attention, training.model_dump(), first_epoch, last_epoch)
     saved = progress_dir / key
     if not finished(saved):
@@ -197,7 +204,6 @@ def main(
         weights = {saved / f"epoch-{last_epoch}": Path()}
     else:
         weights = {path: Path(path.name) for path in [*saved.glob("epoch-*"), saved / "state"]}
-    inputs = {"model": model, "reference": reference}
     publish(saved, weights, models_out, log_out, speed_out, inputs, metadata, settings.processes)
 
 
