@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# the folder of the results: that of CONFIG's run, where it has a name
+ROOT = $$(PYTHONPATH=workflow python -m diffinfo.config.reading root $(if $(CONFIG),--over $(CONFIG)))
 
 TORCH := $(shell grep -o '^torch==[^ ]*' envs/torch.txt)
 define SUPPORTED
@@ -15,7 +17,7 @@ endef
 
 results: $(VENV)/.ready
 	DIFFINFO_WARM=1 snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) --report results/report.html
+	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) --report $(ROOT)/report.html
 
 # whether the default configuration's results are those of tests/golden.json, within what another processor changes
 golden: $(VENV)/.ready
@@ -30,7 +32,7 @@ plan-actual: $(VENV)/.ready
 	PYTHONPATH=workflow python -m diffinfo.operations.plan --actual $(if $(CONFIG),--configfile $(CONFIG))
 
 disk: $(VENV)/.ready
-	PYTHONPATH=workflow python -m diffinfo.operations.disk
+	PYTHONPATH=workflow python -m diffinfo.operations.disk $(if $(CONFIG),--configfile $(CONFIG))
 
 # checkpoints that no remaining job of CONFIG reads; at any time, also while it runs
 drop-checkpoints: $(VENV)/.ready

@@ -15,6 +15,12 @@ from snakemake.utils import min_version
 min_version("9.0")
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     raise WorkflowError(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported: use 3.11 to 3.13.")
+if len(workflow.included_stack) > 1:  # what follows a kill, and the profile, belong to a whole run
+    raise WorkflowError(
+        "diffinfo cannot be part of another workflow (module or include): run it by itself, snakemake -s"
+        f" {workflow.included_stack[-1].get_path_or_uri(secret_free=True)}, with --directory or run.name for results of its own,"
+        " and use its results as input files."
+    )
 
 
 # That of the working directory; the project's own where there is none (--directory, or -s from elsewhere).
@@ -28,7 +34,6 @@ PACKAGE = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, PACKAGE)
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
-    DIFFINFO_LOCKS="results/.progress/locks",
     TOKENIZERS_PARALLELISM="false",
     TRANSFORMERS_VERBOSITY="error",
     # Keep freed memory: giving it back to the system and faulting it in again costs a tenth of a training step.

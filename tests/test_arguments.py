@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffinfo.cli import run
-from diffinfo.config.types import Qa
+from diffinfo.config.benchmarks import Qa
 from diffinfo.models.fetch import Source
 
 TEXTS = [

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from diffinfo.config.types import Judge
+from diffinfo.config.benchmarks import Judge
 from diffinfo.tables import artifacts
 
 SECRET = "sk-test-0123456789-secret"

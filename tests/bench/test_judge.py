@@ -15,7 +15,7 @@ import pytest
 
 from diffinfo.bench.judge import Cache, Endpoint, Judge, Reply, Request, RewardModel, identity, make_judge
 from diffinfo.cli import UserError
-from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation
 
 

@@ -14,7 +14,7 @@ import torch
 
 from diffinfo.bench import qa
 from diffinfo.cli import UserError
-from diffinfo.config.types import Qa
+from diffinfo.config.benchmarks import Qa
 from diffinfo.tables import artifacts
 from diffinfo.world.qa_tasks import Item, write_tasks
 from stages import stage

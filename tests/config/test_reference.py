@@ -63,7 +63,7 @@ def test_values_of_config_yaml_stand_beside_the_defaults() -> None:
         for key, value in (
             section.items() if isinstance(section, dict) and name not in ("models", "datasets", "judges") else ()
         ):
-            assert row(name, key)[2] == f"`{value if isinstance(value, str) else json.dumps(value)}`"
+            assert row(name, key)[2] == f"`{value if value and isinstance(value, str) else json.dumps(value)}`"
 
 
 @pytest.mark.parametrize(

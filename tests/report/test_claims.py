@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo.config.types import WildBench
+from diffinfo.config.benchmarks import WildBench
 from diffinfo.intervals import Estimate, average, share
 from diffinfo.report import claims, tables
 from diffinfo.report.figures import FIGURES

@@ -12,7 +12,7 @@ from scipy import stats
 
 from diffinfo.bench import wildbench
 from diffinfo.cli import UserError
-from diffinfo.config.types import WildBench
+from diffinfo.config.benchmarks import WildBench
 from diffinfo.report import paper, tables
 from diffinfo.tables import artifacts
 from pages import lines

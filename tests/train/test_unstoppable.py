@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -17,6 +18,7 @@ from safetensors import safe_open
 from diffinfo.cli import UserError
 from diffinfo.config.types import Preference
 from diffinfo.methods import loss
+from diffinfo.tables import artifacts
 from diffinfo.train import preference, states, trainer
 from diffinfo.train.projection import Projection
 from project import wait_until
@@ -153,6 +155,28 @@ def test_a_later_span_is_the_same_run(job):
     name = "models/epoch-3/model.safetensors"
     assert late.bytes()[name] == whole.bytes()[name]
     assert late.log().step.tolist() == whole.log().step.tolist()[-3:]
+
+
+def test_epochs_spread_over_jobs_in_any_way_are_those_of_one_job(job):
+    """Weights and logged numbers, whether epochs were trained one after the other or taken from a job that trained more."""
+    whole = job("whole", "dpo-b0.1", epochs=4)
+    whole.here()
+    rows, weights = whole.log(), whole.bytes()
+    jobs, resume = [], None
+    for first, last in ((1, 1), (2, 3), (4, 4)):
+        jobs.append(job(f"{first}-{last}", "dpo-b0.1", epochs=last, first_epoch=first, resume=resume))
+        jobs[-1].here()
+        resume = jobs[-1].folder / "models"
+    pd.testing.assert_frame_equal(pd.concat([part.log() for part in jobs], ignore_index=True), rows)
+    longer = [whole.folder / name for name in ("models", "log.parquet", "speed.parquet")]
+    short = job("short", "dpo-b0.1", epochs=2, longer=longer)
+    short.here()
+    pd.testing.assert_frame_equal(short.log(), rows[rows.epoch <= 2])
+    assert artifacts.read(short.folder / "speed.parquet", "train_speed").step.tolist() == short.log().step.tolist()
+    for part, epochs in ((jobs[0], {1}), (jobs[1], {2, 3}), (jobs[2], {4}), (short, {1, 2})):
+        names = {f"models/epoch-{epoch}/model.safetensors" for epoch in epochs}
+        assert {name for name in part.bytes() if "epoch-" in name} == names
+        assert all(part.bytes()[name] == weights[name] for name in names)
 
 
 @pytest.mark.parametrize(("method", "before", "after"), [("sft", 2, 1), ("dpo-pg", 2, 1), ("dpo-pg", 1, 2)])

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from importlib.util import find_spec
 
 import pytest
@@ -64,11 +65,41 @@ def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
         assert rule in final or wildcards.get("span") == "4-4" or wildcards.get("epoch") == "4"
 
 
+def trainings(project, changes):
+    """The spans that are trained, and those taken from longer ones, each with how many cells."""
+    found = {True: Counter(), False: Counter()}
+    for command in re.findall(
+        r"diffinfo\.train\.preference .*--first_epoch=.*", project.snakemake("-n", "-p", changes=changes)
+    ):
+        if "--method=logpi-b1 " not in command:  # the DID proxies
+            span = "-".join(re.search(r"--first_epoch=(\d+) --last_epoch=(\d+)", command).groups())
+            found["--longer=" in command][span] += 1
+    return found[False], found[True]
+
+
+def test_no_epoch_is_trained_twice_whatever_epochs_per_job_is(project_factory):
+    project = project_factory()
+    project.touch_everything()
+
+    def per_job(epochs, count):
+        return {"epochs": epochs, "preference": {"epochs_per_job": count}}
+
+    assert "Nothing to be done" in project.snakemake("-n", changes=per_job(3, 1))
+    assert trainings(project, per_job(5, 3)) == ({"4-5": 16}, {})
+    assert trainings(project, per_job(5, 1)) == ({"4-4": 16, "5-5": 16}, {})
+    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": 16})
+    project.touch_everything(changes={"epochs": 4})
+    assert trainings(project, per_job(5, 3)) == ({"5-5": 16}, {})
+    assert trainings(project, {"epochs": 6}) == ({"5-6": 16}, {})
+    assert trainings(project, {"epochs": 2}) == ({}, {"1-2": 16})
+    project.touch_everything(changes={"epochs": 2})
+    assert "Nothing to be done" in project.snakemake("-n", changes={"epochs": 2})
+
+
 def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    base = yaml.safe_load((done.folder / "config.yaml").read_text())
     row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo", "dpo-pg"], "measures": ["did", "qa"]}
-    changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid": [*base["grid"], row]}
+    changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid+": [row]}
     jobs = beyond_report(done.plan(changes=changes))
     assert rules(jobs)["preference"] == 3
     assert all(wildcards["dataset"] == "extra" for _, wildcards in jobs)
@@ -106,6 +137,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
+        ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
         ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "grid", "figure5", "claims"}),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "laboratory"}),
@@ -121,6 +153,12 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
         assert set(found) == expected
     if "objectives" in changes and found:
         assert found["preference"] == 1
+
+
+def test_another_world_makes_its_models_again(done, jobs_tools):
+    found = jobs_tools[1](done.plan(changes={"world": {"hidden": 32}}))
+    assert found["world_model"] == 3
+    assert found["preference"] == 16
 
 
 def test_docstrings_and_comments_rerun_nothing(touched, tmp_path):
@@ -246,15 +284,15 @@ def _length(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
 
 
 MEASURES["length"] = (
-    Result("results/length/{run}/{span}.parquet", "scores", {"length": Number("length", "tokens", "answers", 1)}, _length),
+    Result("<results>/length/{run}/{span}.parquet", "scores", {"length": Number("length", "tokens", "answers", 1)}, _length),
 )
 """
 COMPUTED = """
 rule length:
     input:
-        "results/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
+        "<results>/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
     output:
-        "results/length/{model}/{dataset}/{method}/{span}.parquet",
+        "<results>/length/{model}/{dataset}/{method}/{span}.parquet",
     shell:
         "cp {input:q} {output:q}"
 """

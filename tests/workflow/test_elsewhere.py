@@ -25,3 +25,22 @@ def test_it_runs_in_any_working_directory(tmp_path, how):
     )
     shown = subprocess.run([*run, "-n"], cwd=cwd, capture_output=True, text=True).stdout
     assert re.search(r"^preference +11$", shown, re.M)  # of 16
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'module diffinfo:\n    snakefile: "{file}"\n\nuse rule * from diffinfo as diffinfo_*\n',
+        'configfile: "{config}"\n\nmodule diffinfo:\n    snakefile: "{file}"\n    config: config\n\nuse rule * from diffinfo\n',
+        'include: "{file}"\n',
+    ],
+    ids=["module", "module with its configuration", "include"],
+)
+def test_it_is_refused_as_a_part_of_another_workflow(tmp_path, text):
+    (tmp_path / "Snakefile").write_text(text.format(file=ROOT / "Snakefile", config=ROOT / "config.yaml"))
+    done = subprocess.run([*SNAKEMAKE, "-n"], cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "diffinfo cannot be part of another workflow (module or include): run it by itself" in said
+    assert f"snakemake -s {ROOT}/Snakefile" in said
+    assert len(said.splitlines()) <= 4

@@ -143,3 +143,15 @@ def test_what_cannot_be_asked_for_is_a_sentence_before_any_job(project_factory, 
     said = project.snakemake("-n", "--profile", "slurm", "--configfile", PAPER, check=False)
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("run", "said"), [("", "rule_sft"), ("mine", "rule_sft_run_mine")])
+def test_a_job_names_its_run(run, said):
+    """Two runs in one folder have jobs of the same rule and wildcards: each leaves those of the other alone."""
+    plugin = SimpleNamespace(**vars(snakemake_executor_plugin_slurm))
+    plugin.Executor = SimpleNamespace(_report_job_error_threadsafe=None)
+    patch(plugin, run)
+    parameters = dict.fromkeys(("run_uuid", "slurm_logfile", "account", "partition", "workdir"), "x")
+    job = SimpleNamespace(resources=Resources(), threads=1, is_group=lambda: False)
+    command = shlex.split(plugin.get_submit_command(job, {**parameters, "comment_str": "rule_sft"}))
+    assert value([part for word in command for part in word.split("=", 1)], "--comment") == said

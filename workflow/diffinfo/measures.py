@@ -13,13 +13,13 @@ import pandas as pd
 
 from diffinfo.intervals import Z95, Estimate, mean, share
 
-LOG = "results/train/{run}/{span}/train_log.parquet"
-SCORES = "results/reward/{run}/{span}/scores.parquet"
-ENTROPY = "results/entropy/{run}/epoch-{epoch}.parquet"
-PROXY = "results/did/{run}/epoch-{epoch}"
-WINRATES = "results/arena_hard/{run}/final/winrates.parquet"
-WILDBENCH = "results/wildbench/{run}/judgments.parquet"
-QA = "results/qa/{run}/{span}.parquet"
+LOG = "<results>/train/{run}/{span}/train_log.parquet"
+SCORES = "<results>/reward/{run}/{span}/scores.parquet"
+ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
+PROXY = "<results>/did/{run}/epoch-{epoch}"
+WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
+WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
+QA = "<results>/qa/{run}/{span}.parquet"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Number:
 class Result:
     """A table that a measure leaves of a cell."""
 
-    path: str  # {run}: model/dataset/method; {span}: the epochs of a job, such as 1-5; {epoch}: the last one
+    # <results>: Config.results; {run}: model/dataset/method; {span}: the epochs of a job, such as 1-5; {epoch}: the last one
+    path: str
     kind: str  # of table, see diffinfo.tables.schemas
     numbers: dict[str, Number]  # by their columns in the grid table
     read: Callable[

@@ -4,10 +4,13 @@
 # CONFIG is read from the same files as Snakemake's ``config``, which cannot start anew where a preset says base: defaults.
 import json
 import re
+from functools import cache
+from glob import glob
 
 from diffinfo import methods
 from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import ConfigError
+from diffinfo.config.types import RESULTS
 
 try:
     OVER = workflow.config_settings.configfiles
@@ -19,6 +22,15 @@ try:
     )
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+
+# In paths of rules; what is passed as an argument says CONFIG.results and CONFIG.shared.
+pathvars:
+    results=CONFIG.results,
+    shared=CONFIG.shared,
+
+
+os.environ.update(DIFFINFO_LOCKS=f"{RESULTS}/.progress/locks")  # one folder: runs share outputs
 
 
 def one_of(names):
@@ -44,14 +56,27 @@ def cells(measure=None):
     ]
 
 
-def spans():
-    """Epoch ranges such as "1-5", one job each."""
-    return CONFIG.spans()
+def cell_of(wildcards):
+    """Model, dataset and method of a cell as its paths have them."""
+    return f"{wildcards.model}/{wildcards.dataset}/{wildcards.method}"
 
 
-def span_of(epoch):
+@cache
+def trained(cell):
+    """Spans of a cell that are there; read once, so that a run does not change its mind."""
+    logs = glob(f"{CONFIG.results}/train/{cell}/*/train_log.parquet")
+    names = [os.path.basename(os.path.dirname(log)) for log in logs]
+    return [name for name in names if re.fullmatch(r"\d+-\d+", name)]
+
+
+def spans(cell):
+    """Epoch ranges of a cell such as "1-5", one job each."""
+    return CONFIG.spans(trained(cell))
+
+
+def span_of(cell, epoch):
     """The span that trains ``epoch``."""
-    for span in spans():
+    for span in spans(cell):
         first, last = map(int, span.split("-"))
         if first <= int(epoch) <= last:
             return span
@@ -118,15 +143,15 @@ def epoch_argument(wildcards):
 def policy(wildcards):
     """Folder of the models of a span: the SFT model for "ref"."""
     if wildcards.method == "ref":
-        return "results/sft/{model}/{dataset}/model"
-    return f"results/train/{{model}}/{{dataset}}/{{method}}/{wildcards.span}/models"
+        return "<results>/sft/{model}/{dataset}/model"
+    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{wildcards.span}/models"
 
 
 def policy_at(wildcards):
     """Folder that holds the policy of one epoch."""
     if wildcards.method == "ref":
-        return "results/sft/{model}/{dataset}/model"
-    return f"results/train/{{model}}/{{dataset}}/{{method}}/{span_of(wildcards.epoch)}/models"
+        return "<results>/sft/{model}/{dataset}/model"
+    return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(cell_of(wildcards), wildcards.epoch)}/models"
 
 
 def epoch_folder(wildcards, input):
@@ -134,7 +159,7 @@ def epoch_folder(wildcards, input):
     return input.models if wildcards.method == "ref" else f"{input.models}/epoch-{wildcards.epoch}"
 
 
-PARTS = "--progress_dir results/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
+PARTS = f"--progress_dir {CONFIG.results}/.progress/parts"  # of tables; a job that follows a killed one makes the missing ones
 ENGINE_ENV = f"../../envs/{CONFIG.engine.environment}.yaml"
 
 

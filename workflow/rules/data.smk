@@ -19,30 +19,31 @@ def world_dataset_spec(wildcards):
 def dataset_source(wildcards):
     """The local files a dataset is read from; none where it is on the hub."""
     source = CONFIG.datasets[wildcards.dataset].source
-    return f"results/world/data/{wildcards.dataset}.jsonl" if source == "world" else local.files(source)
+    return f"<results>/world/data/{wildcards.dataset}.jsonl" if source == "world" else local.files(source)
 
 
 def dataset_location(wildcards):
     """File, folder or hub id, and tables of prompts that must not be shared, as arguments."""
     dataset = CONFIG.datasets[wildcards.dataset]
-    source = f"results/world/data/{wildcards.dataset}.jsonl" if dataset.source == "world" else dataset.source
+    source = f"{CONFIG.results}/world/data/{wildcards.dataset}.jsonl" if dataset.source == "world" else dataset.source
     return arguments(source=source, disjoint_from=disjoint_tables(wildcards) or None)
 
 
 def disjoint_tables(wildcards):
     """Prompts that a dataset must not share."""
     others = CONFIG.datasets[wildcards.dataset].disjoint_from
-    return expand("results/data/{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
+    tables = expand("{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
+    return [f"{CONFIG.results}/data/{table}" for table in tables]
 
 
 rule world_dataset:
     """Write a dataset of the micro world in its public schema."""
     output:
-        "results/world/data/{dataset}.jsonl",
+        "<results>/world/data/{dataset}.jsonl",
     log:
-        "results/logs/world/data/{dataset}.log",
+        "<results>/logs/world/data/{dataset}.log",
     benchmark:
-        "results/benchmarks/world/data/{dataset}.tsv"
+        "<results>/benchmarks/world/data/{dataset}.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -56,11 +57,11 @@ rule world_dataset:
 rule world_benchmarks:
     """Write the micro world's Arena-Hard, WildBench and QA files in their public formats."""
     output:
-        directory("results/world/bench"),
+        directory("<shared>/world/bench"),
     log:
-        "results/logs/world/bench.log",
+        "<shared>/logs/world/bench.log",
     benchmark:
-        "results/benchmarks/world/bench.tsv"
+        "<shared>/benchmarks/world/bench.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -77,14 +78,14 @@ rule ingest_pairs:
         source=dataset_source,
         disjoint=disjoint_tables,
     output:
-        prompts="results/data/{dataset}/prompts.parquet",
-        test="results/data/{dataset}/test_prompts.parquet",
-        preferences="results/data/{dataset}/preferences.parquet",
-        quarantine="results/data/{dataset}/quarantine.parquet",
+        prompts="<results>/data/{dataset}/prompts.parquet",
+        test="<results>/data/{dataset}/test_prompts.parquet",
+        preferences="<results>/data/{dataset}/preferences.parquet",
+        quarantine="<results>/data/{dataset}/quarantine.parquet",
     log:
-        "results/logs/data/{dataset}/ingest.log",
+        "<results>/logs/data/{dataset}/ingest.log",
     benchmark:
-        "results/benchmarks/data/{dataset}/ingest.tsv"
+        "<results>/benchmarks/data/{dataset}/ingest.tsv"
     wildcard_constraints:
         dataset=one_of(set(CONFIG.datasets) - set(SAMPLED)),
     conda:
@@ -106,13 +107,13 @@ rule ingest_prompts:
         source=dataset_source,
         disjoint=disjoint_tables,
     output:
-        prompts="results/data/{dataset}/prompts.parquet",
-        test="results/data/{dataset}/test_prompts.parquet",
-        quarantine="results/data/{dataset}/quarantine.parquet",
+        prompts="<results>/data/{dataset}/prompts.parquet",
+        test="<results>/data/{dataset}/test_prompts.parquet",
+        quarantine="<results>/data/{dataset}/quarantine.parquet",
     log:
-        "results/logs/data/{dataset}/ingest.log",
+        "<results>/logs/data/{dataset}/ingest.log",
     benchmark:
-        "results/benchmarks/data/{dataset}/ingest.tsv"
+        "<results>/benchmarks/data/{dataset}/ingest.tsv"
     wildcard_constraints:
         dataset=one_of(SAMPLED),
     conda:

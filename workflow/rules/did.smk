@@ -1,6 +1,6 @@
 # Entropy of the DID through its proxy (Table 2, Figure 13, Appendix K).
 # Needs: results/sft, results/train, results/data. Gives: results/did.
-DID = "results/did/{model}/{dataset}/{method}/epoch-{epoch}"
+DID = "<results>/did/{model}/{dataset}/{method}/epoch-{epoch}"
 
 
 def proxy_settings(wildcards):
@@ -32,13 +32,13 @@ rule did_completions:
     """Decode the responses of a policy that the DID proxy learns from."""
     input:
         models=policy_at,
-        prompts="results/data/{dataset}/prompts.parquet",
+        prompts="<results>/data/{dataset}/prompts.parquet",
     output:
         f"{DID}/completions.parquet",
     log:
-        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.log",
+        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.log",
     benchmark:
-        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
+        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
@@ -57,13 +57,13 @@ rule did_pairs:
     """Pair y_w of the policy with y_l of pi_ref."""
     input:
         chosen=f"{DID}/completions.parquet",
-        rejected="results/did/{model}/{dataset}/ref/epoch-0/completions.parquet",
+        rejected="<results>/did/{model}/{dataset}/ref/epoch-0/completions.parquet",
     output:
         f"{DID}/pairs.parquet",
     log:
-        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.log",
+        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.log",
     benchmark:
-        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.tsv"
+        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -75,16 +75,16 @@ rule did_pairs:
 rule did_train:
     """Train the proxy with r = log pi from pi_ref."""
     input:
-        model="results/sft/{model}/{dataset}/model",
+        model="<results>/sft/{model}/{dataset}/model",
         pairs=f"{DID}/pairs.parquet",
     output:
         model=directory(f"{DID}/model"),
         log=f"{DID}/train_log.parquet",
         speed=f"{DID}/train_speed.parquet",
     log:
-        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
+        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
     benchmark:
-        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
+        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -106,16 +106,16 @@ rule did_entropy:
     """Sample the proxy on prompts that it was not trained on: its entropy and beta'-accuracy."""
     input:
         proxy=f"{DID}/model",
-        prompts="results/data/{dataset}/prompts.parquet",
+        prompts="<results>/data/{dataset}/prompts.parquet",
         models=policy_at,
-        reference="results/sft/{model}/{dataset}/model",
+        reference="<results>/sft/{model}/{dataset}/model",
     output:
         samples=f"{DID}/samples.parquet",
         entropy=f"{DID}/entropy.parquet",
     log:
-        "results/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
+        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
     benchmark:
-        "results/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
+        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
     conda:
         ENGINE_ENV
     threads: cpus

@@ -12,13 +12,13 @@ rule entropy_samples:
     """Sample a policy at temperature 1 on training prompts."""
     input:
         models=policy_at,
-        prompts="results/data/{dataset}/prompts.parquet",
+        prompts="<results>/data/{dataset}/prompts.parquet",
     output:
-        "results/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
+        "<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
     log:
-        "results/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
+        "<results>/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.log",
     benchmark:
-        "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
+        "<results>/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.samples.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
@@ -36,13 +36,13 @@ rule entropy_samples:
 rule entropy:
     """Estimate the entropy of a policy from its samples."""
     input:
-        "results/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
+        "<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
     output:
-        "results/entropy/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+        "<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
     log:
-        "results/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.log",
+        "<results>/logs/entropy/{model}/{dataset}/{method}/epoch-{epoch}.log",
     benchmark:
-        "results/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
+        "<results>/benchmarks/entropy/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
     conda:
         "../../envs/base.yaml"
     resources:

@@ -15,26 +15,30 @@ def answer_sampling(wildcards):
 
 def qa_tasks(wildcards):
     """The world's own QA tasks; none where lm-eval fetches the public ones."""
-    return "results/world/bench" if CONFIG.qa.source == "world" else []
+    return "<shared>/world/bench" if CONFIG.qa.source == "world" else []
 
 
 def qa_argument(wildcards, input):
-    """The same as an argument, and the settings."""
-    settings = {"qa": CONFIG.qa, **kernel(wildcards)}
-    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None, settings=settings)
+    """The same as an argument."""
+    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None)
+
+
+def qa_settings(wildcards):
+    """How questions are asked."""
+    return arguments(settings={"qa": CONFIG.qa, **kernel(wildcards)})
 
 
 rule reward_completions:
     """Answer the held-out prompts with every epoch of a span."""
     input:
         models=policy,
-        prompts="results/data/{dataset}/test_prompts.parquet",
+        prompts="<results>/data/{dataset}/test_prompts.parquet",
     output:
-        "results/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
+        "<results>/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
     log:
-        "results/logs/reward/{model}/{dataset}/{method}/{span}.completions.log",
+        "<results>/logs/reward/{model}/{dataset}/{method}/{span}.completions.log",
     benchmark:
-        "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.completions.tsv"
+        "<results>/benchmarks/reward/{model}/{dataset}/{method}/{span}.completions.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
@@ -52,14 +56,14 @@ rule reward_completions:
 rule reward_scores:
     """Score the held-out answers with the reward model."""
     input:
-        model=f"results/base/{CONFIG.reward_model}",
-        completions="results/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
+        model=f"<shared>/base/{CONFIG.reward_model}",
+        completions="<results>/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
     output:
-        "results/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
+        "<results>/reward/{model}/{dataset}/{method}/{span}/scores.parquet",
     log:
-        "results/logs/reward/{model}/{dataset}/{method}/{span}.scores.log",
+        "<results>/logs/reward/{model}/{dataset}/{method}/{span}.scores.log",
     benchmark:
-        "results/benchmarks/reward/{model}/{dataset}/{method}/{span}.scores.tsv"
+        "<results>/benchmarks/reward/{model}/{dataset}/{method}/{span}.scores.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -76,13 +80,13 @@ rule answers:
     """Answer Arena-Hard and WildBench greedily with every epoch of a span."""
     input:
         models=policy,
-        prompts=["results/bench/arena-hard.parquet", "results/bench/wildbench.parquet"],
+        prompts=["<results>/bench/arena-hard.parquet", "<results>/bench/wildbench.parquet"],
     output:
-        "results/answers/{model}/{dataset}/{method}/{span}.parquet",
+        "<results>/answers/{model}/{dataset}/{method}/{span}.parquet",
     log:
-        "results/logs/answers/{model}/{dataset}/{method}/{span}.log",
+        "<results>/logs/answers/{model}/{dataset}/{method}/{span}.log",
     benchmark:
-        "results/benchmarks/answers/{model}/{dataset}/{method}/{span}.tsv"
+        "<results>/benchmarks/answers/{model}/{dataset}/{method}/{span}.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
@@ -103,11 +107,11 @@ rule qa:
         models=policy,
         tasks=qa_tasks,
     output:
-        "results/qa/{model}/{dataset}/{method}/{span}.parquet",
+        "<results>/qa/{model}/{dataset}/{method}/{span}.parquet",
     log:
-        "results/logs/qa/{model}/{dataset}/{method}/{span}.log",
+        "<results>/logs/qa/{model}/{dataset}/{method}/{span}.log",
     benchmark:
-        "results/benchmarks/qa/{model}/{dataset}/{method}/{span}.tsv"
+        "<results>/benchmarks/qa/{model}/{dataset}/{method}/{span}.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -115,7 +119,8 @@ rule qa:
         **RESOURCES,
     params:
         epochs=epoch_argument,
-        settings=qa_argument,
+        tasks=qa_argument,
+        settings=qa_settings,
     shell:
-        "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.settings:q}"
+        "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.tasks:q} {params.settings:q}"
         " --out {output:q} 2> {log:q}"

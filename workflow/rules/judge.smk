@@ -1,13 +1,22 @@
 # Judging: Arena-Hard under a cheap judge at every epoch, then the best epoch under the final judges (Tables 2 and 3).
 # Needs: results/answers, results/bench. Gives: results/arena_hard, results/wildbench.
 RUN = "{model}/{dataset}/{method}"
-CACHE = "--cache results/.progress/judgments"
+CACHE = f"--cache {RESULTS}/.progress/judgments"  # of all runs: what is paid once is paid for all
+
+
+def each_span(pattern):
+    """A table of every span of a cell."""
+
+    def tables(wildcards):
+        return [pattern.replace("{span}", span) for span in spans(cell_of(wildcards))]
+
+    return tables
 
 
 def judge_model(name):
     """The reward model's folder where the judge is one."""
     judge = CONFIG.judges[name]
-    return [f"results/base/{judge.model}"] if judge.runs_here else []
+    return [f"<shared>/base/{judge.model}"] if judge.runs_here else []
 
 
 def judging(name, **settings):
@@ -16,23 +25,23 @@ def judging(name, **settings):
     if not judge.runs_here:
         return constant(settings={"judge": judge, **settings})
     known = {"judge": judge.model_dump(include={"kind", "model"}), "scoring": computation(judge.model)}
-    return constant(settings={**known, **settings}, reward_model=f"results/base/{judge.model}")
+    return constant(settings={**known, **settings}, reward_model=f"{CONFIG.shared}/base/{judge.model}")
 
 
 rule arena_hard_select:
     """Judge every epoch of a span on Arena-Hard with the cheap judge."""
     input:
-        answers=f"results/answers/{RUN}/{{span}}.parquet",
-        questions="results/bench/arena-hard.parquet",
-        tokenizer="results/base/{model}",
+        answers=f"<results>/answers/{RUN}/{{span}}.parquet",
+        questions="<results>/bench/arena-hard.parquet",
+        tokenizer="<shared>/base/{model}",
         judge=judge_model(ARENA.select_judge),
     output:
-        judgments=f"results/arena_hard/{RUN}/{{span}}/judgments.parquet",
-        winrates=f"results/arena_hard/{RUN}/{{span}}/winrates.parquet",
+        judgments=f"<results>/arena_hard/{RUN}/{{span}}/judgments.parquet",
+        winrates=f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet",
     log:
-        f"results/logs/arena_hard/{RUN}/{{span}}.log",
+        f"<results>/logs/arena_hard/{RUN}/{{span}}.log",
     benchmark:
-        f"results/benchmarks/arena_hard/{RUN}/{{span}}.tsv"
+        f"<results>/benchmarks/arena_hard/{RUN}/{{span}}.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -50,18 +59,18 @@ rule arena_hard_select:
 rule arena_hard:
     """Judge the best epoch of a run on Arena-Hard with the final judge."""
     input:
-        answers=expand("results/answers/{run}/{span}.parquet", run=RUN, span=spans()),
-        select=expand("results/arena_hard/{run}/{span}/winrates.parquet", run=RUN, span=spans()),
-        questions="results/bench/arena-hard.parquet",
-        tokenizer="results/base/{model}",
+        answers=each_span(f"<results>/answers/{RUN}/{{span}}.parquet"),
+        select=each_span(f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet"),
+        questions="<results>/bench/arena-hard.parquet",
+        tokenizer="<shared>/base/{model}",
         judge=judge_model(ARENA.judge),
     output:
-        judgments=f"results/arena_hard/{RUN}/final/judgments.parquet",
-        winrates=f"results/arena_hard/{RUN}/final/winrates.parquet",
+        judgments=f"<results>/arena_hard/{RUN}/final/judgments.parquet",
+        winrates=f"<results>/arena_hard/{RUN}/final/winrates.parquet",
     log:
-        f"results/logs/arena_hard/{RUN}/final.log",
+        f"<results>/logs/arena_hard/{RUN}/final.log",
     benchmark:
-        f"results/benchmarks/arena_hard/{RUN}/final.tsv"
+        f"<results>/benchmarks/arena_hard/{RUN}/final.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -79,16 +88,16 @@ rule arena_hard:
 rule wildbench:
     """Grade the best epoch of a run on WildBench."""
     input:
-        answers=expand("results/answers/{run}/{span}.parquet", run=RUN, span=spans()),
-        select=expand("results/arena_hard/{run}/{span}/winrates.parquet", run=RUN, span=spans()),
-        tasks="results/bench/wildbench.parquet",
+        answers=each_span(f"<results>/answers/{RUN}/{{span}}.parquet"),
+        select=each_span(f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet"),
+        tasks="<results>/bench/wildbench.parquet",
         judge=judge_model(CONFIG.wildbench.judge),
     output:
-        f"results/wildbench/{RUN}/judgments.parquet",
+        f"<results>/wildbench/{RUN}/judgments.parquet",
     log:
-        f"results/logs/wildbench/{RUN}.log",
+        f"<results>/logs/wildbench/{RUN}.log",
     benchmark:
-        f"results/benchmarks/wildbench/{RUN}.tsv"
+        f"<results>/benchmarks/wildbench/{RUN}.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus

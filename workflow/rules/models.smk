@@ -11,15 +11,18 @@ def world_part(*keys):
     return constant(world=CONFIG.world.model_dump_json(include=set(keys)))
 
 
-def world_model_part(wildcards, input):
-    """What a world model is made from; ``teacher`` where it plays the teacher."""
-    architecture = spec(wildcards).architecture
-    if architecture == "reward":
-        made = arguments(architecture=architecture, backbone=input.backbone)
-        return made + world_part(*WORLD_KEYS, "reward_steps")(wildcards)
+def world_model_kind(wildcards):
+    """What a world model is; ``teacher`` where it plays the teacher."""
     teacher = wildcards.model == CONFIG.sampling.model
-    made = arguments(architecture=architecture, teacher=True if teacher else None)
-    return made + world_part(*WORLD_KEYS, "corpus", "teacher_steps" if teacher else "base_steps")(wildcards)
+    return arguments(architecture=spec(wildcards).architecture, teacher=True if teacher else None)
+
+
+def world_model_part(wildcards):
+    """What a world model is made from."""
+    if spec(wildcards).architecture == "reward":
+        return world_part(*WORLD_KEYS, "reward_steps")(wildcards)
+    steps = "teacher_steps" if wildcards.model == CONFIG.sampling.model else "base_steps"
+    return world_part(*WORLD_KEYS, "corpus", steps)(wildcards)
 
 
 def base_spec(wildcards):
@@ -41,7 +44,12 @@ def base_files(wildcards):
 
 def backbone(wildcards):
     """The language model that the reward model begins from."""
-    return f"results/base/{CONFIG.sampling.model}" if spec(wildcards).architecture == "reward" else []
+    return f"<shared>/base/{CONFIG.sampling.model}" if spec(wildcards).architecture == "reward" else []
+
+
+def backbone_argument(wildcards, input):
+    """The same as an argument. Snakemake does not compare what a function of ``input`` returns: no setting may be in it."""
+    return arguments(backbone=input.backbone or None)
 
 
 rule world_model:
@@ -49,11 +57,11 @@ rule world_model:
     input:
         backbone=backbone,
     output:
-        directory("results/base/{model}"),
+        directory("<shared>/base/{model}"),
     log:
-        "results/logs/base/{model}.log",
+        "<shared>/logs/base/{model}.log",
     benchmark:
-        "results/benchmarks/base/{model}.tsv"
+        "<shared>/benchmarks/base/{model}.tsv"
     wildcard_constraints:
         model=one_of(WORLD_MODELS),
     priority: 100
@@ -62,9 +70,11 @@ rule world_model:
     resources:
         **RESOURCES,
     params:
+        kind=world_model_kind,
+        backbone=backbone_argument,
         world=world_model_part,
     shell:
-        "python -m diffinfo.world.training {params.world:q} --out {output:q} 2> {log:q}"
+        "python -m diffinfo.world.training {params.kind:q} {params.backbone:q} {params.world:q} --out {output:q} 2> {log:q}"
 
 
 rule base_model:
@@ -72,11 +82,11 @@ rule base_model:
     input:
         base_files,
     output:
-        directory("results/base/{model}"),
+        directory("<shared>/base/{model}"),
     log:
-        "results/logs/base/{model}.log",
+        "<shared>/logs/base/{model}.log",
     benchmark:
-        "results/benchmarks/base/{model}.tsv"
+        "<shared>/benchmarks/base/{model}.tsv"
     wildcard_constraints:
         model=one_of(set(CONFIG.models) - set(WORLD_MODELS)),
     conda:

@@ -10,14 +10,14 @@ def teacher_sampling(wildcards):
 rule sample_responses:
     """Sample candidate responses from the teacher (J.2)."""
     input:
-        model=f"results/base/{CONFIG.sampling.model}",
-        prompts="results/data/{dataset}/prompts.parquet",
+        model=f"<shared>/base/{CONFIG.sampling.model}",
+        prompts="<results>/data/{dataset}/prompts.parquet",
     output:
-        "results/data/{dataset}/completions.parquet",
+        "<results>/data/{dataset}/completions.parquet",
     log:
-        "results/logs/data/{dataset}/sample.log",
+        "<results>/logs/data/{dataset}/sample.log",
     benchmark:
-        "results/benchmarks/data/{dataset}/sample.tsv"
+        "<results>/benchmarks/data/{dataset}/sample.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
@@ -34,14 +34,14 @@ rule sample_responses:
 rule score_responses:
     """Score every candidate with the reward model."""
     input:
-        model=f"results/base/{CONFIG.reward_model}",
-        completions="results/data/{dataset}/completions.parquet",
+        model=f"<shared>/base/{CONFIG.reward_model}",
+        completions="<results>/data/{dataset}/completions.parquet",
     output:
-        "results/data/{dataset}/scores.parquet",
+        "<results>/data/{dataset}/scores.parquet",
     log:
-        "results/logs/data/{dataset}/score.log",
+        "<results>/logs/data/{dataset}/score.log",
     benchmark:
-        "results/benchmarks/data/{dataset}/score.tsv"
+        "<results>/benchmarks/data/{dataset}/score.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -57,15 +57,15 @@ rule score_responses:
 rule pair_responses:
     """Take the best and the worst response of each prompt."""
     input:
-        completions="results/data/{dataset}/completions.parquet",
-        scores="results/data/{dataset}/scores.parquet",
+        completions="<results>/data/{dataset}/completions.parquet",
+        scores="<results>/data/{dataset}/scores.parquet",
     output:
-        preferences="results/data/{dataset}/preferences.parquet",
-        quarantine="results/data/{dataset}/quarantine_pairs.parquet",
+        preferences="<results>/data/{dataset}/preferences.parquet",
+        quarantine="<results>/data/{dataset}/quarantine_pairs.parquet",
     log:
-        "results/logs/data/{dataset}/pairs.log",
+        "<results>/logs/data/{dataset}/pairs.log",
     benchmark:
-        "results/benchmarks/data/{dataset}/pairs.tsv"
+        "<results>/benchmarks/data/{dataset}/pairs.tsv"
     wildcard_constraints:
         dataset=one_of(SAMPLED),
     conda:

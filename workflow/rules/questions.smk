@@ -9,7 +9,7 @@ def question_files(*sources):
     """Local benchmark files, the world's folder among them: what a job waits for."""
 
     def files(wildcards):
-        waited = ["results/world/bench"] if "world" in sources else []
+        waited = ["<shared>/world/bench"] if "world" in sources else []
         return waited + [file for s in sources if s != "world" and not s.startswith("hf://") for file in local.files(s)]
 
     return files
@@ -17,7 +17,7 @@ def question_files(*sources):
 
 def located(source, name):
     """Where a benchmark source is."""
-    return f"results/world/bench/{name}.jsonl" if source == "world" else source
+    return f"{CONFIG.shared}/world/bench/{name}.jsonl" if source == "world" else source
 
 
 rule arena_hard_questions:
@@ -25,12 +25,12 @@ rule arena_hard_questions:
     input:
         question_files(ARENA.questions, ARENA.baseline),
     output:
-        table="results/bench/arena-hard.parquet",
-        quarantine="results/bench/arena-hard.quarantine.parquet",
+        table="<results>/bench/arena-hard.parquet",
+        quarantine="<results>/bench/arena-hard.quarantine.parquet",
     log:
-        "results/logs/bench/arena-hard.log",
+        "<results>/logs/bench/arena-hard.log",
     benchmark:
-        "results/benchmarks/bench/arena-hard.tsv"
+        "<results>/benchmarks/bench/arena-hard.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -51,12 +51,12 @@ rule wildbench_tasks:
     input:
         question_files(CONFIG.wildbench.tasks),
     output:
-        table="results/bench/wildbench.parquet",
-        quarantine="results/bench/wildbench.quarantine.parquet",
+        table="<results>/bench/wildbench.parquet",
+        quarantine="<results>/bench/wildbench.quarantine.parquet",
     log:
-        "results/logs/bench/wildbench.log",
+        "<results>/logs/bench/wildbench.log",
     benchmark:
-        "results/benchmarks/bench/wildbench.tsv"
+        "<results>/benchmarks/bench/wildbench.tsv"
     conda:
         "../../envs/base.yaml"
     resources:

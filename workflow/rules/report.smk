@@ -8,14 +8,14 @@ rule grid:
     input:
         grid_targets(),
     output:
-        data="results/tables/grid.parquet",
-        csv="results/tables/grid.csv",
-        note="results/tables/grid.md",
-        page=report("results/tables/grid.html", caption="../report/grid.rst", category="Tables"),
+        data="<results>/tables/grid.parquet",
+        csv="<results>/tables/grid.csv",
+        note="<results>/tables/grid.md",
+        page=report("<results>/tables/grid.html", caption="../report/grid.rst", category="Tables"),
     log:
-        "results/logs/report/grid.log",
+        "<results>/logs/report/grid.log",
     benchmark:
-        "results/benchmarks/report/grid.tsv"
+        "<results>/benchmarks/report/grid.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -35,13 +35,13 @@ for TABLE in TABLES:
         input:
             TABLES[TABLE],
         output:
-            data=f"results/tables/{TABLE}.parquet",
-            note=f"results/tables/{TABLE}.md",
-            page=report(f"results/tables/{TABLE}.html", caption=f"../report/{TABLE}.rst", category="Tables"),
+            data=f"<results>/tables/{TABLE}.parquet",
+            note=f"<results>/tables/{TABLE}.md",
+            page=report(f"<results>/tables/{TABLE}.html", caption=f"../report/{TABLE}.rst", category="Tables"),
         log:
-            f"results/logs/report/{TABLE}.log",
+            f"<results>/logs/report/{TABLE}.log",
         benchmark:
-            f"results/benchmarks/report/{TABLE}.tsv"
+            f"<results>/benchmarks/report/{TABLE}.tsv"
         conda:
             "../../envs/base.yaml"
         resources:
@@ -64,14 +64,14 @@ for FIGURE in FIGURES:
         input:
             figure_inputs(FIGURE),
         output:
-            data=f"results/figures/{FIGURE}.parquet",
-            note=f"results/figures/{FIGURE}.md",
-            png=f"results/figures/{FIGURE}.png",
-            svg=report(f"results/figures/{FIGURE}.svg", caption=f"../report/{FIGURE}.rst", category="Figures"),
+            data=f"<results>/figures/{FIGURE}.parquet",
+            note=f"<results>/figures/{FIGURE}.md",
+            png=f"<results>/figures/{FIGURE}.png",
+            svg=report(f"<results>/figures/{FIGURE}.svg", caption=f"../report/{FIGURE}.rst", category="Figures"),
         log:
-            f"results/logs/report/{FIGURE}.log",
+            f"<results>/logs/report/{FIGURE}.log",
         benchmark:
-            f"results/benchmarks/report/{FIGURE}.tsv"
+            f"<results>/benchmarks/report/{FIGURE}.tsv"
         conda:
             "../../envs/base.yaml"
         resources:
@@ -86,16 +86,16 @@ for FIGURE in FIGURES:
 rule claims:
     """Judge the paper's claims by what was measured."""
     input:
-        expand("results/tables/{table}.parquet", table=TABLES),
-        expand("results/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
+        expand("<results>/tables/{table}.parquet", table=TABLES),
+        expand("<results>/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
     output:
-        data="results/claims.parquet",
-        note="results/claims.md",
-        page=report("results/claims.html", caption="../report/claims.rst", category="Claims"),
+        data="<results>/claims.parquet",
+        note="<results>/claims.md",
+        page=report("<results>/claims.html", caption="../report/claims.rst", category="Claims"),
     log:
-        "results/logs/report/claims.log",
+        "<results>/logs/report/claims.log",
     benchmark:
-        "results/benchmarks/report/claims.tsv"
+        "<results>/benchmarks/report/claims.tsv"
     conda:
         "../../envs/base.yaml"
     resources:

@@ -45,7 +45,7 @@ def paths(pattern, measure, methods=None, datasets=None, models=None, reference=
         and (models is None or (counterpart(model) == "gemma-2-9b") == (models == "gemma"))
     ]
     runs = ["/".join(row) for row in rows]
-    found = expand(pattern, run=runs, span=spans(), epoch=CONFIG.epochs)
+    found = [path for run in runs for path in expand(pattern, run=run, span=spans(run), epoch=CONFIG.epochs)]
     if reference:
         found += expand(pattern, run=[f"{model}/{dataset}/ref" for model, dataset, _ in rows], span="0-0", epoch=0)
     return list(dict.fromkeys(found))
@@ -59,7 +59,7 @@ def figure_inputs(figure):
 def report_targets():
     """Every table, figure and the claims."""
     names = [f"tables/{name}" for name in ("grid", *TABLES)] + [f"figures/{name}" for name in FIGURES] + ["claims"]
-    return [f"results/{name}.md" for name in names]
+    return [f"<results>/{name}.md" for name in names]
 
 
 def all_inputs(wildcards, input):
@@ -69,7 +69,7 @@ def all_inputs(wildcards, input):
 
 TABLES = {
     "table1": paths(ENTROPY, "entropy", reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did"), "results/tables/table3.parquet"],
+    "table2": [*paths(f"{PROXY}/entropy.parquet", "did"), "<results>/tables/table3.parquet"],
     "table3": [
         *paths(WINRATES, "benchmarks"),
         *paths(WILDBENCH, "benchmarks"),
@@ -80,8 +80,9 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
+LONGER = len(CONFIG.results) - len("<results>")
 if (
-    sum(len(path) + 4 for path in grid_targets()) > 120_000
+    sum(len(path) + LONGER + 4 for path in grid_targets()) > 120_000
 ):  # Linux takes 128 KiB, and the table is made at the very end
     raise WorkflowError(
         f"grid: its {len(grid_targets()):,} tables are too many for the command line that puts them into the grid table: raise"

@@ -61,6 +61,7 @@ def adopt():
     if not workflow.execution_settings.keep_metadata:
         return False
     same, others = look()
+    check_shared(others)
     changes = any(map(workflow.dag.needrun, same)) or not all(map(workflow.dag.needrun, others))
     for job in same:
         record(job)
@@ -72,7 +73,7 @@ def adopt():
         print(f"{named(others)} are made again.", file=sys.stderr, flush=True)
     for job in workflow.dag.jobs:
         if job.output and not workflow.dag.needrun(job) and job not in others:
-            disk.forget(Path("results"), job.output)
+            disk.forget(Path(CONFIG.results), job.output)
     return changes
 
 
@@ -92,9 +93,17 @@ def look_again():
 def adopt_at_exit():
     """The same where there is nothing to be done, for Snakemake calls no handler then."""
     runs = workflow.executor_plugin is not None and workflow.is_main_process
-    if runs and not workflow.dryrun and not workflow.touch and workflow.dag is not None and not len(workflow.dag):
-        if adopt():
-            look_again()
+    if not runs or workflow.touch or workflow.dag is None:
+        return
+    if workflow.dryrun:
+        try:
+            planned = workflow.dag.needrun_jobs(exclude_finished=False)
+            check_shared(job for job in planned if not workflow.dag.reason(job).forced)
+        except WorkflowError as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)  # all that is left to do at exit
+    elif not len(workflow.dag) and adopt():
+        look_again()
 
 
 atexit.register(adopt_at_exit)
@@ -106,9 +115,20 @@ def keep_progress_until_recorded():
 
     async def finished(job, *arguments, **named):
         await finish(job, *arguments, **named)
-        disk.forget(Path("results"), job.output)
+        disk.forget(Path(CONFIG.results), job.output)
 
     workflow.dag.finish = finished
+
+
+def check_shared(jobs):
+    """Refuse to make ``jobs`` where a run that has a name would change outputs that other runs read."""
+    outputs = [str(output) for job in jobs if CONFIG.results != CONFIG.shared for output in job.output]
+    changed = [path for path in outputs if os.path.exists(path) and not path.startswith(f"{CONFIG.results}/")]
+    if changed:
+        raise WorkflowError(
+            f"Run '{CONFIG.run.name}' would change what it shares with other runs ({', '.join(changed)}): set run.shared to"
+            " 'none', and it makes its own, or run the configuration that made it first, without run.name."
+        )
 
 
 def check_engine():
@@ -125,11 +145,12 @@ def check_engine():
 
 onstart:
     check_engine()
-    if not os.access("results" if os.path.exists("results") else ".", os.W_OK):
-        raise WorkflowError(f"{os.path.abspath('results')} may not be written: make it writable and start again.")
+    if not os.access(RESULTS if os.path.exists(RESULTS) else ".", os.W_OK):
+        raise WorkflowError(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
     names = ["_".join(["wildcards", *job.wildcards]) if job.wildcards else "" for job in workflow.dag.jobs]
     comments = {
-        "_".join(filter(None, ["rule", job.rule.name, name])) for job, name in zip(workflow.dag.jobs, names)
+        slurm_plugin.comment("_".join(filter(None, ["rule", job.rule.name, name])), CONFIG.run.name)
+        for job, name in zip(workflow.dag.jobs, names)
     }
     try:
         settled = settle(comments, logger.info)
@@ -138,15 +159,16 @@ onstart:
     if settled or adopt():
         workflow.persistence.unlock()
         look_again()
-    slurm_plugin.patch(snakemake_executor_plugin_slurm)
+    check_shared(workflow.dag.needrun_jobs())
+    slurm_plugin.patch(snakemake_executor_plugin_slurm, CONFIG.run.name)
     keep_progress_until_recorded()
     if os.environ.get("DIFFINFO_WARM"):
         warm.start()
 
 
 onsuccess:
-    disk.clean(Path("results"))
-    logger.info(disk.report(Path("results")))
+    disk.clean(Path(RESULTS))
+    logger.info(disk.report(Path(CONFIG.results)))
 
 
 onerror:

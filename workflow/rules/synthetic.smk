@@ -5,11 +5,11 @@
 rule objectives:
     """Train every objective, hyper-parameter, tau and seed of J.1 as one tensor program."""
     output:
-        "results/synthetic/objectives.parquet",
+        "<shared>/synthetic/objectives.parquet",
     log:
-        "results/logs/synthetic/objectives.log",
+        "<shared>/logs/synthetic/objectives.log",
     benchmark:
-        "results/benchmarks/synthetic/objectives.tsv"
+        "<shared>/benchmarks/synthetic/objectives.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -23,11 +23,11 @@ rule objectives:
 rule population:
     """Minimise every objective's expected loss, without sampling noise."""
     output:
-        "results/synthetic/population.parquet",
+        "<shared>/synthetic/population.parquet",
     log:
-        "results/logs/synthetic/population.log",
+        "<shared>/logs/synthetic/population.log",
     benchmark:
-        "results/benchmarks/synthetic/population.tsv"
+        "<shared>/benchmarks/synthetic/population.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -41,11 +41,11 @@ rule population:
 rule theorems:
     """Check every theorem over random policies, as stated and with its condition broken."""
     output:
-        "results/synthetic/theorems.parquet",
+        "<shared>/synthetic/theorems.parquet",
     log:
-        "results/logs/synthetic/theorems.log",
+        "<shared>/logs/synthetic/theorems.log",
     benchmark:
-        "results/benchmarks/synthetic/theorems.tsv"
+        "<shared>/benchmarks/synthetic/theorems.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -59,11 +59,11 @@ rule theorems:
 rule did_proxy:
     """Estimate the entropy of the DID where its exact value is known (Appendix K)."""
     output:
-        "results/synthetic/did_proxy.parquet",
+        "<shared>/synthetic/did_proxy.parquet",
     log:
-        "results/logs/synthetic/did_proxy.log",
+        "<shared>/logs/synthetic/did_proxy.log",
     benchmark:
-        "results/benchmarks/synthetic/did_proxy.tsv"
+        "<shared>/benchmarks/synthetic/did_proxy.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -81,11 +81,11 @@ rule did_proxy:
 rule rejected_sampling:
     """Train DPO on rejected responses from Equation 1 and from common practice."""
     output:
-        "results/synthetic/rejected_sampling.parquet",
+        "<shared>/synthetic/rejected_sampling.parquet",
     log:
-        "results/logs/synthetic/rejected_sampling.log",
+        "<shared>/logs/synthetic/rejected_sampling.log",
     benchmark:
-        "results/benchmarks/synthetic/rejected_sampling.tsv"
+        "<shared>/benchmarks/synthetic/rejected_sampling.tsv"
     conda:
         "../../envs/base.yaml"
     resources:

@@ -3,12 +3,27 @@
 # How often states are saved is a resource, for a change of it need not rerun what was trained.
 
 
+SPANS = "<results>/train/{model}/{dataset}/{method}"
+
+
 def earlier_span(wildcards):
     """The span that a later one resumes from."""
     first = int(wildcards.span.split("-")[0])
-    if first == 1:
+    if first == 1 or longer_span(wildcards):
         return []
-    return f"results/train/{{model}}/{{dataset}}/{{method}}/{span_of(first - 1)}/models"
+    earlier = span_of(cell_of(wildcards), first - 1)
+    if int(earlier.split("-")[1]) != first - 1:
+        raise WorkflowError(f"epochs {wildcards.span} of {cell_of(wildcards)} cannot resume inside of {earlier}.")
+    return f"{SPANS}/{earlier}/models"
+
+
+def longer_span(wildcards):
+    """What a span with the same first epoch and a later last one left, where it was trained before."""
+    first, last = map(int, wildcards.span.split("-"))
+    there = [tuple(map(int, span.split("-"))) for span in trained(cell_of(wildcards))]
+    lasts = [end for start, end in there if start == first and end > last]
+    names = ("models", "train_log.parquet", "train_speed.parquet") if lasts else ()
+    return [f"{SPANS}/{first}-{min(lasts)}/{name}" for name in names]
 
 
 def watched(stage):
@@ -17,7 +32,8 @@ def watched(stage):
     def folders(wildcards):
         cell = [wildcards[name] for name in ("model", "dataset", "method") if name in wildcards.keys()]
         return arguments(
-            progress_dir="results/.progress/train", events=os.path.join("results/tensorboard", stage, *cell)
+            progress_dir=f"{CONFIG.results}/.progress/train",
+            events=os.path.join(CONFIG.results, "tensorboard", stage, *cell),
         )
 
     return folders
@@ -36,8 +52,8 @@ def reference_settings(wildcards):
 
 
 def resumed(wildcards, input):
-    """Where to resume from."""
-    return arguments(resume=input.earlier or None)
+    """Where to resume from, or to take the epochs."""
+    return arguments(resume=input.earlier or None, longer=list(input.longer) or None)
 
 
 def preference_settings(wildcards):
@@ -62,17 +78,17 @@ def preference_settings(wildcards):
 rule sft:
     """Fine-tune a base model on the chosen responses: pi_ref."""
     input:
-        model="results/base/{model}",
-        preferences="results/data/{dataset}/preferences.parquet",
+        model="<shared>/base/{model}",
+        preferences="<results>/data/{dataset}/preferences.parquet",
     output:
-        model=directory("results/sft/{model}/{dataset}/model"),
-        log="results/sft/{model}/{dataset}/train_log.parquet",
-        speed="results/sft/{model}/{dataset}/train_speed.parquet",
-        quarantine="results/sft/{model}/{dataset}/quarantine.parquet",
+        model=directory("<results>/sft/{model}/{dataset}/model"),
+        log="<results>/sft/{model}/{dataset}/train_log.parquet",
+        speed="<results>/sft/{model}/{dataset}/train_speed.parquet",
+        quarantine="<results>/sft/{model}/{dataset}/quarantine.parquet",
     log:
-        "results/logs/sft/{model}/{dataset}.log",
+        "<results>/logs/sft/{model}/{dataset}.log",
     benchmark:
-        "results/benchmarks/sft/{model}/{dataset}.tsv"
+        "<results>/benchmarks/sft/{model}/{dataset}.tsv"
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -95,15 +111,15 @@ rule sft:
 rule reference_logps:
     """Tokenise the pairs and score them under pi_ref, once for all methods."""
     input:
-        model="results/sft/{model}/{dataset}/model",
-        preferences="results/data/{dataset}/preferences.parquet",
+        model="<results>/sft/{model}/{dataset}/model",
+        preferences="<results>/data/{dataset}/preferences.parquet",
     output:
-        table="results/reference_logps/{model}/{dataset}.parquet",
-        quarantine="results/reference_logps/{model}/{dataset}.quarantine.parquet",
+        table="<results>/reference_logps/{model}/{dataset}.parquet",
+        quarantine="<results>/reference_logps/{model}/{dataset}.quarantine.parquet",
     log:
-        "results/logs/reference_logps/{model}/{dataset}.log",
+        "<results>/logs/reference_logps/{model}/{dataset}.log",
     benchmark:
-        "results/benchmarks/reference_logps/{model}/{dataset}.tsv"
+        "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -121,17 +137,18 @@ rule reference_logps:
 rule preference:
     """Train one method from pi_ref for the epochs of a span; a killed job resumes from its last checkpoint."""
     input:
-        model="results/sft/{model}/{dataset}/model",
-        reference="results/reference_logps/{model}/{dataset}.parquet",
+        model="<results>/sft/{model}/{dataset}/model",
+        reference="<results>/reference_logps/{model}/{dataset}.parquet",
         earlier=earlier_span,
+        longer=longer_span,
     output:
-        models=directory("results/train/{model}/{dataset}/{method}/{span}/models"),
-        log="results/train/{model}/{dataset}/{method}/{span}/train_log.parquet",
-        speed="results/train/{model}/{dataset}/{method}/{span}/train_speed.parquet",
+        models=directory("<results>/train/{model}/{dataset}/{method}/{span}/models"),
+        log="<results>/train/{model}/{dataset}/{method}/{span}/train_log.parquet",
+        speed="<results>/train/{model}/{dataset}/{method}/{span}/train_speed.parquet",
     log:
-        "results/logs/train/{model}/{dataset}/{method}/{span}.log",
+        "<results>/logs/train/{model}/{dataset}/{method}/{span}.log",
     benchmark:
-        "results/benchmarks/train/{model}/{dataset}/{method}/{span}.tsv"
+        "<results>/benchmarks/train/{model}/{dataset}/{method}/{span}.tsv"
     priority: 40
     conda:
         "../../envs/base.yaml"

@@ -20,7 +20,7 @@ import pandas as pd
 from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
-from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Count, Section
 from diffinfo.data.sources import Messages
 from diffinfo.tables import artifacts

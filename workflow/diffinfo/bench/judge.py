@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from diffinfo.cli import UserError, log, progress
-from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation
 from diffinfo.data.sources import Messages
 from diffinfo.tables import artifacts

@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 
 from diffinfo.cli import UserError, run
-from diffinfo.config.types import Qa
+from diffinfo.config.benchmarks import Qa
 from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.tables import artifacts
 

@@ -21,7 +21,7 @@ from diffinfo.bench.arena_hard import selected
 from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
-from diffinfo.config.types import Judge as JudgeConfig
+from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Section
 from diffinfo.tables import artifacts
 

@@ -42,7 +42,7 @@ def load(file: Path | str | None, *over: Path | str, values: dict[str, Any] | No
 
     Args:
         file: what the others are merged over (config.yaml), unless the first of them says ``base: defaults``.
-        over: merged key by key, later ones over earlier ones.
+        over: merged key by key, later ones over earlier ones; ``grid+`` adds to the list ``grid``.
         values: merged over all of them (Snakemake's --config).
 
     Raises:
@@ -56,8 +56,8 @@ def load(file: Path | str | None, *over: Path | str, values: dict[str, Any] | No
     if file and not (parts and parts[0][1].get("base") == "defaults"):
         parts.insert(0, (Path(file), read_yaml(Path(file))))
     merged: dict[str, Any] = {}
-    for part in (*(part for _, part in parts), values or {}):
-        merged = merge(merged, part)
+    for name, part in (*parts, ("--config", values or {})):
+        merged = merge(merged, part, f"{name}: ")
     return parse(merged, [name for name, _ in parts])
 
 
@@ -77,5 +77,15 @@ def check(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
     print(f"{sum(len(config.methods(row)) for row in config.grid)} cells in {len(config.grid)} grid rows")
 
 
+def root(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
+    """Print the folder of the results.
+
+    Args:
+        file: the configuration.
+        over: a second file merged over it, or in its place where that says ``base: defaults``.
+    """
+    print(load(file, *([over] if over else [])).results)
+
+
 if __name__ == "__main__":
-    run({"schema": schema, "check": check}, positional=False)
+    run({"schema": schema, "check": check, "root": root}, positional=False)

@@ -1,4 +1,4 @@
-"""The only reader of YAML: a key given twice is a fault, and files merge as Snakemake merges them (config.load says which)."""
+"""The only reader of YAML: a key given twice is a fault, and the rule by which files merge (reading.load says which)."""
 
 from __future__ import annotations
 
@@ -88,9 +88,31 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return value
 
 
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, anything else is replaced: Snakemake's rule for several config files."""
-    return base | {
-        key: merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in over.items()
-    }
+def merge(base: dict[str, Any], over: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Merge mappings key by key; ``key+`` adds to the list ``key``; anything else is replaced, lists too.
+
+    Args:
+        base: the values so far.
+        over: what is merged over them.
+        where: file and path of ``over``, to be named.
+
+    Raises:
+        ConfigError: where ``key+`` is no list, or there is none that it can be added to.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        name = key.removesuffix("+") if isinstance(key, str) else key
+        if isinstance(value, dict):
+            inner = base[key] if isinstance(base.get(key), dict) else {}
+            merged[key] = merge(inner, value, f"{where}{key}.")
+        elif name == key:
+            merged[key] = value
+        elif name in over:
+            raise ConfigError(f"{where}{key}: the same file gives '{name}' too; write all into '{name}'.")
+        elif not isinstance(value, list):
+            raise ConfigError(f"{where}{key}: must be a list, which is added to '{name}', got {value!r}.")
+        elif not isinstance(base.get(name), list):
+            raise ConfigError(f"{where}{key}: no file before gives a list '{name}' to add to; write '{name}'.")
+        else:
+            merged[name] = base[name] + value
+    return merged

@@ -6,11 +6,13 @@ preset that says ``base: defaults`` takes none of them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
+from diffinfo.config.benchmarks import Answers, ArenaHard, Judge, Qa, WildBench
 from diffinfo.config.values import (
     Attention,
     Count,
@@ -22,15 +24,25 @@ from diffinfo.config.values import (
     Section,
     Share,
     Variable,
-    matches,
 )  # fmt: skip
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
 
+RESULTS = "results"  # folder of all runs
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
-# Arena-Hard v0.1 and WildBench v2 where they are published
-ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
-WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
+
+
+class RunName(Section):
+    """Keeps the results of this configuration apart from those of others."""
+
+    name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9.-]*)?$", max_length=64)] = Field(
+        "", description="Results go to `results/runs/<name>/`; empty: to `results/`."
+    )
+    shared: Literal["all", "none"] = Field(
+        "all",
+        description="all: base models, the micro world's benchmarks and the laboratory's experiments are those of `results/`"
+        " (refused where this configuration would make one otherwise); none: this run makes its own.",
+    )
 
 
 class World(Section):
@@ -145,7 +157,9 @@ class Sft(Section):
 class Preference(Section):
     """Preference optimisation (J.2)."""
 
-    epochs_per_job: Count = Field(5, description="Epochs that one job trains, answers and judges.")
+    epochs_per_job: Count = Field(
+        5, description="Epochs that one job trains, answers and judges; epochs trained before keep their jobs."
+    )
     batch_size: Count = Field(64, description="Pairs per optimiser step, over all processes.")
     learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(150, description="Steps with a linear warm-up.")
@@ -224,72 +238,6 @@ class ExpectedReward(Section):
     seed: int = Field(42, description="Seed of the sampling.")
 
 
-class Judge(Section):
-    """Who compares or grades answers."""
-
-    kind: Literal["reward-model", "openai"] = Field(
-        description="A reward model whose scores become verdicts, or any OpenAI-compatible endpoint."
-    )
-    model: Line = Field(description="A key of `models`, or the endpoint's name of the model.")
-    base_url: Annotated[str, matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
-        "https://api.openai.com/v1", description="Address of the endpoint."
-    )
-    api_key_env: Variable = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
-    max_tokens: Count = Field(4096, description="Longest reply, tokens.")
-    concurrency: Count = Field(16, description="Requests in flight at once.")
-    retries: Count = Field(6, description="Further attempts per request.")
-
-    @property
-    def runs_here(self) -> bool:
-        """Whether it is a key of ``models`` that the job loads, not an endpoint that is paid."""
-        return self.kind == "reward-model"
-
-
-class ArenaHard(Section):
-    """Arena-Hard v0.1, by the logic of lmarena/arena-hard-auto at 3071ef9."""
-
-    questions: Line = Field(
-        f"{ARENA_HARD}/question.jsonl", description="`world`, a .jsonl in the old or new schema, or hf://datasets/..."
-    )
-    baseline: Line = Field(
-        f"{ARENA_HARD}/model_answer/gpt-4-0314.jsonl", description="`world`, or a .jsonl of the baseline's answers."
-    )
-    limit: Count | None = Field(None, description="Judge only the first questions; null: all.")
-    select_judge: str = Field(description="The judge, a key of `judges`, that selects the best epoch.")
-    judge: str = Field(description="The judge, a key of `judges`, whose verdicts are reported.")
-    bootstrap: Count = Field(100, description="Bootstrap resamples of the battles, for the interval.")
-    seed: int = Field(42, description="Seed of the resampling.")
-
-
-class WildBench(Section):
-    """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
-
-    tasks: Line = Field(WILDBENCH, description="`world`, or a .jsonl of allenai/WildBench, or hf://datasets/...")
-    limit: Count | None = Field(None, description="Grade only the first tasks; null: all.")
-    judge: str = Field(description="The judge that grades, a key of `judges`.")
-    rounds: Count = Field(128, description="Passes of sequential Elo, each over its own permutation of the battles.")
-    win_margin: Positive = Field(2.0, description="Difference of two scores that is a win; less is a tie.")
-    length_margin: Count = Field(1500, description="Difference in characters above which a win becomes a tie.")
-    seed: int = Field(42, description="Seed of the permutations.")
-
-
-class Qa(Section):
-    """Eight benchmarks through lm-evaluation-harness."""
-
-    source: Literal["world", "hub"] = Field("hub", description="The micro world's items, or the harness's own tasks.")
-    limit: Count | None = Field(None, description="Items per benchmark; null: all.")
-    batch_size: Count = Field(64, description="Sequences scored at once.")
-    system_prompt: str = Field("You are a helpful assistant.", description="Put in front of each user query.")
-    gsm8k_shots: Annotated[int, Field(ge=0)] = Field(5, description="Worked examples before each GSM8k question.")
-    max_gen_toks: Count = Field(256, description="Longest generated answer (GSM8k), tokens.")
-
-
-class Answers(Section):
-    """Greedy answers to Arena-Hard and WildBench."""
-
-    max_tokens: Count = Field(4096, description="Longest answer, tokens.")
-
-
 class Synthetic(Section):
     """The laboratory: categorical policies (Figures 1 and 7, J.1), theorems, and enumerable language models."""
 
@@ -317,6 +265,7 @@ class Config(Section):
     """The whole configuration."""
 
     base: Literal["defaults"] | None = Field(None, description="`defaults`: the file takes nothing from config.yaml.")
+    run: RunName = RunName()
     world: World = World()
     models: dict[Name, Model] = Field(description="Models to start from, by name.")
     datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
@@ -348,6 +297,16 @@ class Config(Section):
     qa: Qa = Qa()
     synthetic: Synthetic = Synthetic()
 
+    @property
+    def results(self) -> str:
+        """The folder of this run's results."""
+        return f"{RESULTS}/runs/{self.run.name}" if self.run.name else RESULTS
+
+    @property
+    def shared(self) -> str:
+        """The folder of what does not depend on datasets and training, where all runs find it."""
+        return RESULTS if self.run.shared == "all" else self.results
+
     def methods(self, row: Row) -> list[str]:
         """Full names of a grid row's cells: methods are spread over ``betas``, then over ``seeds``."""
         betas = [
@@ -362,7 +321,20 @@ class Config(Section):
         ends = ["" if seed == self.preference.seed else f"-seed{seed}" for seed in self.seeds] or [""]
         return [name + end for name in betas for end in ([""] if "-seed" in name else ends)]
 
-    def spans(self) -> list[str]:
-        """Epoch ranges such as "1-5": each is one job; a further epoch adds a further range."""
-        step = self.preference.epochs_per_job
-        return [f"{first}-{min(first + step - 1, self.epochs)}" for first in range(1, self.epochs + 1, step)]
+    def spans(self, trained: Collection[str] = ()) -> list[str]:
+        """Epoch ranges such as "1-5", each of one job.
+
+        Args:
+            trained: ranges of a cell that were trained before, with whatever ``epochs_per_job``: they stay as they are. One
+                that goes beyond ``epochs`` has them all, so that its part is one range.
+        """
+        there = [(int(first), int(last)) for first, last in (span.split("-") for span in trained)]
+        found: list[str] = []
+        first = 1
+        while first <= self.epochs:
+            lasts = [last for start, last in there if start == first <= last]
+            within = [last for last in lasts if last <= self.epochs]
+            new = self.epochs if lasts else min(first + self.preference.epochs_per_job - 1, self.epochs)
+            found.append(f"{first}-{max(within, default=new)}")
+            first = max(within, default=new) + 1
+        return found

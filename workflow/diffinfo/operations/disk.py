@@ -15,10 +15,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from diffinfo.cli import UserError
+from diffinfo.config.reading import load
+from diffinfo.config.types import RESULTS
 from diffinfo.operations.jobs import Job, planned
 from diffinfo.tables.artifacts import OUTPUTS
 from diffinfo.tables.locks import at_work
 
+LOCKS = Path(RESULTS, ".progress/locks")  # of the jobs of all runs
 LEFTOVERS = ".*.tmp"  # private files of jobs that were killed (artifacts.atomic, artifacts.whole_folder)
 
 
@@ -71,7 +74,7 @@ def droppable(results: Path, everything: list[Job], remaining: list[Job]) -> lis
     found = [*results.glob("train/*/*/*/*/models"), *results.glob("did/*/*/*/*/model")]
     paths = [path for path in found if str(path) in made - needed]
     trains = any(job.rule in ("sft", "preference", "did_train") for job in remaining)
-    if not trains and not at_work(results / ".progress/locks"):
+    if not trains and not at_work(LOCKS):
         paths += results.glob(".progress/train")
     return sorted(paths)
 
@@ -86,9 +89,11 @@ def main() -> None:
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
     parser.add_argument("--drop", action="store_true", help="delete checkpoints that no remaining job reads")
     asked = parser.parse_args()
-    results = Path("results")
+    results = Path(load("config.yaml", *asked.configfile).results)
     if not results.is_dir():
-        raise UserError("there is no folder results/ here: nothing has run yet, or this is not the project's folder.")
+        raise UserError(
+            f"there is no folder {results}/ here: nothing has run yet, or this is not the project's folder."
+        )
     if asked.drop:
         before = size(results)
         jobs = [planned(asked.configfile, everything) for everything in (True, False)]

@@ -20,7 +20,7 @@ from pathlib import Path
 from diffinfo.cli import UserError
 from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import read_yaml
-from diffinfo.config.types import Config
+from diffinfo.config.types import RESULTS, Config
 from diffinfo.operations import disk
 from diffinfo.operations.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
 from diffinfo.operations.jobs import Job, planned
@@ -159,21 +159,21 @@ def _print_plan(jobs: list[Job], config: Config, costs: Costs) -> None:
     for model, gpus, hours, printed in paper_check(config):
         print(f"A DPO epoch of {model} on {gpus}: {hours:.2f} h here, {printed:.2f} h in the paper.")
     profile = read_yaml(PROFILE) if PROFILE.is_file() else {}
-    free = shutil.disk_usage("results" if Path("results").exists() else ".").free / 1e9
+    free = shutil.disk_usage(RESULTS if Path(RESULTS).exists() else ".").free / 1e9
     for warning in warnings(jobs, costs, profile.get("default-resources", {}), free):
         print(f"WARNING: {warning}")
 
 
-def _print_actual(jobs: list[Job], costs: Costs) -> None:
+def _print_actual(jobs: list[Job], results: str, costs: Costs) -> None:
     table = actual(jobs, costs)
     if not table:
-        raise UserError("results/benchmarks holds no file of these jobs: nothing has run yet.")
+        raise UserError(f"{results}/benchmarks holds no file of these jobs: nothing has run yet.")
     _print(table)
     done = [job for job in jobs if all(map(os.path.exists, job.outputs))]
     estimated = sum(costs.job(job.rule, job.wildcards).disk_gb for job in done)
     print("\nHours of one job after the other; a job that was stopped counts its last attempt alone.")
-    found = disk.size(Path("results")) / 1e9
-    print(f"Disk: {estimated:.4g} GB estimated for what is there, {found:.4g} GB found in results/.")
+    found = disk.size(Path(results)) / 1e9
+    print(f"Disk: {estimated:.4g} GB estimated for what is there, {found:.4g} GB found in {results}/.")
 
 
 def main() -> None:
@@ -191,7 +191,7 @@ def main() -> None:
     if asked.json:
         print(json.dumps(rows(jobs, costs), indent=1))
     elif asked.actual:
-        _print_actual(jobs, costs)
+        _print_actual(jobs, config.results, costs)
     else:
         _print_plan(jobs, config, costs)
 

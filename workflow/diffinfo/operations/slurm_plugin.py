@@ -12,7 +12,7 @@ Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None
 OUTAGE = 1800  # seconds without slurmctld before a failed submission counts
 
 
-def patch(plugin: Any) -> None:
+def patch(plugin: Any, run: str = "") -> None:
     """Let every wait of the plugin end, and let it wait for slurmctld.
 
     - squeue alone tells how jobs are. The plugin turns to sacct where MinJobAge is short or not known, as while slurmctld
@@ -22,12 +22,13 @@ def patch(plugin: Any) -> None:
     - A preempted job has ended, for the profile forbids SLURM to requeue it.
     - ``mem_mb: 0`` asks for all memory of a node, as it does of sbatch; the plugin drops it.
     - A failed submission is reported only after slurmctld is back, so that the retry can succeed.
+    - The comment of a job names its ``run``, so that no other run takes it for one of its own that a kill left behind.
     """
     submitted: set[str] = set()
     plugin.get_min_job_age = lambda: sys.maxsize
     plugin.validate_or_get_slurm_job_id = _noted(plugin.validate_or_get_slurm_job_id, submitted)
     plugin.query_job_status = _complete(plugin.query_job_status, submitted)
-    plugin.get_submit_command = _whole_memory(plugin.get_submit_command)
+    plugin.get_submit_command = _submission(plugin.get_submit_command, run)
     executor = plugin.Executor
     executor._report_job_error_threadsafe = _when_slurm_answers(executor._report_job_error_threadsafe)
 
@@ -58,10 +59,16 @@ def _complete(query: Query, submitted: set[str]) -> Query:
     return queried
 
 
-def _whole_memory(command: Callable[..., str]) -> Callable[..., str]:
-    def commanded(job: Any, *arguments: Any, **options: Any) -> str:
+def comment(said: str, run: str) -> str:
+    """What a job is known by in SLURM's queue: the plugin's own comment, and the run where it has a name."""
+    return f"{said}_run_{run}" if run else said
+
+
+def _submission(command: Callable[..., str], run: str) -> Callable[..., str]:
+    def commanded(job: Any, params: dict[str, Any], *arguments: Any, **options: Any) -> str:
         whole = job.resources.get("mem_mb") == 0 and not job.resources.get("mem_mb_per_cpu")
-        return command(job, *arguments, **options) + (" --mem 0" if whole else "")
+        params = {**params, "comment_str": comment(params["comment_str"], run)}
+        return command(job, params, *arguments, **options) + (" --mem 0" if whole else "")
 
     return commanded
 

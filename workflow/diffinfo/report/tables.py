@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from diffinfo.cli import UserError, run
-from diffinfo.config.types import WildBench
+from diffinfo.config.benchmarks import WildBench
 from diffinfo.intervals import Z95, Estimate, bracketed, mean, number, over_seeds
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paper

@@ -178,3 +178,24 @@ def publish(
     speed = artifacts.read(saved / SPEED, "train_speed")
     artifacts.write(speed_out, speed, "train_speed", inputs=inputs, processes=processes)
     artifacts.keep_until_recorded(saved, out, log_out, speed_out)
+
+
+def take(
+    longer: list[Path], first_epoch: int, last_epoch: int, out: Path, log_out: Path, speed_out: Path,
+    inputs: dict[str, Path], metadata: dict[str, Any], processes: int,
+) -> None:  # fmt: skip
+    """Publish the first epochs of a run that trained more: ``longer`` is its models, train_log and train_speed.
+
+    The order of an epoch follows from its number, so that they are those of a run that ended there. The state is not: it is
+    that of the last epoch.
+    """
+    if int(os.environ.get("RANK", "0")):
+        return
+    with artifacts.whole_folder(out) as folder:
+        for epoch in range(first_epoch, last_epoch + 1):
+            artifacts.link(longer[0] / f"epoch-{epoch}", folder / f"epoch-{epoch}")
+    rows = artifacts.read(longer[1], "train_log")
+    rows = rows[rows.epoch <= last_epoch]
+    artifacts.write(log_out, rows, "train_log", inputs=inputs, **metadata)
+    speed = artifacts.read(longer[2], "train_speed")
+    artifacts.write(speed_out, speed[speed.step <= rows.step.max()], "train_speed", inputs=inputs, processes=processes)

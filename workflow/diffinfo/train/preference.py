@@ -17,7 +17,7 @@ from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.methods import PairLogps, Variant, dpo, loss, parse
 from diffinfo.models.folders import save_model
 from diffinfo.tables import artifacts
-from diffinfo.train.epochs import Row, Run, finish, finished, publish
+from diffinfo.train.epochs import Row, Run, finish, finished, publish, take
 from diffinfo.train.projection import project
 from diffinfo.train.speed import Speed
 from diffinfo.train.states import load_state, save_state
@@ -140,6 +140,7 @@ def main(
     save_minutes: float = 10.0,
     events: Path | None = None,
     resume: Path | None = None,
+    longer: list[Path] | None = None,
     keep_last_only: bool = False,
 ) -> None:
     """Train one method from pi_ref for the epochs of a span.
@@ -155,6 +156,8 @@ def main(
         save_minutes: between two states.
         events: folder for TensorBoard.
         resume: the models folder of the span before.
+        longer: models folder, train_log and train_speed of a span with the same first epoch that goes beyond ``last_epoch``:
+            the epochs are taken from it, and nothing is trained.
         keep_last_only: write the last epoch as ``models_out`` itself, without state (the DID proxy).
     """
     parsed, preference, last_epoch = parse(settings.method), settings.preference, settings.last_epoch
@@ -163,6 +166,20 @@ def main(
         raise UserError(f"{reference} holds no reference log-probabilities, which {parsed} needs.")
     decisive = settings.model_dump(exclude={"preference": {"processes"}})  # any number of processes may resume
     metadata = {"method": settings.method, "settings": decisive["preference"], "objectives": decisive["objectives"]}
+    inputs = {"model": model, "reference": reference}
+    if longer:
+        take(
+            longer,
+            settings.first_epoch,
+            last_epoch,
+            models_out,
+            log_out,
+            speed_out,
+            inputs,
+            metadata,
+            preference.processes,
+        )
+        return
     saved = progress_dir / artifacts.digest(decisive, model, reference)
     if not finished(saved):
         torch.manual_seed(preference.seed)
@@ -204,7 +221,6 @@ def main(
         weights = {saved / f"epoch-{last_epoch}": Path()}
     else:
         weights = {path: Path(path.name) for path in [*saved.glob("epoch-*"), saved / "state"]}
-    inputs = {"model": model, "reference": reference}
     publish(saved, weights, models_out, log_out, speed_out, inputs, metadata, preference.processes)
 
 
