@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffinfo.config.strict_yaml import ConfigError
-from diffinfo.config.types import LINE
+from diffinfo.config.values import LINE
 
 MOST = 10_000  # files of one folder
 PATTERN = "{}<>"  # Snakemake reads {name} and <name> in a file's name as its own

@@ -6,37 +6,15 @@ preset that says ``base: defaults`` takes none of them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import Field, create_model
 
+from diffinfo.config.values import Count, Line, Name, Positive, Revision, Section, Share, Variable, matches
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
-LINE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\S)?")
-
-
-def _matches(pattern: str | re.Pattern[str], what: str) -> AfterValidator:
-    """A text must match the whole of ``pattern``."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"must be {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-Line = Annotated[str, _matches(LINE, "one line of text, without control characters or white space around it")]
-Revision = Annotated[str, _matches(r"(?!-|.*\.\.)[\w.+@/-]+", "a branch, tag or commit")]
-Variable = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _")]
 
 RESULTS = "results"  # folder of all runs
 TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's templates fall back to where they cannot ask for today's date
@@ -45,24 +23,7 @@ ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _fits_no_key(cls, value: Any) -> Any:
-        """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; no key is one."""
-        items = value if isinstance(value, list) else [value]
-        if any(isinstance(item, bool) for item in items):
-            raise ValueError("a truth value (yes, no, true, false) fits no key; quote it where it is text")
-        if any(isinstance(item, int) and abs(item) >= 2**53 for item in items):
-            raise ValueError("fits no key: the number must be smaller than 2^53")
-        if any(isinstance(item, str) and item.strip() == "null" for item in items):  # a stage would read it as null
-            raise ValueError("the text 'null' fits no key; remove its quotes")
-        return value
-
-
-class RunName(_Model):
+class RunName(Section):
     """Keeps the results of this configuration apart from those of others."""
 
     name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9.-]*)?$", max_length=64)] = Field(
@@ -75,7 +36,7 @@ class RunName(_Model):
     )
 
 
-class World(_Model):
+class World(Section):
     """The micro world: a small language, its models and its benchmarks, all made from one seed."""
 
     seed: int = Field(42, description="Everything in the micro world follows from it.")
@@ -92,7 +53,7 @@ class World(_Model):
     qa_items: Count = Field(50, description="Items per QA benchmark.")
 
 
-class Model(_Model):
+class Model(Section):
     """A Hugging Face folder to start from."""
 
     source: Line = Field(description="`world`, a hub id such as mistralai/Mistral-7B-v0.3, or a local folder.")
@@ -120,7 +81,7 @@ class Model(_Model):
     )
 
 
-class Dataset(_Model):
+class Dataset(Section):
     """Where prompts or pairs come from."""
 
     format: Literal["magpie", "ultrafeedback", "prompts"] = Field(
@@ -144,7 +105,7 @@ class Dataset(_Model):
     )
 
 
-class Sampling(_Model):
+class Sampling(Section):
     """Candidate responses for datasets whose format is "prompts" (J.2)."""
 
     model: str = Field(description="The model that writes the responses, a key of `models`.")
@@ -155,7 +116,7 @@ class Sampling(_Model):
     seed: int = Field(42, description="Seed of the sampling.")
 
 
-class Engine(_Model):
+class Engine(Section):
     """What generates text."""
 
     name: Literal["transformers", "vllm"] = Field(
@@ -172,7 +133,7 @@ class Engine(_Model):
         return "base" if self.name == "transformers" else self.name
 
 
-class Sft(_Model):
+class Sft(Section):
     """Supervised fine-tuning on the chosen responses (J.2)."""
 
     epochs: Count = Field(1, description="Epochs of fine-tuning.")
@@ -182,7 +143,7 @@ class Sft(_Model):
     seed: int = Field(0, description="Seed of the order of the rows.")
 
 
-class Preference(_Model):
+class Preference(Section):
     """Preference optimisation (J.2)."""
 
     epochs_per_job: Count = Field(
@@ -203,11 +164,11 @@ _HYPER: dict[str, Any] = {
 }
 
 
-class Objectives(create_model("_Declared", __base__=_Model, **_HYPER)):  # type: ignore[misc] # keys of diffinfo.methods
+class Objectives(create_model("_Declared", __base__=Section, **_HYPER)):  # type: ignore[misc] # keys of diffinfo.methods
     """Hyper-parameters beside beta, which is part of a method's name."""
 
 
-class Training(_Model):
+class Training(Section):
     """How models are trained and scored, whatever the objective."""
 
     micro_batch_tokens: Count = Field(
@@ -223,7 +184,7 @@ class Training(_Model):
     save_minutes: Count = Field(10, description="Minutes between two saved states, from which a killed job resumes.")
 
 
-class Row(_Model):
+class Row(Section):
     """Some methods on one model and dataset: each is trained, and all of ``measures`` are taken of each."""
 
     model: str = Field(description="A key of `models`.")
@@ -236,7 +197,7 @@ class Row(_Model):
     )
 
 
-class Entropy(_Model):
+class Entropy(Section):
     """Entropy of a policy, H = -mean log pi(y) in nats (Table 1, Appendix K)."""
 
     prompts: Count = Field(1000, description="Prompts of the training set.")
@@ -245,7 +206,7 @@ class Entropy(_Model):
     seed: int = Field(42, description="Seed of the prompts' choice and of the sampling.")
 
 
-class Did(_Model):
+class Did(Section):
     """The DID proxy, trained with r = log pi on y_w from pi and y_l from pi_ref (Table 2, Appendix K)."""
 
     prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
@@ -258,7 +219,7 @@ class Did(_Model):
     dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
 
 
-class ExpectedReward(_Model):
+class ExpectedReward(Section):
     """Reward of held-out completions at each epoch (Figure 6)."""
 
     decode: Literal["greedy", "sample"] = Field("sample", description="sample: an expectation; greedy: one answer.")
@@ -266,14 +227,14 @@ class ExpectedReward(_Model):
     seed: int = Field(42, description="Seed of the sampling.")
 
 
-class Judge(_Model):
+class Judge(Section):
     """Who compares or grades answers."""
 
     kind: Literal["reward-model", "openai"] = Field(
         description="A reward model whose scores become verdicts, or any OpenAI-compatible endpoint."
     )
     model: Line = Field(description="A key of `models`, or the endpoint's name of the model.")
-    base_url: Annotated[str, _matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
+    base_url: Annotated[str, matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
         "https://api.openai.com/v1", description="Address of the endpoint."
     )
     api_key_env: Variable = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
@@ -287,7 +248,7 @@ class Judge(_Model):
         return self.kind == "reward-model"
 
 
-class ArenaHard(_Model):
+class ArenaHard(Section):
     """Arena-Hard v0.1, by the logic of lmarena/arena-hard-auto at 3071ef9."""
 
     questions: Line = Field(
@@ -303,7 +264,7 @@ class ArenaHard(_Model):
     seed: int = Field(42, description="Seed of the resampling.")
 
 
-class WildBench(_Model):
+class WildBench(Section):
     """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
 
     tasks: Line = Field(WILDBENCH, description="`world`, or a .jsonl of allenai/WildBench, or hf://datasets/...")
@@ -315,7 +276,7 @@ class WildBench(_Model):
     seed: int = Field(42, description="Seed of the permutations.")
 
 
-class Qa(_Model):
+class Qa(Section):
     """Eight benchmarks through lm-evaluation-harness."""
 
     source: Literal["world", "hub"] = Field("hub", description="The micro world's items, or the harness's own tasks.")
@@ -326,13 +287,13 @@ class Qa(_Model):
     max_gen_toks: Count = Field(256, description="Longest generated answer (GSM8k), tokens.")
 
 
-class Answers(_Model):
+class Answers(Section):
     """Greedy answers to Arena-Hard and WildBench."""
 
     max_tokens: Count = Field(4096, description="Longest answer, tokens.")
 
 
-class Synthetic(_Model):
+class Synthetic(Section):
     """The laboratory: categorical policies (Figures 1 and 7, J.1), theorems, and enumerable language models."""
 
     steps: Count = Field(
@@ -355,7 +316,7 @@ class Synthetic(_Model):
     rejected_learning_rate: Positive = Field(1.5e-3, description="Learning rate of the training on these pairs.")
 
 
-class Config(_Model):
+class Config(Section):
     """The whole configuration."""
 
     base: Literal["defaults"] | None = Field(None, description="`defaults`: the file takes nothing from config.yaml.")

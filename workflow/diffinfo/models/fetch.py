@@ -17,7 +17,8 @@ from pydantic import Field
 
 from diffinfo.chat import Chat, settled
 from diffinfo.cli import UserError, log, run
-from diffinfo.config.types import TEMPLATE_DATE, Line, Revision, _Model
+from diffinfo.config.types import TEMPLATE_DATE
+from diffinfo.config.values import Line, Revision, Section
 from diffinfo.models.exactness import record
 from diffinfo.models.folders import check_weights
 from diffinfo.tables.artifacts import link, whole_folder
@@ -28,7 +29,7 @@ STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
 
 
-class Source(_Model):
+class Source(Section):
     """The part of a model's configuration that says where it comes from."""
 
     source: Line

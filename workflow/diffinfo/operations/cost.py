@@ -16,14 +16,15 @@ from pydantic import Field, ValidationError
 
 from diffinfo.cli import UserError
 from diffinfo.config.strict_yaml import read_yaml
-from diffinfo.config.types import Config, Positive, Share, _Model
+from diffinfo.config.types import Config
+from diffinfo.config.values import Positive, Section, Share
 
 ASSUMPTIONS = Path(__file__).with_name("assumptions.yaml")
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Hardware(_Model):
+class Hardware(Section):
     """A GPU type, or a core."""
 
     tflops: Positive  # dense bf16 peak
@@ -36,7 +37,7 @@ class Hardware(_Model):
     start_minutes: NotNegative  # imports, process groups, loading
 
 
-class Data(_Model):
+class Data(Section):
     """Size of a dataset."""
 
     rows: Annotated[int, Field(ge=0)]
@@ -44,7 +45,7 @@ class Data(_Model):
     response_tokens: Positive
 
 
-class Benchmarks(_Model):
+class Benchmarks(Section):
     """Size of the public benchmarks."""
 
     arena_hard: int
@@ -53,21 +54,21 @@ class Benchmarks(_Model):
     qa_tokens: Positive
 
 
-class Tokens(_Model):
+class Tokens(Section):
     """Tokens of a judge's call, or dollars a million of them."""
 
     read: NotNegative
     written: NotNegative
 
 
-class Judges(_Model):
+class Judges(Section):
     """What judging costs."""
 
     prices: dict[str, Tokens]
     call: Tokens
 
 
-class Assumptions(_Model):
+class Assumptions(Section):
     """The whole of assumptions.yaml."""
 
     hardware: dict[str, Hardware]
