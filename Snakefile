@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.27")
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     raise WorkflowError(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported: use 3.11 to 3.13.")
 if len(workflow.included_stack) > 1:  # what follows a kill, and the profile, belong to a whole run

@@ -312,24 +312,6 @@ def test_what_cannot_be_added_is_refused(tmp_path: Path, text: str, said: str) -
     assert "mine.yaml" in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "per_job", "trained", "expected"),
-    [
-        (5, 3, [], ["1-3", "4-5"]),
-        (5, 3, ["1-3", "4-4"], ["1-3", "4-4", "5-5"]),
-        (2, 3, ["1-3"], ["1-2"]),
-        (4, 1, ["1-3"], ["1-3", "4-4"]),
-        (9, 4, ["1-1", "2-2"], ["1-1", "2-2", "3-6", "7-9"]),
-        (3, 1, ["1-2", "1-3"], ["1-3"]),
-        (5, 1, ["1-3", "4-6"], ["1-3", "4-5"]),
-        (2, 1, ["3-1", "2-2"], ["1-1", "2-2"]),
-    ],
-)
-def test_spans_keep_what_was_trained(epochs: int, per_job: int, trained: list[str], expected: list[str]) -> None:
-    config = load(ROOT / "config.yaml", values={"epochs": epochs, "preference": {"epochs_per_job": per_job}})
-    assert config.spans(trained) == expected
-
-
 def test_added_rows_stand_behind_the_others(tmp_path: Path) -> None:
     files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
     for file, method in zip(files, ("orpo", "simpo"), strict=True):

@@ -101,7 +101,7 @@ def test_another_configuration_takes_over_nothing_and_is_not_held_up(project):
     other = "results/data/magpie-pro/preferences.parquet"
     project.snakemake(other, "--cores", "1", changes=NANO)  # not touched by the remains of the killed run
     said = project.snakemake(f"{TRAINING}/train_log.parquet", "--cores", "1", changes=NANO)
-    assert f"from these inputs, or without a word on it: {TRAINING}/models, {TRAINING}/train_log.parquet" in said
+    assert f"from these inputs, or without a record of it: {TRAINING}/models, {TRAINING}/train_log.parquet" in said
     assert "are made again" in said
     assert "Took over" not in said
     assert rate(project) == pytest.approx(3e-5)

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections import Counter
 from importlib.util import find_spec
 
 import pytest
@@ -63,37 +62,6 @@ def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
     final = {"arena_hard", "wildbench"}  # the best epoch of the run is chosen anew
     for rule, wildcards in jobs:
         assert rule in final or wildcards.get("span") == "4-4" or wildcards.get("epoch") == "4"
-
-
-def trainings(project, changes):
-    """The spans that are trained, and those taken from longer ones, each with how many cells."""
-    found = {True: Counter(), False: Counter()}
-    for command in re.findall(
-        r"diffinfo\.train\.preference .*--first_epoch=.*", project.snakemake("-n", "-p", changes=changes)
-    ):
-        if "--method=logpi-b1 " not in command:  # the DID proxies
-            span = "-".join(re.search(r"--first_epoch=(\d+) --last_epoch=(\d+)", command).groups())
-            found["--longer=" in command][span] += 1
-    return found[False], found[True]
-
-
-def test_no_epoch_is_trained_twice_whatever_epochs_per_job_is(project_factory):
-    project = project_factory()
-    project.touch_everything()
-
-    def per_job(epochs, count):
-        return {"epochs": epochs, "preference": {"epochs_per_job": count}}
-
-    assert "Nothing to be done" in project.snakemake("-n", changes=per_job(3, 1))
-    assert trainings(project, per_job(5, 3)) == ({"4-5": 16}, {})
-    assert trainings(project, per_job(5, 1)) == ({"4-4": 16, "5-5": 16}, {})
-    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": 16})
-    project.touch_everything(changes={"epochs": 4})
-    assert trainings(project, per_job(5, 3)) == ({"5-5": 16}, {})
-    assert trainings(project, {"epochs": 6}) == ({"5-6": 16}, {})
-    assert trainings(project, {"epochs": 2}) == ({}, {"1-2": 16})
-    project.touch_everything(changes={"epochs": 2})
-    assert "Nothing to be done" in project.snakemake("-n", changes={"epochs": 2})
 
 
 def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):

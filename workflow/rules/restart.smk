@@ -33,6 +33,14 @@ def look():
     return same, [job for job in found if job not in same]
 
 
+def set_times(jobs):
+    """Make outputs younger than what they were made from: copied files have the times of the copy, in any order."""
+    for job in (job for level in workflow.dag.toposorted() for job in level if job in jobs):
+        for output in filter(os.path.exists, job.output):
+            output.touch()
+    workflow.iocache.clear()
+
+
 def record(job):
     """Record the outputs of a job as finished."""
     assert job.resources is not None  # evaluated here, which cannot be done inside a coroutine
@@ -63,24 +71,32 @@ def adopt():
     same, others = look()
     check_shared(others)
     changes = any(map(workflow.dag.needrun, same)) or not all(map(workflow.dag.needrun, others))
+    set_times([job for job in same if workflow.dag.needrun(job)])
     for job in same:
         record(job)
     for job in others:
         record_as_stale(job)
     if same:
-        print(f"Took over {len(same)} job(s) that a killed run had finished.", file=sys.stderr)
+        print(
+            f"Took over {len(same)} job(s) that a killed run had finished, or whose results were copied.",
+            file=sys.stderr,
+        )
     if others:
-        print(f"{named(others)} are made again.", file=sys.stderr, flush=True)
+        print(not_taken_over(others), file=sys.stderr, flush=True)
     for job in workflow.dag.jobs:
         if job.output and not workflow.dag.needrun(job) and job not in others:
             disk.forget(Path(CONFIG.results), job.output)
     return changes
 
 
-def named(jobs):
-    """What is wrong with the outputs of ``jobs``, by name."""
-    names = ", ".join(str(output) for job in jobs for output in job.output if os.path.exists(output))
-    return f"Not made by this configuration's command from these inputs, or without a word on it: {names}; they"
+def not_taken_over(jobs):
+    """What is wrong with the outputs of ``jobs``, the first of them by name."""
+    names = [str(output) for job in jobs for output in job.output if os.path.exists(output)]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"Not made by this configuration's command from these inputs, or without a record of it: {', '.join(names[:3])}{more};"
+        " they are made again."
+    )
 
 
 def look_again():
@@ -102,6 +118,14 @@ def adopt_at_exit():
         except WorkflowError as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)  # all that is left to do at exit
+        same, others = look()
+        spared = [job for job in same if workflow.dag.needrun(job) and not workflow.dag.reason(job).forced]
+        if spared:
+            print(
+                f"A run takes over {len(spared)} of these jobs: the same commands made their results from the same inputs."
+            )
+        if others:
+            print(not_taken_over(others))
     elif not len(workflow.dag) and adopt():
         look_again()
 

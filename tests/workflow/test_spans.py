@@ -1,0 +1,35 @@
+"""Which epochs are trained, and by which jobs, where some were trained before."""
+
+import re
+from collections import Counter
+
+
+def trainings(project, changes):
+    """The spans that are trained, and those taken from longer ones, each with how many cells."""
+    found = {True: Counter(), False: Counter()}
+    for command in re.findall(
+        r"diffinfo\.train\.preference .*--first_epoch=.*", project.snakemake("-n", "-p", changes=changes)
+    ):
+        if "--method=logpi-b1 " not in command:  # the DID proxies
+            span = "-".join(re.search(r"--first_epoch=(\d+) --last_epoch=(\d+)", command).groups())
+            found["--longer=" in command][span] += 1
+    return found[False], found[True]
+
+
+def test_no_epoch_is_trained_twice_whatever_epochs_per_job_is(project_factory):
+    project = project_factory()
+    project.touch_everything()
+
+    def per_job(epochs, count):
+        return {"epochs": epochs, "preference": {"epochs_per_job": count}}
+
+    assert "Nothing to be done" in project.snakemake("-n", changes=per_job(3, 1))
+    assert trainings(project, per_job(5, 3)) == ({"4-5": 16}, {})
+    assert trainings(project, per_job(5, 1)) == ({"4-4": 16, "5-5": 16}, {})
+    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": 16})
+    project.touch_everything(changes={"epochs": 4})
+    assert trainings(project, per_job(5, 3)) == ({"5-5": 16}, {})
+    assert trainings(project, {"epochs": 6}) == ({"5-6": 16}, {})
+    assert trainings(project, {"epochs": 2}) == ({}, {"1-2": 16})
+    project.touch_everything(changes={"epochs": 2})
+    assert "Nothing to be done" in project.snakemake("-n", changes={"epochs": 2})
