@@ -77,7 +77,7 @@ def test_plan_disk_and_report_are_those_of_the_run(done):
 @pytest.mark.parametrize("name", ["..", "a/b", "A", "-x", "a b"])
 def test_a_name_that_is_no_plain_word_is_refused(done, name):
     said = done.snakemake("-n", changes={"run": {"name": name}}, check=False)
-    assert f"run.name: {name!r} is no name; use lower-case letters" in said
+    assert f"run.name: {name!r} is not a name; use lower-case letters" in said
 
 
 def test_a_named_run_really_runs_beside_the_default(project_factory):

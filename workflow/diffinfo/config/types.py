@@ -13,18 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from diffinfo.config.benchmarks import Answers, ArenaHard, Judge, Qa, WildBench
-from diffinfo.config.values import (
-    Attention,
-    Count,
-    Dtype,
-    Line,
-    Name,
-    Positive,
-    Revision,
-    Section,
-    Share,
-    Variable,
-)  # fmt: skip
+from diffinfo.config.values import Attention, Count, Dtype, Line, Name, Positive, Revision, Section, Share, Variable
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
 
