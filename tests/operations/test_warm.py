@@ -44,6 +44,27 @@ def test_output_and_status_are_those_of_plain_python(server, words, tmp_path):
     assert warmed.returncode == plain.returncode
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "print('out'); sys.exit('a sentence')",
+        "print('out'); sys.exit(3)",
+        "sys.exit()",
+        "print('out'); raise ValueError('wrong')",
+        "atexit.register(print, 'last'); threading.Timer(0.3, print, ['a thread']).start(); print('first')",
+    ],
+)
+def test_a_job_ends_as_python_does(server, tmp_path, body):
+    (tmp_path / "diffinfo_ending.py").write_text(f"import atexit, sys, threading\n{body}\n")
+    waiting = f"from diffinfo.operations.warm import call; call({server!r}, ['diffinfo_ending'])"
+    plain, warmed = (
+        subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        for words in (["-m", "diffinfo_ending"], ["-c", waiting])
+    )
+    assert (warmed.returncode, warmed.stdout) == (plain.returncode, plain.stdout)
+    assert warmed.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
+
+
 def test_where_no_server_answers_the_job_starts_itself(tmp_path):
     lone = job([*SHOW, "none.parquet"], str(tmp_path / "nobody"), cwd=tmp_path)
     assert "none.parquet does not exist" in lone.communicate(timeout=60)[1]
