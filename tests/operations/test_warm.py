@@ -99,3 +99,24 @@ def test_what_is_loaded_ahead_exists_and_starts_no_thread():
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     assert "torch" in warm.PRELOADED
+
+
+STAGE = """
+import atexit, diffinfo
+diffinfo.begin_stage()
+from diffinfo.cli import run
+atexit.register(print, "last")
+def main(fail: bool = False) -> None:
+    print("out")
+    assert not fail
+run(main)
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--fail=true"], 1)])
+def test_a_stage_that_ends_at_once_has_said_all(tmp_path, words, code):
+    (tmp_path / "stage.py").write_text(STAGE)
+    done = subprocess.run(
+        [sys.executable, "stage.py", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "out\nlast\n")
