@@ -44,6 +44,27 @@ def test_output_and_status_are_those_of_plain_python(server, words, tmp_path):
     assert warmed.returncode == plain.returncode
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "print('out'); sys.exit('a sentence')",
+        "print('out'); sys.exit(3)",
+        "sys.exit()",
+        "print('out'); raise ValueError('wrong')",
+        "atexit.register(print, 'last'); threading.Timer(0.3, print, ['a thread']).start(); print('first')",
+    ],
+)
+def test_a_job_ends_as_python_does(server, tmp_path, body):
+    (tmp_path / "diffinfo_ending.py").write_text(f"import atexit, sys, threading\n{body}\n")
+    waiting = f"from diffinfo.operations.warm import call; call({server!r}, ['diffinfo_ending'])"
+    plain, warmed = (
+        subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        for words in (["-m", "diffinfo_ending"], ["-c", waiting])
+    )
+    assert (warmed.returncode, warmed.stdout) == (plain.returncode, plain.stdout)
+    assert warmed.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
+
+
 def test_where_no_server_answers_the_job_starts_itself(tmp_path):
     lone = job([*SHOW, "none.parquet"], str(tmp_path / "nobody"), cwd=tmp_path)
     assert "none.parquet does not exist" in lone.communicate(timeout=60)[1]
@@ -78,3 +99,24 @@ def test_what_is_loaded_ahead_exists_and_starts_no_thread():
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     assert "torch" in warm.PRELOADED
+
+
+STAGE = """
+import atexit, diffinfo
+diffinfo.begin_stage()
+from diffinfo.cli import run
+atexit.register(print, "last")
+def main(fail: bool = False) -> None:
+    print("out")
+    assert not fail
+run(main)
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--fail=true"], 1)])
+def test_a_stage_that_ends_at_once_has_said_all(tmp_path, words, code):
+    (tmp_path / "stage.py").write_text(STAGE)
+    done = subprocess.run(
+        [sys.executable, "stage.py", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "out\nlast\n")

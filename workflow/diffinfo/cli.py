@@ -14,6 +14,8 @@ from typing import Any, TextIO, TypeVar, cast
 
 from tqdm import tqdm
 
+import diffinfo
+
 T = TypeVar("T")
 log = logging.getLogger("diffinfo")
 
@@ -48,6 +50,7 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], position
             if needed:
                 # JSON: in YAML a text such as ~ or [x] would arrive as something else
                 auto_cli(cast("Any", components), as_positional=positional, parser_mode="json")
+        diffinfo.succeeded = True
     except UserError as error:
         sys.exit(f"error: {error}")
     except Exception as error:

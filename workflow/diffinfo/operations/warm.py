@@ -9,6 +9,7 @@ and CPU time of the process that waits.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +32,7 @@ PRELOADED = (
     "transformers.models.mistral.modeling_mistral", "transformers.models.gemma2.modeling_gemma2", "accelerate",
     "pandas", "pyarrow.parquet", "jsonargparse", "pydantic", "safetensors.torch", "scipy.special", "lm_eval.evaluator",
     "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "threadpoolctl",
+    "diffinfo.config.types", "diffinfo.tables.artifacts",
 )  # fmt: skip
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -149,8 +152,32 @@ def _run(request: dict[str, Any], files: list[int]) -> NoReturn:
     module, *arguments = request["words"]
     sys.argv = [module, *arguments]
     sys.modules.pop(module, None)
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    raise SystemExit(0)
+    _run_to_the_end(module)
+
+
+def _run_to_the_end(module: str) -> NoReturn:
+    """Run a module and end as Python does, but leave the memory to the system.
+
+    Freeing all that was imported copies it from the server page by page: longer than many jobs take.
+    """
+    code: Any = 1
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as asked:
+        if isinstance(asked.code, str):
+            print(asked.code, file=sys.stderr)
+        else:
+            code = asked.code or 0
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    threading._shutdown()  # type: ignore[attr-defined]  # threads that are no daemons end first
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

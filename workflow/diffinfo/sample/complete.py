@@ -119,15 +119,15 @@ def main(
     decisive = s.model_dump(exclude={"engine": {"batch_tokens", "tensor_parallel"}})
     saved = progress_dir and progress_dir / artifacts.digest(decisive, *inputs.values())
     tables = []
-    bad: list[tuple[str, str]] = []
-    for epoch, folder in ({e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}).items():
-        chat = Chat(folder)
-        ids, bad = _tokenised(chat, asked)
-        report(bad, len(asked), ", ".join(map(str, prompts)), folder)
-        fits = [prompt is not None and len(prompt) <= s.max_prompt_tokens for prompt in ids]
-        if long := sum(prompt is not None for prompt in ids) - sum(fits):
-            log.warning("%d prompts are longer than %d tokens and left out", long, s.max_prompt_tokens)
-        kept = asked[fits].assign(prompt_token_ids=[prompt for prompt, fit in zip(ids, fits, strict=True) if fit])
+    folders = {e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}
+    chat = Chat(next(iter(folders.values())))  # epochs of one training have the same tokenizer
+    ids, bad = _tokenised(chat, asked)
+    report(bad, len(asked), ", ".join(map(str, prompts)), chat.folder)
+    fits = [prompt is not None and len(prompt) <= s.max_prompt_tokens for prompt in ids]
+    if long := sum(prompt is not None for prompt in ids) - sum(fits):
+        log.warning("%d prompts are longer than %d tokens and left out", long, s.max_prompt_tokens)
+    kept = asked[fits].assign(prompt_token_ids=[prompt for prompt, fit in zip(ids, fits, strict=True) if fit])
+    for epoch, folder in folders.items():
         part = partial(_completed, generate, folder, chat, decoding, kept, epoch)
         tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, s.n))
     artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, quarantined=bad, **facts)
