@@ -44,7 +44,7 @@ rule laboratory_curves:
     resources:
         **RESOURCES,
     shell:
-        "python -m diffinfo.report.laboratory curves --objectives {input:q}" f" --out {DRAWN} 2> {{log:q}}"
+        f"python -m diffinfo.report.laboratory curves --objectives {{input:q}} --out {DRAWN} 2> {{log:q}}"
 
 
 rule laboratory:
