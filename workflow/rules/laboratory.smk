@@ -1,5 +1,7 @@
 # What the laboratory shows: Figures 1 and 7, its own tables and figures.
 # Needs: results/synthetic/*.parquet. Gives: results/{tables,figures}.
+DRAWN = f"{CONFIG.results}/figures"
+WRITTEN = f"{CONFIG.results}/tables"
 LAB_INPUTS = ["objectives", "population", "theorems", "did_proxy", "rejected_sampling"]
 LAB_TABLES = ["laboratory", "theorems", "did_proxy", "rejected_sampling"]
 LAB_FIGURES = ["laboratory", "did_proxy", "rejected_sampling"]
@@ -42,8 +44,7 @@ rule laboratory_curves:
     resources:
         **RESOURCES,
     shell:
-        "python -m diffinfo.report.laboratory curves --objectives {input:q}"
-        f" --out {CONFIG.results}/figures 2> {{log:q}}"
+        f"python -m diffinfo.report.laboratory curves --objectives {{input:q}} --out {DRAWN} 2> {{log:q}}"
 
 
 rule laboratory:
@@ -68,4 +69,4 @@ rule laboratory:
         inputs=lab_arguments,
     shell:
         "python -m diffinfo.report.laboratory summary {params.inputs:q}"
-        f" --tables {CONFIG.results}/tables --figures {CONFIG.results}/figures 2> {{log:q}}"
+        f" --tables {WRITTEN} --figures {DRAWN} 2> {{log:q}}"
