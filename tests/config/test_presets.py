@@ -56,8 +56,6 @@ SOURCES: dict[str, dict[str, Any]] = {
     },
     "ours: a preset takes nothing from config.yaml": {
         "base": "defaults",
-        "run.name": "",
-        "run.shared": "all",
     },
     "J.2: base weights with the chat template of the instruct sibling; the judge and the teacher by their names": {
         "models.mistral-7b-v0.3.source": "mistralai/Mistral-7B-v0.3",

@@ -7,11 +7,9 @@ from collections import Counter
 def trainings(project, changes):
     """The spans that are trained, and those taken from longer ones, each with how many cells."""
     found = {True: Counter(), False: Counter()}
-    for command in re.findall(
-        r"diffinfo\.train\.preference .*--first_epoch=.*", project.snakemake("-n", "-p", changes=changes)
-    ):
-        if "--method=logpi-b1 " not in command:  # the DID proxies
-            span = "-".join(re.search(r"--first_epoch=(\d+) --last_epoch=(\d+)", command).groups())
+    for command in re.findall(r"diffinfo\.train\.preference .*", project.snakemake("-n", "-p", changes=changes)):
+        if '"method":"logpi-b1"' not in command:  # the DID proxies
+            span = "-".join(re.search(r'"first_epoch":(\d+),"last_epoch":(\d+)', command).groups())
             found["--longer=" in command][span] += 1
     return found[False], found[True]
 
