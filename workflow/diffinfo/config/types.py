@@ -241,6 +241,19 @@ class Did(_Model):
     dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
 
 
+class Smc(_Model):
+    """Entropy of the DID on strings of at most T tokens, by sequential Monte Carlo on both models (our check of Table 2)."""
+
+    prompts: Count = Field(8, description="Prompts, of those that the DID proxy has not seen.")
+    particles: Count = Field(256, description="Particles N of each of four runs a prompt; pooled they are 4 N.")
+    lengths: list[Count] = Field([16, 64, 256], min_length=1, description="Limits T, in tokens.")
+    gap: Positive = Field(1.0, description="Certified: the interval of log Z_T is not wider than this, in nats.")
+    floor: Share = Field(
+        0.0, description="Tokens that the reference gives a lower probability are left out of the strings; 0: none."
+    )
+    seed: int = Field(42, description="Seed of the prompts' choice and of the particles.")
+
+
 class ExpectedReward(_Model):
     """Reward of held-out completions at each epoch (Figure 6)."""
 
@@ -365,6 +378,7 @@ class Config(_Model):
     objectives: Objectives = Objectives()
     entropy: Entropy = Entropy()
     did: Did = Did()
+    smc: Smc = Smc()
     expected_reward: ExpectedReward = ExpectedReward()
     answers: Answers = Answers()
     judges: dict[Name, Judge] = Field(description="Judges, by name.")

@@ -129,6 +129,23 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             beta_accuracy=_maybe(_REAL),  # K.1; only for DID proxies
         ),
     ),
+    # H(q_T) of the DID by sequential Monte Carlo, a row each prompt and limit T; logarithms in nats
+    "smc": (
+        1,
+        _schema(
+            prompt_id=_TEXT,
+            length=_INT,  # T: strings of at most T tokens, those cut there included
+            entropy=_REAL,  # of all runs pooled: 4 N particles
+            entropy_n=_REAL,  # mean of the runs: N particles
+            **_of(_REAL, "log_z log_z_n"),
+            log_z_upper=_REAL,  # mean of the conditional runs
+            **_of(_REAL, "low high"),  # of log Z_T: the certificate
+            effective=_REAL,  # fewest effective particles up to T, a share of all, mean of the runs
+            cut=_REAL,  # q's mass on strings that T cuts
+            forwards=_INT,  # tokens passed through either model
+            certified=_FLAG,
+        ),
+    ),
     "judgments": (
         1,
         _schema(
