@@ -275,7 +275,7 @@ def test_the_stage_measures_prompts_that_the_proxy_has_not_seen(tmp_path, folder
         for i in range(9)
     ]
     artifacts.write(tmp_path / "prompts.parquet", pd.DataFrame(rows), "prompts")
-    settings = Smc(prompts=3, particles=8, lengths=[2, 5], gap=2.0, seed=3)
+    settings = Smc(prompts=3, particles=8, lengths=[2, 5], gap=0.02, seed=3)
     common = {
         "prompts": tmp_path / "prompts.parquet",
         "attention": "eager",
@@ -292,7 +292,13 @@ def test_the_stage_measures_prompts_that_the_proxy_has_not_seen(tmp_path, folder
     order = np.random.default_rng(3).permutation(9)
     assert set(one.prompt_id) == {f"p{i}" for i in order[4:7]}
     assert one.length.tolist() == [2, 5] * 3
-    assert (one.certified == (one.high - one.low <= 2.0)).all()
+    size = load_model(folders[0], "eager").config.vocab_size - 1
+    number = {2: 1 + size + size**2, 5: sum(size**t for t in range(6))}  # one stop token
+    assert one.uniform.tolist() == pytest.approx([math.log(number[t]) for t in one.length])
+    assert one.certified.tolist() == [
+        row.high - row.low <= 0.02 * math.log(number[row.length]) for row in one.itertuples()
+    ]
+    assert one.certified.nunique() == 2
     for policy in (tiny_mistral,):
         if load_model(folders[0], "eager").config.vocab_size != load_model(policy, "eager").config.vocab_size:
             with pytest.raises(UserError, match="a ratio needs one vocabulary"):

@@ -15,6 +15,8 @@ MEASURED = {  # measure: the rules whose jobs end it, and whether there is one p
     "expected_reward": ({"reward_scores"}, "span"),
     "entropy": ({"entropy"}, "epoch"),
     "did": ({"did_entropy"}, "epoch"),
+    "smc": ({"smc"}, "epoch"),
+    "update": ({"update"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }
@@ -110,7 +112,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"world": {"qa_items": 60}}, None),
         ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "grid", "figure5", "claims"}),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
-        ({"synthetic": {"theorem_seed": 7}}, {"theorems", "laboratory"}),
+        ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
     ],
 )
 def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):

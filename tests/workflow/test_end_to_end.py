@@ -66,6 +66,7 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     small = {
         "entropy": {"prompts": 6, "samples": 2, "max_tokens": 8}, "did": {"prompts": 8, "batch_size": 3, "learning_rate": 1e-4},
         "expected_reward": {"max_tokens": 8}, "arena_hard": {"limit": 2}, "wildbench": {"limit": 3}, "qa": {"limit": 2},
+        "smc": {"prompts": 2, "particles": 8, "lengths": [2, 4]},
     }  # fmt: skip
     cell, results = "micro-mistral/ultrafeedback/dpo-b0.1", world.folder / "results"
     made = {
@@ -114,7 +115,17 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
 
     reference, trained = (row for _, row in artifacts.read(results / "tables/grid.parquet", "grid").iterrows())
     assert (reference.method, reference.epoch, trained.method, trained.epoch) == ("ref", 0, "dpo-b0.1", 1)
-    assert trained[[*NUMBERS]].notna().all()
+    lacking = trained[[*NUMBERS]][trained[[*NUMBERS]].isna()].index.tolist()
+    assert lacking in ([], ["length_correlation"])  # which needs samples of several lengths
+    smc, update = (artifacts.read(results / f"{kind}/{cell}/epoch-1.parquet", kind) for kind in ("smc", "update"))
+    seen = set(pairs.prompt_id)
+    assert (set(smc.length), smc.prompt_id.nunique(), bool(seen & set(smc.prompt_id))) == ({2, 4}, 2, False)
+    own = artifacts.read(results / f"entropy/{cell}/epoch-1.completions.parquet", "completions")
+    assert set(update.prompt_id) == set(own.prompt_id)
+    base = artifacts.read(
+        results / "entropy/micro-mistral/ultrafeedback/ref/epoch-0.completions.parquet", "completions"
+    )
+    assert trained.entropy_change == pytest.approx(base.logp.mean() - own.logp.mean())
     assert reference[[*NUMBERS]].dropna().index.tolist() == ["reward", "entropy"]
     assert (trained.did_entropy, trained.reward) == pytest.approx((entropy.entropy, scores.score.mean()))
     assert qa.value.between(0, 1).all()

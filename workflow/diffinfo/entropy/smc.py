@@ -283,6 +283,12 @@ def certify(
     return pd.DataFrame(rows)
 
 
+def strings(vocabulary: int, stops: int, length: int) -> float:
+    """ln |Y_T|: the entropy of the uniform distribution on strings of at most ``length`` tokens, nats."""
+    going = math.log(vocabulary - stops)
+    return float(np.logaddexp.reduce([t * going + math.log(stops) for t in range(length)] + [length * going]))
+
+
 def stream(seed: int, island: int, prompt: list[int]) -> np.random.Generator:
     """Random numbers that belong to this prompt and run alone."""
     key = hashlib.sha256(f"smc {seed} {island} {prompt}".encode()).digest()[:16]
@@ -343,7 +349,9 @@ def main(
             found = certify(chain, streams, settings.particles, settings.lengths, chat.stop_ids, floor)
         tables.append(found.assign(prompt_id=found.prompt.map(dict(enumerate(batch)))).drop(columns="prompt"))
     table = pd.concat(tables, ignore_index=True)
-    table["certified"] = table.high - table.low <= settings.gap
+    vocabulary = pair[0].config.get_text_config().vocab_size
+    table["uniform"] = [strings(vocabulary, len(chat.stop_ids), length) for length in table.length]
+    table["certified"] = table.high - table.low <= settings.gap * table.uniform
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     log.info(
         "%d prompts: %.1f s and %.1f CPU seconds a prompt, %d token forwards of both models a prompt",
