@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from diffinfo.chat import Chat
 from diffinfo.cli import UserError
 from diffinfo.config.types import Engine, Smc
 from diffinfo.entropy import smc
@@ -269,13 +270,13 @@ def test_caches_follow_their_strings(folders):
             assert torch.allclose(found[group], expected, atol=2e-4)
 
 
-def test_the_stage_measures_prompts_that_the_proxy_has_not_seen(tmp_path, folders, tiny_mistral):
+def test_the_stage_measures_prompts_that_the_proxy_has_not_seen(tmp_path, folders):
     rows = [
         {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": "add 2 " * (i + 1)}], "source": "t"}
         for i in range(9)
     ]
     artifacts.write(tmp_path / "prompts.parquet", pd.DataFrame(rows), "prompts")
-    settings = Smc(prompts=3, particles=8, lengths=[2, 5], gap=0.02, seed=3)
+    settings = Smc(prompts=3, particles=8, lengths=[2, 5], seed=3)
     common = {
         "prompts": tmp_path / "prompts.parquet",
         "attention": "eager",
@@ -287,22 +288,29 @@ def test_the_stage_measures_prompts_that_the_proxy_has_not_seen(tmp_path, folder
         smc.main(policy=folders[0], reference=folders[1], settings=settings, engine=Engine(batch_tokens=tokens), skip=4,
                  out=tmp_path / "s.parquet", **common)  # fmt: skip
         tables.append(artifacts.read(tmp_path / "s.parquet", "smc"))
+        gap = float(((tables[0].high - tables[0].low) / tables[0].uniform).median())
+        settings = settings.model_copy(update={"gap": gap})
     one, two = (table.sort_values(["prompt_id", "length"], ignore_index=True) for table in tables)
-    pd.testing.assert_frame_equal(one, two, atol=1e-3)  # what a prompt gets does not depend on its neighbours
+    drop = {"columns": "certified"}
+    pd.testing.assert_frame_equal(
+        one.drop(**drop), two.drop(**drop), atol=1e-3
+    )  # what a prompt gets does not depend on its neighbours
     order = np.random.default_rng(3).permutation(9)
     assert set(one.prompt_id) == {f"p{i}" for i in order[4:7]}
     assert one.length.tolist() == [2, 5] * 3
-    size = load_model(folders[0], "eager").config.vocab_size - 1
-    number = {2: 1 + size + size**2, 5: sum(size**t for t in range(6))}  # one stop token
+    stops = len(Chat(folders[1]).stop_ids)
+    size = load_model(folders[0], "eager").config.vocab_size - stops
+    number = {T: sum(stops * size**t for t in range(T)) + size**T for T in (2, 5)}
     assert one.uniform.tolist() == pytest.approx([math.log(number[t]) for t in one.length])
-    assert one.certified.tolist() == [
-        row.high - row.low <= 0.02 * math.log(number[row.length]) for row in one.itertuples()
-    ]
-    assert one.certified.nunique() == 2
-    for policy in (tiny_mistral,):
-        if load_model(folders[0], "eager").config.vocab_size != load_model(policy, "eager").config.vocab_size:
-            with pytest.raises(UserError, match="a ratio needs one vocabulary"):
-                load_pair(folders[0], policy, "eager", "float32", 10)
+    assert two.certified.tolist() == (two.high - two.low <= gap * two.uniform).tolist()
+    assert two.certified.nunique() == 2
     with pytest.raises(UserError, match="no prompt has at most 2 tokens"):
         smc.main(policy=folders[0], reference=folders[1], settings=settings, engine=Engine(), skip=0,
                  out=tmp_path / "s.parquet", **{**common, "max_prompt_tokens": 2})  # fmt: skip
+
+
+def test_models_of_two_vocabularies_have_no_ratio(tmp_path):
+    for name in ("mistral", "gemma2"):
+        start(tmp_path / name, name, hidden=32, layers=1, seed=1)
+    with pytest.raises(UserError, match="826: a ratio needs one vocabulary"):
+        load_pair(tmp_path / "mistral", tmp_path / "gemma2", "eager", "float32", 10)
