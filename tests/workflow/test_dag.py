@@ -110,7 +110,10 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
-        ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "grid", "figure5", "claims"}),
+        (
+            {"objectives": {"dpop_lambda": 5.0}},
+            {"preference", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
+        ),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
     ],

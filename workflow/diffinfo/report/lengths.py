@@ -10,7 +10,7 @@ import pandas as pd
 from diffinfo.report import drawing
 from diffinfo.report.page import Page
 
-LOOKS = {
+LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "smc": ("sequential Monte Carlo", {"color": "#2166ac", "marker": "o"}),
     "token ratios": ("token ratios, not resampled", {"color": "#1b7837", "marker": "v"}),
     "importance": ("importance sampling from π", {"color": "#b2182b", "marker": "s"}),

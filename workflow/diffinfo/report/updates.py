@@ -46,7 +46,13 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
     records = []
     for path in inputs:
         c, rows = cell(path), artifacts.read(path, "update")
-        record = {"model": c.model, "dataset": c.dataset, "method": c.method, "epoch": c.epoch, "prompts": len(rows)}
+        record: dict[str, Any] = {
+            "model": c.model,
+            "dataset": c.dataset,
+            "method": c.method,
+            "epoch": c.epoch,
+            "prompts": len(rows),
+        }
         for name, e in update(rows).items():
             record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
         records.append(record)
@@ -66,8 +72,8 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
     def line(row: Any) -> dict[str, str]:
         words = {"method": title(row.method), "epoch": str(row.epoch)}
         for name in UPDATED:
-            values = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
-            words[NUMBERS[name].title] = bracketed(*values, NUMBERS[name].digits)
+            value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+            words[NUMBERS[name].title] = bracketed(value, low, high, NUMBERS[name].digits)
         return words | {"prompts": str(row.prompts)}
 
     cells = rows_of(frame)

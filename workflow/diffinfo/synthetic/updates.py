@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from diffinfo.synthetic.checks import Check, normal, perturbed, share, uniform, worst
 from diffinfo.synthetic.distributions import did, entropy, kl
+from diffinfo.synthetic.lengths import exact
 from diffinfo.synthetic.reinforcing import CASES, CLASSES, long_tailed_reference, normal_reference
 
 SMALL = 0.01  # s of the third-order law
@@ -22,7 +23,8 @@ ROUNDING = 1e-9
 def _slope(family: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """dH/ds of log-probabilities family(s), at ``at``, (cases, 1) -> (cases)."""
     s = at.clone().requires_grad_()
-    return torch.autograd.grad(entropy(family(s)).sum(), s)[0].squeeze(-1)
+    (slope,) = torch.autograd.grad(entropy(family(s)).sum(), s)
+    return slope.squeeze(-1)
 
 
 def _variance(logp: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -107,7 +109,8 @@ def threshold(reference: Tensor) -> Tensor:
         middle = (low + high) / 2
         above = (entropy((-middle * reference).log_softmax(-1)) > entropy(reference)).unsqueeze(-1)
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return low.squeeze(-1)
+    root: Tensor = low.squeeze(-1)
+    return root
 
 
 def smoothed(generator: Generator, broken: bool) -> float:
@@ -138,6 +141,18 @@ def unseen(generator: Generator, broken: bool) -> float:
     moved = logp + keep.log()  # of the seen half; what it loses goes to the others, which are in no pair
     margin = [(x[:, 0] - x[:, 1]).sigmoid().log() for x in (logp, moved)]
     return worst((margin[0] - margin[1]).abs())
+
+
+def without_limit(generator: Generator, broken: bool) -> float:
+    """Largest T (ln(V - 1) - 2 epsilon) - H(q_T) of 40 bigram models, V = 12 and T = 30, |log-ratio of a token| <= epsilon."""
+    found = []
+    for _ in range(40):
+        change = uniform(generator, 0.1, 1.0, 1) * normal(generator, 13, 12)
+        change[:, 3] += 6  # one token that q prefers everywhere
+        sums, means = exact(change, change, 30, [0])
+        epsilon = change.abs().median() if broken else change.abs().max()
+        found.append(30 * (math.log(11) - 2 * epsilon) - (sums[-1] - means[-1]))
+    return worst(torch.stack(found))
 
 
 CHECKS = [
@@ -187,6 +202,10 @@ CHECKS = [
     Check("Ours: tempering", "median root b, long tail", tails, 0.8, "normal logits"),
     Check(
         "Ours: oscillation", "largest KL(q || U) - min(osc, osc^2 / 8)", oscillation, ROUNDING, "osc over half of Y"
+    ),
+    Check(
+        "Ours: no limit, no entropy", "largest T (ln(V - 1) - 2 epsilon) - H(q_T), T = 30", without_limit, 0.0,
+        "epsilon of the median token",
     ),
     Check(
         "Ours: the proxy's loss", "its largest change when seen strings lose a share c of their mass", unseen, ROUNDING,
