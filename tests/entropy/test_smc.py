@@ -13,6 +13,7 @@ from diffinfo.cli import UserError
 from diffinfo.config.types import Engine, Smc
 from diffinfo.entropy import smc
 from diffinfo.entropy.chain import Transformers, load_pair
+from diffinfo.intervals import mean
 from diffinfo.models.folders import load_model, save_model
 from diffinfo.tables import artifacts
 from diffinfo.world.training import start
@@ -87,11 +88,10 @@ def test_the_helper_of_these_tests_is_enumeration():
         )
 
 
-@pytest.mark.parametrize(("size", "seed"), [(0.3, 1), (1.0, 3)])
-def test_entropy_is_that_of_dynamic_programming_at_every_length(size, seed):
+def test_entropy_is_that_of_dynamic_programming_at_every_length():
     """Mean over 8 runs of N = 1,024 within 1 % at T up to 100, from one run; log Z as well."""
-    policy, reference = bigrams(300, seed, size)
-    found = smc.run(Bigrams(policy, reference, 8, 1024), streams(8, seed), 1024, [100], [0, 7])
+    policy, reference = bigrams(300, 3, 1.0)
+    found = smc.run(Bigrams(policy, reference, 8, 1024), streams(8, 3), 1024, [100], [0, 7])
     for length in (1, 2, 10, 50, 100):
         log_z, entropy = exact(policy, reference, length, [0, 7])
         z, h, _ = found.at(length)
@@ -177,6 +177,39 @@ def test_the_certificate_covers_log_z():
     assert np.mean(inside) >= 0.95
     assert np.median(widths) < 3
     assert np.mean(gaps) > 0
+
+
+class Prompts(Bigrams):
+    """Each group begins with a distribution of its own: a prompt."""
+
+    def __init__(self, policy, reference, starts, particles):
+        super().__init__(policy, reference, len(starts[0]), particles)
+        self.starts = starts
+
+    def step(self, tokens):
+        if tokens is None:
+            return tuple(start[:, None].expand(-1, self.shape[1], -1) for start in self.starts)
+        return super().step(tokens)
+
+
+def test_intervals_over_prompts_contain_the_mean_of_all_prompts():
+    """H(q_T) of 15 prompts, 300 times: Student's interval contains the exact mean of the prompts that they are drawn from."""
+    policy, reference = bigrams(8, 5, 0.6)
+    rng = np.random.default_rng(6)
+    starts = [torch.from_numpy(2 * rng.normal(size=(60, 8))).log_softmax(-1) for _ in range(2)]
+    truth = [
+        exact(*(torch.cat([table[:-1], start[p : p + 1]]) for table, start in zip((policy, reference), starts, strict=True)),
+              5, [0])[1]
+        for p in range(60)
+    ]  # fmt: skip
+    picks = rng.integers(60, size=(300, 15))
+    groups = torch.from_numpy(picks.ravel()).repeat_interleave(smc.ISLANDS)
+    chain = Prompts(policy, reference, [start[groups] for start in starts], 32)
+    found = smc.run(chain, streams(len(groups), 7), 32, [5], [0]).pooled(smc.ISLANDS).at(5)[1].view(300, 15)
+    intervals = [mean(row) for row in found.numpy()]
+    inside = np.mean([e.low <= np.mean(truth) <= e.high for e in intervals])
+    assert 0.93 - 0.02 < inside < 0.97 + 0.02  # 300 repetitions count to within 1.3 points
+    assert np.mean([e.value for e in intervals]) == pytest.approx(np.mean(truth), rel=0.01)
 
 
 def test_a_row_of_the_certificate_says_what_the_runs_gave():
