@@ -74,7 +74,8 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
         "qa": f"qa/{cell}/1-1.parquet", "wildbench": f"wildbench/{cell}/judgments.parquet",
     }  # fmt: skip
     row = {"model": "micro-mistral", "dataset": "ultrafeedback", "methods": ["dpo-b0.1"], "measures": [*MEASURES]}
-    world.snakemake("--cores", "2", "results/tables/grid.md", changes={**NANO, **small, "grid": [row]})
+    targets = [f"results/tables/{name}.md" for name in ("grid", "updates", "did_smc")]
+    world.snakemake("--cores", "2", *targets, changes={**NANO, **small, "grid": [row]})
 
     did = results / f"did/{cell}/epoch-1"
     policy, reference = (
@@ -125,6 +126,9 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     base = artifacts.read(
         results / "entropy/micro-mistral/ultrafeedback/ref/epoch-0.completions.parquet", "completions"
     )
+    for name, count in (("updates", 1), ("did_smc", 2)):
+        assert len(artifacts.read(results / f"tables/{name}.parquet", name)) == count
+        assert (results / f"figures/{name}.svg").stat().st_size > 5000
     assert trained.entropy_change == pytest.approx(base.logp.mean() - own.logp.mean())
     assert reference[[*NUMBERS]].dropna().index.tolist() == ["reward", "entropy"]
     assert (trained.did_entropy, trained.reward) == pytest.approx((entropy.entropy, scores.score.mean()))

@@ -11,10 +11,10 @@ from diffinfo.report import drawing
 from diffinfo.report.page import Page
 
 LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "smc": ("sequential Monte Carlo", {"color": "#2166ac", "marker": "o"}),
-    "token ratios": ("token ratios, not resampled", {"color": "#1b7837", "marker": "v"}),
-    "importance": ("importance sampling from π", {"color": "#b2182b", "marker": "s"}),
-    "proxy": ("proxy, r = log π̃", {"color": "#762a83", "marker": "d"}),
+    "smc": ("SMC", {"color": "#2166ac", "marker": "o"}),
+    "token ratios": ("token ratios", {"color": "#1b7837", "marker": "v"}),
+    "importance": ("importance, from π", {"color": "#b2182b", "marker": "s"}),
+    "proxy": ("proxy", {"color": "#762a83", "marker": "d"}),
 }
 
 
@@ -32,6 +32,8 @@ def lengths_page(table: pd.DataFrame, out: Path, figure: Path) -> None:
     page.say(
         "Bigram models of 300 tokens; dynamic programming sums all strings of at most T tokens. In nats. q has no mass on",
         "finite strings without a limit T: the exact entropy grows by nearly the same for each token, close to ln 300 = 5.7.",
+        "SMC: sequential Monte Carlo; token ratios: the same without resampling; importance: sampling from π; proxy: a policy",
+        "trained with r = log π̃.",
     )
     misses = (longest.estimate - longest.exact).abs().groupby(longest.estimator, sort=False).max()
     page.say(
