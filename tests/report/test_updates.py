@@ -46,6 +46,10 @@ def test_updates_are_means_over_prompts_with_students_interval(tmp_path):
         assert words["KL(π_ref‖π)"] == f"{value:.3f} ({low - value:+.3f}, {high - value:+.3f})"
         assert (words["epoch"], words["prompts"]) == (str(row.epoch), "40")
     assert all((tmp_path / name).exists() for name in ("f.svg", "f.png", "t.html"))
+    artifacts.write(paths[0], frames["dpo-pg", 3].assign(tokens_tokens=0.0), "update")  # samples of one length
+    updates.updates(inputs=paths[:1], out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
+    assert artifacts.read(tmp_path / "t.parquet", "updates").length_correlation.isna().all()
+    assert lines(tmp_path / "t.md", "method")[0]["corr(ℓ, tokens)"] == "not measured"
 
 
 def test_h_of_q_at_each_length_is_a_mean_over_prompts(tmp_path):

@@ -321,7 +321,7 @@ SCHEMAS |= {
     )),
     "updates": (1, _schema(
         **_CELL, **_of(_INT, "epoch prompts"),
-        **{f"{name}{end}": _REAL for name in UPDATED for end in ("", "_low", "_high")},
+        **{f"{name}{end}": _maybe(_REAL) for name in UPDATED for end in ("", "_low", "_high")},
     )),
     "claims": (1, _schema(
         **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
