@@ -58,6 +58,7 @@ include: "workflow/rules/judge.smk"
 include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/update.smk"
 include: "workflow/rules/restart.smk"
 
 
@@ -67,4 +68,5 @@ rule all:
     input:
         grid_targets(),
         report_targets(),
+        ours_targets(),
         laboratory_targets(),

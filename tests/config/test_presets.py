@@ -54,6 +54,14 @@ SOURCES: dict[str, dict[str, Any]] = {
         "world.wildbench_tasks": 64,
         "world.qa_items": 50,
     },
+    "ours, and no row of the preset asks for it": {
+        "smc.prompts": 8,
+        "smc.particles": 256,
+        "smc.lengths": [16, 64, 256],
+        "smc.gap": 0.01,
+        "smc.floor": 0.0,
+        "smc.seed": 42,
+    },
     "ours: a preset takes nothing from config.yaml": {
         "base": "defaults",
     },

@@ -48,7 +48,30 @@ def everything(tree) -> dict[str, object]:
     frame = artifacts.read(qa, "qa")
     frame = frame.assign(value=rng.uniform(0, 1, len(frame)), stderr=rng.uniform(0.01, 0.1, len(frame)))
     artifacts.write(qa, frame, "qa")
+    smc = tree.root / f"smc/{MP}/dpo-b0.1/epoch-5.parquet"
+    numbers = dict.fromkeys(
+        ["entropy_n", "log_z", "log_z_n", "log_z_upper", "low", "high", "effective", "cut", "uniform"], 0.5
+    )
+    rows = [
+        numbers | {"prompt_id": f"p{i}", "length": t, "entropy": 9.0 * t + i, "forwards": 1, "certified": i < 3}
+        for i in range(5) for t in (4, 8)
+    ]  # fmt: skip
+    artifacts.write(smc, pd.DataFrame(rows), "smc")
+    update = tree.root / f"update/{MP}/dpo-b0.1/epoch-5.parquet"
+    columns = [
+        "kl_reference",
+        "kl_policy",
+        "entropy_change",
+        "covariance",
+        "ratio_tokens",
+        "ratio_ratio",
+        "tokens_tokens",
+    ]
+    frame = pd.DataFrame(rng.uniform(1, 2, (30, 7)), columns=columns)
+    artifacts.write(update, frame.assign(prompt_id=[f"p{i}" for i in range(30)], samples=4), "update")
     return {
+        "smc": smc,
+        "update": update,
         "log": log,
         "scores": scores,
         "reference": tree.scores(f"{MP}/ref", "0-0", [0.0], first=0),
@@ -83,6 +106,12 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     }
     base = artifacts.read(paths["reference"], "scores").set_index("prompt_id").score
     expected |= {"reward": [*own.values()], "reward_gain": [value - base[prompt] for prompt, value in own.items()]}
+    update = artifacts.read(paths["update"], "update")
+    expected |= {name: update[name] for name in ("kl_reference", "kl_policy", "entropy_change", "covariance")}
+    expected["smc_entropy"] = [72.0, 73.0, 74.0, 75.0, 76.0]  # at T = 8
+    assert (last.smc_certified, last.smc_certified_n) == (0.6, 5)
+    together = update.ratio_tokens.sum() / (update.ratio_ratio.sum() * update.tokens_tokens.sum()) ** 0.5
+    assert last.length_correlation == pytest.approx(together)
     for name, values in expected.items():
         assert of(last, name) == pytest.approx(student(values)), name
     assert of(reference, "reward") == pytest.approx(student(base))

@@ -3,6 +3,7 @@ import pytest
 
 from diffinfo.cli import UserError
 from diffinfo.report import laboratory, language_models
+from diffinfo.report.lengths import LOOKS
 from diffinfo.tables import artifacts
 
 
@@ -155,14 +156,19 @@ def test_figures_and_tables_are_written_with_their_data(tmp_path):
     columns = [field.name for field in artifacts.SCHEMAS["rejected_sampling"][1]]
     artifacts.write(source / "rejected_sampling.parquet", pd.DataFrame(rejected, columns=columns), "rejected_sampling")
 
-    names = ("objectives", "population", "theorems", "did_proxy", "rejected_sampling")
+    lengths = [(name, 1, t, size, 5.0 * t, 4.9 * t, 5.1 * t, 5.2 * t, *((5.0 * t, 5.2 * t) if name == "smc" else (None, None)))
+               for name in LOOKS for t in (2, 8) for size in (0.3, 1.0)]  # fmt: skip
+    columns = [field.name for field in artifacts.SCHEMAS["lengths"][1]]
+    artifacts.write(source / "lengths.parquet", pd.DataFrame(lengths, columns=columns), "lengths")
+
+    names = ("objectives", "population", "theorems", "did_proxy", "rejected_sampling", "lengths")
     tables, figures = tmp_path / "tables", tmp_path / "figures"
     laboratory.summary(**{name: source / f"{name}.parquet" for name in names}, tables=tables, figures=figures)
     laboratory.curves(objectives=source / "objectives.parquet", out=figures)
-    for name in ("laboratory", "theorems", "did_proxy", "rejected_sampling"):
+    for name in ("laboratory", "theorems", "did_proxy", "rejected_sampling", "lengths"):
         assert (tables / f"{name}.md").read_text().count("|") > 10
         assert (tables / f"{name}.html").stat().st_size > 200
-    for name in ("figure1", "figure7", "laboratory", "did_proxy", "rejected_sampling"):
+    for name in ("figure1", "figure7", "laboratory", "did_proxy", "rejected_sampling", "lengths"):
         assert (figures / f"{name}.svg").stat().st_size > 5000
         assert (figures / f"{name}.png").stat().st_size > 5000
     drawn = artifacts.read(figures / "figure7.parquet", "objectives")

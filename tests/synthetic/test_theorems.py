@@ -1,14 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from diffinfo.synthetic import margins, reinforcing, theorems
+from diffinfo.synthetic import margins, reinforcing, theorems, updates
 from diffinfo.synthetic.checks import Check, experiment, optimal_policy, random_policies
 from diffinfo.synthetic.distributions import did, entropy, fitted, js, kl
 from diffinfo.tables import artifacts
 
-STATED = [*theorems.CHECKS, *margins.CHECKS]
+STATED = [*theorems.CHECKS, *margins.CHECKS, *updates.CHECKS]
 HOLDING = [check for check in STATED if check.broken]
 READ_LITERALLY = [check for check in STATED if not check.broken]
 
@@ -107,3 +108,30 @@ def test_shares_of_appendix_e_are_counted_policy_by_policy():
         far += divergence(ref, q) <= divergence(ref, pi)
     assert reinforcing.weak_dominance(reference, policy) == pytest.approx(weak / 50)
     assert reinforcing.nearer_did(reference, policy) == pytest.approx(far / 50)
+
+
+def test_the_root_of_smoothing_is_where_the_entropies_meet():
+    """By scipy, and for two classes by hand: pi_ref^-b has the entropy of pi_ref at b = 1 alone."""
+    from scipy import stats
+    from scipy.optimize import brentq
+
+    reference = reinforcing.long_tailed_reference(torch.Generator().manual_seed(3))[:20]
+    found = updates.threshold(reference)
+    for logp, root in zip(reference.numpy(), found.tolist(), strict=True):
+
+        def gap(b: float, logp=logp) -> float:
+            return stats.entropy(np.exp(-b * (logp - logp.min()))) - stats.entropy(np.exp(logp))
+
+        assert root == pytest.approx(brentq(gap, 1e-6, 8.0), abs=1e-6)
+    assert updates.threshold(torch.tensor([[0.2, 0.8]], dtype=torch.float64).log()).item() == pytest.approx(1.0)
+
+
+def test_the_third_order_law_needs_the_third_cumulant():
+    """Where f is symmetric under U neither direction has the higher entropy; by the cumulants of the whole series."""
+    f = torch.tensor([-1.5, -0.5, 0.5, 1.5], dtype=torch.float64)
+    up, down = ((s * f).log_softmax(-1) for s in (0.7, -0.7))
+    assert float(entropy(up) - entropy(down)) == pytest.approx(0.0, abs=1e-12)
+    g = torch.tensor([-1.0, -1.0, -1.0, 3.0], dtype=torch.float64)
+    up, down = ((0.02 * g).log_softmax(-1), (-0.02 * g).log_softmax(-1))
+    third = float((g**3).mean())  # its mean is 0
+    assert float(entropy(up) - entropy(down)) == pytest.approx(-2 / 3 * third * 0.02**3, rel=0.01)

@@ -15,6 +15,8 @@ MEASURED = {  # measure: the rules whose jobs end it, and whether there is one p
     "expected_reward": ({"reward_scores"}, "span"),
     "entropy": ({"entropy"}, "epoch"),
     "did": ({"did_entropy"}, "epoch"),
+    "smc": ({"smc"}, "epoch"),
+    "update": ({"update"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }
@@ -106,9 +108,12 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
         ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
-        ({"objectives": {"dpop_lambda": 5.0}}, {"preference", "grid", "figure5", "claims"}),
+        (
+            {"objectives": {"dpop_lambda": 5.0}},
+            {"preference", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
+        ),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
-        ({"synthetic": {"theorem_seed": 7}}, {"theorems", "laboratory"}),
+        ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
     ],
 )
 def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):

@@ -38,11 +38,18 @@ def with_ipo(project_factory):
 
 def test_a_method_is_in_grid_tables_figures_evidence_and_plan(with_ipo):
     base = yaml.safe_load((with_ipo.folder / "config.yaml").read_text())
-    measures = ["expected_reward", "entropy", "did", "benchmarks", "qa"]
+    measures = ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]
     row = {"model": "micro-mistral", "dataset": "magpie-pro", "methods": ["ipo"], "measures": measures}
     shown = with_ipo.snakemake("-n", "-p", changes={"grid": [*base["grid"], row]})
     readers = re.findall(rf"diffinfo\.report\.\w+ (\w+) .*{CELL}/", shown)
-    ours = {"table1", "table2", "table3", *(f"figure{n}" for n in (2, 3, 5, 6, 8, 9, 10, 11, 13))}  # 12: Gemma's
+    ours = {
+        "table1",
+        "table2",
+        "table3",
+        "updates",
+        "did_smc",
+        *(f"figure{n}" for n in (2, 3, 5, 6, 8, 9, 10, 11, 13)),
+    }  # 12: Gemma's
     assert set(readers) == ours
     trained = re.findall(r"--settings={\"method\":\"(.*?)\"", shown)
     assert sorted(name for name in trained if "ipo" in name) == ["ipo-b0.02", "ipo-b0.1"]
@@ -54,6 +61,8 @@ def test_a_method_is_in_grid_tables_figures_evidence_and_plan(with_ipo):
         "preference": 7,
         "qa": 3,
         "did_entropy": 3,
+        "smc": 3,
+        "update": 7,
         "entropy": 3,
         "arena_hard": 3,
         "wildbench": 3,

@@ -43,7 +43,7 @@ def base() -> dict[str, Any]:
     values["judges"]["hostile"] = {"kind": "openai", "model": "m", "base_url": "http://h"}
     for key in ("arena_hard", "wildbench"):
         values[key]["judge"] = "hostile"
-    values["grid"][0]["measures"] = ["expected_reward", "entropy", "did", "benchmarks", "qa"]
+    values["grid"][0]["measures"] = ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]
     values["grid"].append(values["grid"][0] | {"model": "hostile", "dataset": "hostile"})
     values["train_nodes"] = values["preference"]["processes"] = 2
     return values

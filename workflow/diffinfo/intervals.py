@@ -88,6 +88,23 @@ def share(label: str, successes: float, n: int) -> Estimate:
     return Estimate(label, p, centre - half, centre + half, n)
 
 
+def correlation(xy: pd.Series, xx: pd.Series, yy: pd.Series) -> Estimate:
+    """The correlation of what is pooled from independent groups, by the delta method; NaN where nothing varies.
+
+    Args:
+        xy: each group's sum of products of x and y about the group's means.
+        xx: the same of x and x.
+        yy: the same of y and y.
+    """
+    n, scale = len(xy), math.sqrt(xx.sum() * yy.sum())
+    if not scale > 0:
+        return Estimate("", math.nan, math.nan, math.nan, n)
+    r = float(xy.sum() / scale)
+    influence = xy / scale - r / 2 * (xx / xx.sum() + yy / yy.sum())
+    half = float(student(n) * math.sqrt(n / (n - 1) * np.square(influence).sum())) if n > 1 else math.inf
+    return Estimate("", r, r - half, r + half, n)
+
+
 def number(value: Any, digits: int) -> str:
     """A number for print; "" where there is none."""
     return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"

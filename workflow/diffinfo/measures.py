@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from diffinfo.intervals import Z95, Estimate, mean, share
+from diffinfo.intervals import Z95, Estimate, correlation, mean, share
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
 SCORES = "<results>/reward/{run}/{span}/scores.parquet"
 ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
 PROXY = "<results>/did/{run}/epoch-{epoch}"
+SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
+UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
@@ -98,6 +100,18 @@ def _accuracy(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]
     return {"qa_accuracy": Estimate("", value, value - half, value + half, int(ranked.n.sum()))}
 
 
+def _smc(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    """At the longest limit T."""
+    last = rows[rows.length == rows.length.max()]
+    return {"smc_entropy": mean(last.entropy), "smc_certified": share("", last.certified.sum(), len(last))}
+
+
+def update(rows: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, Estimate]:
+    """Means over prompts, and the correlation of log pi/pi_ref with length within prompts."""
+    found = {name: mean(rows[name]) for name in ("kl_reference", "kl_policy", "entropy_change", "covariance")}
+    return found | {"length_correlation": correlation(rows.ratio_tokens, rows.ratio_ratio, rows.tokens_tokens)}
+
+
 TRAINING = Result(  # what every training leaves, whatever a row measures
     LOG, "train_log",
     {
@@ -133,6 +147,29 @@ MEASURES: dict[str, tuple[Result, ...]] = {
                 "beta_accuracy": Number("β′-accuracy", "share", "prompts", 3),
             },
             _of_entropy("did_entropy"),
+        ),
+    ),
+    "smc": (
+        Result(
+            SMC, "smc",
+            {
+                "smc_entropy": Number("H(q_T)", "nats, at the longest T", "prompts", 1),
+                "smc_certified": Number("H(q_T) certified", "share", "prompts", 2),
+            },
+            _smc,
+        ),
+    ),
+    "update": (
+        Result(
+            UPDATE, "update",
+            {
+                "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
+                "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
+                "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
+                "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
+                "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
+            },
+            update,
         ),
     ),
     "benchmarks": (

@@ -78,6 +78,24 @@ rule did_proxy:
         "python -m diffinfo.synthetic.did_proxy {params.settings:q} --out {output:q} 2> {log:q}"
 
 
+rule lengths:
+    """Estimate the entropy of the DID at several limits of length where dynamic programming gives it."""
+    output:
+        "<shared>/synthetic/lengths.parquet",
+    log:
+        "<shared>/logs/synthetic/lengths.log",
+    benchmark:
+        "<shared>/benchmarks/synthetic/lengths.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        settings=constant(seed=CONFIG.synthetic.theorem_seed),
+    shell:
+        "python -m diffinfo.synthetic.lengths {params.settings:q} --out {output:q} 2> {log:q}"
+
+
 rule rejected_sampling:
     """Train DPO on rejected responses from Equation 1 and from common practice."""
     output:

@@ -76,9 +76,7 @@ class Model(Section):
         "bfloat16", description="Precision of computation; that of the trained weights is training.master_weights."
     )
     billions: Positive = Field(description="Parameters in units of 1e9, for resources and the plan.")
-    gpu: Line = Field(
-        "h100", description="GPU type: all or part of a row's name in assumptions.yaml; the profile's wins."
-    )
+    gpu: Line = Field("h100", description="GPU type: (part of) a row's name in assumptions.yaml; the profile's wins.")
 
 
 class Dataset(Section):
@@ -219,6 +217,17 @@ class Did(Section):
     dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
 
 
+class Smc(Section):
+    """H(q_T) of the DID by sequential Monte Carlo on both models (ours, beside Table 2)."""
+
+    prompts: Count = Field(8, description="Prompts, of those that the DID proxy has not seen.")
+    particles: Count = Field(256, description="Particles N of each of four runs a prompt; pooled they are 4 N.")
+    lengths: list[Count] = Field([16, 64, 256], min_length=1, description="Limits T, in tokens.")
+    gap: Share = Field(0.01, description="Certified: log Z_T's interval is no wider than this share of ln(strings).")
+    floor: Share = Field(0.0, description="Tokens with a lower probability under pi_ref are left out; 0: none.")
+    seed: int = Field(42, description="Seed of the prompts' choice and of the particles.")
+
+
 class ExpectedReward(Section):
     """Reward of held-out completions at each epoch (Figure 6)."""
 
@@ -239,9 +248,7 @@ class Synthetic(Section):
     )
     record_every: Count = Field(40, description="Steps between two points of a curve.")
     theorem_seed: int = Field(42, description="Seed of the checks of the theorems.")
-    world_seeds: list[int] = Field(
-        [42, 43, 44, 45, 46], min_length=1, description="One enumerable language model each."
-    )
+    world_seeds: list[int] = Field([42, 43, 44, 45, 46], min_length=1, description="One enumerable model each.")
     proxy_steps: list[Count] = Field([16, 64, 256], min_length=1, description="Training steps of the DID proxy.")
     proxy_learning_rate: Positive = Field(1e-3, description="Learning rate of the DID proxy.")
     rejected_pairs: list[Count] = Field(
@@ -269,15 +276,14 @@ class Config(Section):
     )
     epochs: Count = Field(5, description="Epochs of preference optimisation.")
     grid: list[Row] = Field(min_length=1, description="The cells that are trained and measured.")
-    train_nodes: Count = Field(
-        1, description="Machines that train one model together (SLURM) and share preference.processes."
-    )
+    train_nodes: Count = Field(1, description="Machines that train one model (SLURM) and share preference.processes.")
     training: Training = Training()
     sft: Sft = Sft()
     preference: Preference = Preference()
     objectives: Objectives = Objectives()
     entropy: Entropy = Entropy()
     did: Did = Did()
+    smc: Smc = Smc()
     expected_reward: ExpectedReward = ExpectedReward()
     answers: Answers = Answers()
     judges: dict[Name, Judge] = Field(description="Judges, by name.")

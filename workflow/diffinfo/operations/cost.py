@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -182,6 +182,14 @@ class Costs:
                 prompts = min(c.entropy.prompts, data.rows)
                 measured = 2 * prompts * c.entropy.samples * sequence if rule == "did_entropy" else 0
                 return self._write(model, data, prompts, c.entropy.samples, c.entropy.max_tokens, read=measured)
+            case "update":
+                return self._infer(
+                    model, read=2 * min(c.entropy.prompts, data.rows) * c.entropy.samples * sequence, models=2
+                )
+            case "smc":  # two models, each with a forward run and a conditional one a length, four times N particles
+                tokens = max(c.smc.lengths) + sum(c.smc.lengths)
+                cost = self._infer(model, read=8 * c.smc.prompts * c.smc.particles * tokens, models=2)
+                return replace(cost, memory_gb=cost.memory_gb + 4.5 * c.models[model].billions, gpu_gb=2 * cost.gpu_gb)
             case "reward_completions":
                 limit = c.expected_reward.max_tokens
                 return self._write(model, data, self._test_prompts(dataset), 1, limit, models=epochs)
@@ -205,7 +213,7 @@ class Costs:
             case "ingest_pairs" | "ingest_prompts" | "pair_responses" | "world_dataset" | "did_pairs":
                 tokens = 2 * data.rows * sequence
                 return Cost(hours=0.001 + data.rows / 3e6, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
-            case "objectives" | "population" | "did_proxy" | "rejected_sampling":
+            case "objectives" | "population" | "did_proxy" | "rejected_sampling" | "lengths":
                 return Cost(hours=0.01, memory_gb=1.5)
             case _:
                 return Cost(hours=0.003)

@@ -17,6 +17,7 @@ from diffinfo.cli import UserError, run
 from diffinfo.methods import LABORATORY, METHODS
 from diffinfo.report import drawing
 from diffinfo.report.language_models import EDGE, band, did_proxy_page, geometric, rejected_sampling_page, spread
+from diffinfo.report.lengths import lengths_page
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
@@ -265,6 +266,7 @@ def summary(
     theorems: Path,
     did_proxy: Path,
     rejected_sampling: Path,
+    lengths: Path,
     tables: Path,
     figures: Path,
 ) -> None:
@@ -276,8 +278,9 @@ def summary(
         theorems: the theorems table.
         did_proxy: the did_proxy table.
         rejected_sampling: the rejected_sampling table.
-        tables: folder for laboratory (with its .parquet), theorems, did_proxy and rejected_sampling, as .md and .html.
-        figures: folder for laboratory, did_proxy and rejected_sampling, each as .svg and .png.
+        lengths: the lengths table.
+        tables: folder for laboratory (with its .parquet), theorems, did_proxy, rejected_sampling and lengths, as .md and .html.
+        figures: folder for laboratory, did_proxy, rejected_sampling and lengths, each as .svg and .png.
     """
     trained = artifacts.read(objectives, "objectives")
     runs = training_against_optimum(trained, artifacts.read(population, "population"))
@@ -287,6 +290,7 @@ def summary(
     did_proxy_page(artifacts.read(did_proxy, "did_proxy"), tables / "did_proxy", figures / "did_proxy")
     pairs = artifacts.read(rejected_sampling, "rejected_sampling")
     rejected_sampling_page(pairs, tables / "rejected_sampling", figures / "rejected_sampling")
+    lengths_page(artifacts.read(lengths, "lengths"), tables / "lengths", figures / "lengths")
     artifacts.write(tables / "laboratory.parquet", runs, "population", inputs=sources)
 
 

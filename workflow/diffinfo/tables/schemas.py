@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from diffinfo.measures import NUMBERS
+from diffinfo.measures import MEASURES, NUMBERS
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _IDS = pa.list_(pa.int32())
@@ -31,6 +31,7 @@ def _of(kind: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
+UPDATED = list(MEASURES["update"][0].numbers)
 _CELL = _of(_TEXT, "model dataset method")
 
 # name: (version, schema). Raise the version whenever columns or their meaning change.
@@ -129,6 +130,38 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             beta_accuracy=_maybe(_REAL),  # K.1; only for DID proxies
         ),
     ),
+    # H(q_T) of the DID by sequential Monte Carlo, a row each prompt and limit T; logarithms in nats
+    "smc": (
+        1,
+        _schema(
+            prompt_id=_TEXT,
+            length=_INT,  # T: strings of at most T tokens, those cut there included
+            entropy=_REAL,  # of all runs pooled: 4 N particles
+            entropy_n=_REAL,  # mean of the runs: N particles
+            **_of(_REAL, "log_z log_z_n"),
+            log_z_upper=_REAL,  # mean of the conditional runs
+            **_of(_REAL, "low high"),  # of log Z_T: the certificate
+            effective=_REAL,  # fewest effective particles up to T, a share of all, mean of the runs
+            cut=_REAL,  # q's mass on strings that T cuts
+            forwards=_INT,  # tokens passed through either model
+            uniform=_REAL,  # ln of the number of strings: the largest entropy that there is
+            certified=_FLAG,  # whether high - low is at most smc.gap times uniform
+        ),
+    ),
+    # size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
+    "update": (
+        1,
+        _schema(
+            prompt_id=_TEXT,
+            samples=_INT,  # of pi_ref, and as many of pi
+            kl_reference=_REAL,  # KL(pi_ref || pi)
+            kl_policy=_REAL,  # KL(pi || pi_ref)
+            entropy_change=_REAL,  # H(pi) - H(pi_ref)
+            covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
+            # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
+            **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
+        ),
+    ),
     "judgments": (
         1,
         _schema(
@@ -207,6 +240,17 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             broken_value=_maybe(_REAL),  # the quantity then
         ),
     ),
+    # H(q_T) of bigram models, nats; "smc" has an interval for log Z_T
+    "lengths": (
+        1,
+        _schema(
+            estimator=_TEXT,
+            seed=_INT,
+            length=_INT,
+            **_of(_REAL, "size exact estimate log_z uniform"),
+            **_of(_maybe(_REAL), "low high"),
+        ),
+    ),
     "did_proxy": (
         2,
         _schema(
@@ -269,6 +313,15 @@ SCHEMAS |= {
     # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
     "figure6": (1, _schema(
         **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
+    )),
+    # means over ``prompts``, with 95 % intervals; log_z is the pooled runs' mean, low and high those of its entropy
+    "did_smc": (1, _schema(
+        **_CELL, **_of(_INT, "epoch length prompts"), **_of(_REAL, "entropy low high entropy_n uniform certified"),
+        **_of(_REAL, "log_z log_z_n log_z_upper width effective cut"), forwards=_INT,
+    )),
+    "updates": (1, _schema(
+        **_CELL, **_of(_INT, "epoch prompts"),
+        **{f"{name}{end}": _maybe(_REAL) for name in UPDATED for end in ("", "_low", "_high")},
     )),
     "claims": (1, _schema(
         **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),

@@ -1,0 +1,82 @@
+"""What we measure beside Table 2, on the page and in the table, against numpy and scipy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from diffinfo.report import updates
+from diffinfo.tables import artifacts
+from pages import lines
+
+MP = "micro-mistral/magpie-pro"
+
+
+def interval(values):
+    values = np.asarray(values)
+    return (values.mean(), *stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values)))
+
+
+def test_updates_are_means_over_prompts_with_students_interval(tmp_path):
+    rng, frames, paths = np.random.default_rng(1), {}, []
+    for method, epoch in (("dpo-pg", 3), ("dpo-b0.1", 3), ("dpo-b0.1", 1)):
+        frame = pd.DataFrame(
+            rng.normal(size=(40, 4)), columns=["kl_reference", "kl_policy", "entropy_change", "covariance"]
+        )
+        x, y = rng.normal(size=(2, 40, 4))
+        frame = frame.assign(
+            prompt_id=[f"p{i}" for i in range(40)], samples=4, ratio_tokens=(x * (x + y)).sum(1),
+            ratio_ratio=(x**2).sum(1), tokens_tokens=((x + y) ** 2).sum(1),
+        )  # fmt: skip
+        paths.append(tmp_path / f"results/update/{MP}/{method}/epoch-{epoch}.parquet")
+        artifacts.write(paths[-1], frame, "update")
+        frames[method, epoch] = frame
+    updates.updates(inputs=paths, out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
+    table = artifacts.read(tmp_path / "t.parquet", "updates")
+    assert list(zip(table.method, table.epoch, strict=True)) == [("dpo-b0.1", 1), ("dpo-b0.1", 3), ("dpo-pg", 3)]
+    shown = lines(tmp_path / "t.md", "method")
+    for row, words in zip(table.itertuples(), shown, strict=True):
+        frame = frames[row.method, row.epoch]
+        for name in ("kl_reference", "kl_policy", "entropy_change", "covariance"):
+            found = tuple(getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+            assert found == pytest.approx(interval(frame[name]))
+        r = frame.ratio_tokens.sum() / (frame.ratio_ratio.sum() * frame.tokens_tokens.sum()) ** 0.5
+        assert row.length_correlation == pytest.approx(r)
+        value, low, high = interval(frame.kl_reference)
+        assert words["KL(π_ref‖π)"] == f"{value:.3f} ({low - value:+.3f}, {high - value:+.3f})"
+        assert (words["epoch"], words["prompts"]) == (str(row.epoch), "40")
+    assert all((tmp_path / name).exists() for name in ("f.svg", "f.png", "t.html"))
+    artifacts.write(paths[0], frames["dpo-pg", 3].assign(tokens_tokens=0.0), "update")  # samples of one length
+    updates.updates(inputs=paths[:1], out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
+    assert artifacts.read(tmp_path / "t.parquet", "updates").length_correlation.isna().all()
+    assert lines(tmp_path / "t.md", "method")[0]["corr(ℓ, tokens)"] == "not measured"
+
+
+def test_h_of_q_at_each_length_is_a_mean_over_prompts(tmp_path):
+    rng, frames, paths = np.random.default_rng(2), {}, []
+    for method in ("dpo-pg", "dpo-b0.02"):
+        frame = pd.DataFrame(
+            rng.uniform(1, 9, (8, 9)),
+            columns=["entropy", "entropy_n", "log_z", "log_z_n", "log_z_upper", "low", "effective", "cut", "uniform"],
+        )
+        frame = frame.assign(
+            prompt_id=[f"p{i % 4}" for i in range(8)], length=[16] * 4 + [8] * 4, high=frame.low + [1, 2, 3, 4] * 2,
+            forwards=[100] * 4 + [50] * 4, certified=[True, False, False, False, True, True, True, True],
+        )  # fmt: skip
+        paths.append(tmp_path / f"results/smc/{MP}/{method}/epoch-3.parquet")
+        artifacts.write(paths[-1], frame, "smc")
+        frames[method] = frame
+    updates.did_smc(inputs=paths, out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
+    table = artifacts.read(tmp_path / "t.parquet", "did_smc")
+    assert list(zip(table.method, table.length, strict=True)) == [
+        ("dpo-b0.02", 8), ("dpo-b0.02", 16), ("dpo-pg", 8), ("dpo-pg", 16),
+    ]  # fmt: skip
+    for row, words in zip(table.itertuples(), lines(tmp_path / "t.md", "method"), strict=True):
+        rows = frames[row.method][frames[row.method].length == row.length]
+        assert (row.entropy, row.low, row.high) == pytest.approx(interval(rows.entropy))
+        for name in ("entropy_n", "log_z", "log_z_n", "log_z_upper", "effective", "cut", "uniform"):
+            assert getattr(row, name) == pytest.approx(rows[name].mean())
+        assert (row.prompts, row.width, row.forwards) == (4, 2.5, 4 * (100 if row.length == 16 else 50))
+        assert words["certified"] == ("25%" if row.length == 16 else "100%")
+        assert words["H/T"] == f"{row.entropy / row.length:.2f}"
+        assert words["interval of ln Z"] == "2.5"

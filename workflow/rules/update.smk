@@ -1,0 +1,103 @@
+# Ours, beside the paper's Table 2: size and direction of every update, and H(q_T) of the DID without a proxy.
+# Needs: results/{sft,train,data,entropy}. Gives: results/{update,smc}, results/{tables,figures}/{updates,did_smc}.*
+from diffinfo.measures import SMC, UPDATE
+
+OURS = {"updates": (UPDATE, "update"), "did_smc": (SMC, "smc")}
+
+
+def ours_targets():
+    """The table of each measure that some cell of the grid has."""
+    return [f"<results>/tables/{name}.md" for name, (_, measure) in OURS.items() if cells(measure)]
+
+
+def smc_settings(wildcards):
+    """Particles and lengths, on prompts that the DID proxy has not seen."""
+    limits = {"skip": CONFIG.did.prompts, "max_prompt_tokens": CONFIG.preference.max_prompt_tokens}
+    return arguments(settings={"smc": CONFIG.smc, "engine": CONFIG.engine, **limits, **kernel(wildcards)})
+
+
+def update_settings(wildcards):
+    """How samples are scored."""
+    return arguments(settings=computation(wildcards))
+
+
+rule update:
+    """Measure size and direction of an update from samples of pi and of pi_ref."""
+    input:
+        models=policy_at,
+        reference="<results>/sft/{model}/{dataset}/model",
+        samples="<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
+        reference_samples="<results>/entropy/{model}/{dataset}/ref/epoch-0.completions.parquet",
+    output:
+        "<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+    log:
+        "<results>/logs/update/{model}/{dataset}/{method}/epoch-{epoch}.log",
+    benchmark:
+        "<results>/benchmarks/update/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
+    conda:
+        "../../envs/base.yaml"
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        folder=epoch_folder,
+        settings=update_settings,
+    shell:
+        "python -m diffinfo.entropy.update --policy {params.folder:q} --reference {input.reference:q}"
+        " --policy_samples {input.samples:q} --reference_samples {input.reference_samples:q} {params.settings:q}"
+        " --out {output:q} 2> {log:q}"
+
+
+rule smc:
+    """Estimate H(q_T) of the DID by sequential Monte Carlo on both models, with its certificate."""
+    input:
+        models=policy_at,
+        reference="<results>/sft/{model}/{dataset}/model",
+        prompts="<results>/data/{dataset}/prompts.parquet",
+    output:
+        "<results>/smc/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+    log:
+        "<results>/logs/smc/{model}/{dataset}/{method}/epoch-{epoch}.log",
+    benchmark:
+        "<results>/benchmarks/smc/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
+    conda:
+        "../../envs/base.yaml"
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        folder=epoch_folder,
+        settings=smc_settings,
+    shell:
+        "python -m diffinfo.entropy.smc --policy {params.folder:q} --reference {input.reference:q}"
+        " --prompts {input.prompts:q} {params.settings:q} --out {output:q} 2> {log:q}"
+
+
+for NAME, (PATH, MEASURE) in OURS.items():
+
+    rule:
+        """A table and a figure of what we measure beside Table 2."""
+        name:
+            NAME
+        input:
+            paths(PATH, MEASURE),
+        output:
+            data=f"<results>/tables/{NAME}.parquet",
+            note=f"<results>/tables/{NAME}.md",
+            page=report(f"<results>/tables/{NAME}.html", caption=f"../report/{NAME}.rst", category="Tables"),
+            png=f"<results>/figures/{NAME}.png",
+            svg=report(f"<results>/figures/{NAME}.svg", caption=f"../report/{NAME}.rst", category="Figures"),
+        log:
+            f"<results>/logs/report/{NAME}.log",
+        benchmark:
+            f"<results>/benchmarks/report/{NAME}.tsv"
+        conda:
+            "../../envs/base.yaml"
+        resources:
+            **RESOURCES,
+        params:
+            name=NAME,
+            inputs=all_inputs,
+        shell:
+            "python -m diffinfo.report.updates {params.name:q} {params.inputs:q} --out {output.data:q}"
+            " --figure {output.svg:q} 2> {log:q}"
