@@ -88,6 +88,7 @@ rule claims:
     input:
         expand("<results>/tables/{table}.parquet", table=TABLES),
         expand("<results>/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
+        BY_QUESTION,
     output:
         data="<results>/claims.parquet",
         note="<results>/claims.md",
