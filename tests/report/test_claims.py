@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from diffinfo.bench import wildbench
 from diffinfo.config.benchmarks import WildBench
-from diffinfo.intervals import Estimate, average, share
+from diffinfo.intervals import Estimate, average, over_seeds, share
 from diffinfo.report import claims, tables
 from diffinfo.report.figures import FIGURES
 from diffinfo.tables import artifacts
@@ -108,7 +109,13 @@ def measured(tree, out: Path, sign: int, dagger: bool = False, further: str | No
     }.items():  # fmt: skip
         FIGURES[name](inputs=inputs, out=out / f"{name}.parquet")
     inputs = [*sorted(out.glob("*.parquet")), *won, *(path for path in bench if "wildbench" in str(path)), *items]
-    claims.main(inputs=inputs, out=out.parent / "claims.parquet", correctness=["correctness"], dagger_below=0.5)
+    claims.main(
+        inputs=inputs,
+        out=out.parent / "claims.parquet",
+        wildbench=WildBench(judge="x", rounds=16),
+        correctness=["correctness"],
+        dagger_below=0.5,
+    )
     return artifacts.read(out.parent / "claims.parquet", "claims")
 
 
@@ -189,18 +196,29 @@ def test_changes_are_means_of_the_last_epochs_batches(name, method, quantity, st
     assert decisive(name, table) == [pytest.approx(student(last - start))]
 
 
-@pytest.mark.parametrize(("name", "column", "count"), [("h2", "elo", "battles")])
-def test_leads_are_those_of_the_mean_over_betas(name, column, count):
-    def row(value: float, half: float, n: int) -> dict:
-        wrong = {key: 0.0 for name in ("win_rate", "elo", "score") for key in (name, f"{name}_low", f"{name}_high")}
-        mine = {column: value, f"{column}_low": value - half, f"{column}_high": value + half}
-        return wrong | dict.fromkeys(("games", "battles", "tasks"), 1) | mine | {count: n}
-
-    table = pd.DataFrame([row(60, 2, 30), row(50, 4, 20), row(40, 1, 10), row(99, 1, 5)])
-    table["method"] = ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "logpi-b0.1"]
-    half = ((2**2 + 4**2) / 4 + 1**2) ** 0.5
-    assert decisive(name, table) == [pytest.approx((15, 15 - half, 15 + half, 10))]
-    assert decisive(name, table[table.method != "dpo-pg"]) == []
+def test_elo_leads_have_the_interval_of_the_same_drawn_tasks(tree, tmp_path):
+    """Seed by seed, draw by draw; what one seed alone has is compared in that seed."""
+    rng, names = (
+        np.random.default_rng(8),
+        ["dpo-b0.02", "dpo-b0.1", "dpo-b0.1-seed2", "dpo-pg", "dpo-pg-seed2", "logpi-b0.1"],
+    )
+    inputs = [tree.judgments(f"{ROW}/{name}", list(rng.integers(1, 11, 64).astype(float))) for name in names]
+    bench = WildBench(judge="x", rounds=32)
+    claims.main(inputs=inputs, out=tmp_path / "claims.parquet", wildbench=bench)
+    row = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["h2"]
+    pool = pd.concat(artifacts.read(path, "judgments").assign(model=path.parent.name) for path in inputs)
+    elo = wildbench.elo(pool, {}, rounds=32).set_index("model")  # names in alphabetical order: the same order of play
+    each = []
+    for dpo, pg in ((["dpo-b0.1", "dpo-b0.02"], "dpo-pg"), (["dpo-b0.1-seed2"], "dpo-pg-seed2")):
+        value = sum(elo.elo[m] for m in dpo) / len(dpo) - elo.elo[pg]
+        draws = [sum(elo.draws[m][r] for m in dpo) / len(dpo) - elo.draws[pg][r] for r in range(32)]
+        each.append(Estimate("", value, *np.percentile(draws, [2.5, 97.5]), 9))
+    expected = over_seeds(each)
+    assert (row.value, row.low, row.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert f"beside the claim: log π β = 0.1: {elo.elo['logpi-b0.1']:.2f} [" in row.evidence
+    claims.main(inputs=inputs[:3], out=tmp_path / "claims.parquet", wildbench=bench)
+    found = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["h2"]
+    assert found.evidence == "not measured in this grid"
 
 
 def test_doubtful_proxies_decide_nothing():

@@ -103,6 +103,6 @@ rule claims:
         **RESOURCES,
     params:
         inputs=all_inputs,
-        settings=constant(correctness=CORRECTNESS, dagger_below=CONFIG.did.dagger_below),
+        settings=constant(wildbench=CONFIG.wildbench, correctness=CORRECTNESS, dagger_below=CONFIG.did.dagger_below),
     shell:
         "python -m diffinfo.report.claims {params.inputs:q} {params.settings:q} --out {output.data:q} 2> {log:q}"

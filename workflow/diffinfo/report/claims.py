@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from diffinfo.bench.questions import WILDBENCH
 from diffinfo.cli import run
-from diffinfo.intervals import Estimate, average, mean, number, share
+from diffinfo.config.benchmarks import WildBench
+from diffinfo.intervals import Estimate, average, mean, number, over_seeds, share
 from diffinfo.methods import METHODS
 from diffinfo.report import curves, paired, paper
-from diffinfo.report.cells import beta, cell, family, rows_of, title
+from diffinfo.report.cells import beta, cell, family, order, rows_of, title, unseeded
 from diffinfo.report.page import Page
+from diffinfo.report.tables import rated
 from diffinfo.tables import artifacts
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
@@ -66,18 +69,27 @@ def verdict(estimates: list[Estimate], sign: int) -> str:
     return HOLDS if all(low > 0 for low, _ in sides) else OPEN
 
 
-def main(*, inputs: list[Path], out: Path, correctness: list[str] | None = None, dagger_below: float = 0.5) -> None:
+def main(
+    *,
+    inputs: list[Path],
+    out: Path,
+    wildbench: WildBench | None = None,
+    correctness: list[str] | None = None,
+    dagger_below: float = 0.5,
+) -> None:
     """Write the claims table and its pages.
 
     Args:
         inputs: tables 1-3, the data of figures 3, 5, 6 and 8-12, and of each cell Arena-Hard's and WildBench's judgments and
             the QA items, in any order; what is absent is undecided.
         out: the table; the pages are written beside it.
+        wildbench: the ``wildbench`` section of the configuration, by which Elo is played; none: Elo is not measured.
         correctness: datasets whose preferences rank by correctness alone: for them the paper predicts the opposite.
         dagger_below: the beta'-accuracy under which a DID entropy counts as unreliable.
     """
     tables: Tables = {}
     answered: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
+    graded: dict[tuple[str, str, str], pd.DataFrame] = {}
     for path in inputs:
         kind = artifacts.provenance(path)["kind"]
         table = artifacts.read(path, kind)
@@ -85,12 +97,22 @@ def main(*, inputs: list[Path], out: Path, correctness: list[str] | None = None,
             name, questions = paired.by_question(table, kind)
             model, dataset, method = cell(path).key
             answered[name].append(questions.assign(model=model, dataset=dataset, method=method))
+            if name == WILDBENCH:
+                graded[model, dataset, method] = table
         else:
             tables[kind] = table
     tables |= {name: pd.concat(parts, ignore_index=True) for name, parts in answered.items()}
+    if graded and wildbench:
+        keys = pd.DataFrame(list(graded), columns=["model", "dataset", "method"])
+        ratings = rated(graded, wildbench).loc[keys.agg("/".join, axis=1)].reset_index(drop=True)
+        tables["elo"] = pd.concat([keys, ratings], axis=1).dropna(subset=["elo"])
     records = [record for claim in _claims(dagger_below) for record in _judge(claim, tables, set(correctness or []))]
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["claims"][1].names)
-    facts = {"correctness": correctness, "dagger_below": dagger_below}
+    facts = {
+        "correctness": correctness,
+        "dagger_below": dagger_below,
+        "wildbench": wildbench and wildbench.model_dump(),
+    }
     _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
     artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
 
@@ -148,8 +170,7 @@ def _claims(dagger_below: float) -> list[Claim]:
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
               "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ("arena-hard",), _paired("%", 1), "instructions"),
         Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 Elo", 1, ("table3",),
-              _ahead("elo", "battles", "Elo", 2), "instructions"),
+              "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, ("elo",), _elo_lead, "instructions"),
         Claim("h3", "DPO is ahead of DPO-PG in WildBench score.", "our check of Tables 2 and 3",
               "mean over β of DPO − DPO-PG > 0 points, paired by task", 1, ("wildbench",), _paired("points", 2),
               "instructions"),
@@ -261,17 +282,25 @@ def _dpo_and_pg(
     return dpo, reinforcing, others
 
 
-def _ahead(name: str, count: str, unit: str, digits: int) -> Measure:
-    """Mean of DPO's betas above DPO-PG in a column of Table 3, errors taken as independent."""
-
-    def measure(rows: pd.DataFrame) -> Finding | None:
-        dpo, reinforcing, others = _dpo_and_pg(rows, (name, f"{name}_low", f"{name}_high"), count)
-        if not dpo or reinforcing is None:
-            return None
-        lead = average(dpo, "mean of DPO − DPO-PG") - reinforcing
-        return Finding([lead], _say([lead, *dpo, reinforcing], digits, unit) + _beside(others, digits, unit))
-
-    return measure
+def _elo_lead(rows: pd.DataFrame) -> Finding | None:
+    """Mean of DPO's betas above DPO-PG in the same pool, seed by seed, with the interval over the same drawn tasks."""
+    cells = {row.method: row for row in sorted(rows.itertuples(), key=lambda row: order(row.method))}
+    sides = {name: {m for m in cells if family(m) == name} for name in ("dpo", "dpo-pg")}
+    leads = []
+    for seed in sorted(set.intersection(*({unseeded(m)[1] for m in side} for side in sides.values()))):
+        dpo, pg = ([cells[m] for m in side if unseeded(m)[1] == seed] for side in sides.values())
+        value = np.mean([c.elo for c in dpo]) - np.mean([c.elo for c in pg])
+        low, high = np.quantile(
+            np.mean([c.draws for c in dpo], axis=0) - np.mean([c.draws for c in pg], axis=0), [0.025, 0.975]
+        )
+        leads.append(Estimate("", float(value), float(low), float(high), min(c.battles for c in [*dpo, *pg])))
+    if not leads:
+        return None
+    lead = replace(over_seeds(leads), label="mean of DPO − DPO-PG")
+    ratings = {m: Estimate(title(m), c.elo, c.low, c.high, int(c.battles)) for m, c in cells.items()}
+    compared = [e for m, e in ratings.items() if m in sides["dpo"] | sides["dpo-pg"]]
+    others = [e for m, e in ratings.items() if m not in sides["dpo"] | sides["dpo-pg"]]
+    return Finding([lead], _say([lead, *compared], 2, "Elo") + _beside(others, 2, "Elo"))
 
 
 def _did_gap(rows: pd.DataFrame) -> Finding | None:
