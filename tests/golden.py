@@ -6,7 +6,7 @@ Seeds fix every number on one kind of processor, which the base models' bytes te
 own 95 % interval and the interval's width by a factor of two. On another kind rounding moves trainings, their samples and
 the data made of these: everything may move ``ELSEWHERE`` times as far (measured: Magpie-G27's H(q) of 61 nats on one
 processor was 44 on another, from the same code). A verdict may become undecided, or decided where it was not, and never the
-opposite; WildBench's Elo, whose interval covers the order of play alone, is left out elsewhere.
+opposite; WildBench's Elo, which every policy of its pool moves, is left out elsewhere.
 """
 
 from __future__ import annotations

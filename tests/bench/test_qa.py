@@ -106,7 +106,8 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., p
 
     def run(models: Path, questions: dict[str, list[Item]], settings: Qa = SETTINGS, **kwargs: Any) -> pd.DataFrame:
         write_tasks(tmp_path / "tasks", questions)
-        stage(qa.main, models=models, tasks=tmp_path / "tasks", qa=settings, out=tmp_path / "qa.parquet", **kwargs)
+        places = {"out": tmp_path / "qa.parquet", "items": tmp_path / "qa.items.parquet"}
+        stage(qa.main, models=models, tasks=tmp_path / "tasks", qa=settings, **places, **kwargs)
         return artifacts.read(tmp_path / "qa.parquet", "qa")
 
     return run
@@ -258,7 +259,7 @@ def test_epochs_in_one_process_equal_processes_of_their_own(
     subprocess.run(
         [
             sys.executable, "-m", "diffinfo.bench.qa", "--models", tmp_path, "--epochs", "[2]",
-            "--out", tmp_path / "b.parquet", "--tasks", tmp_path / "tasks",
+            "--out", tmp_path / "b.parquet", "--items", tmp_path / "b.items.parquet", "--tasks", tmp_path / "tasks",
             "--settings", qa.Settings(qa=SETTINGS).model_dump_json(),
         ],
         check=True,
@@ -267,6 +268,38 @@ def test_epochs_in_one_process_equal_processes_of_their_own(
     alone = artifacts.read(tmp_path / "b.parquet", "qa")
     pd.testing.assert_frame_equal(alone, together[together.epoch == 2].reset_index(drop=True))
     assert not list((tmp_path / "home").rglob("*.arrow")), "no copy of the data stays in the user's cache"
+
+
+def test_items_have_the_aggregates_as_their_means(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    """Against lm-eval's own aggregate, with a model that is right by chance."""
+    write_model(tmp_path / "epoch-1", None, seed=3)
+    write_model(tmp_path / "epoch-2", SAYS_SEVEN | PREFERS)
+    table = qa.ranked(evaluate(tmp_path, items("gold", ("iron", "lead", "zinc"), count=8), epochs=[1, 2]))
+    single = artifacts.read(tmp_path / "qa.items.parquet", "qa_items")
+    assert not single.duplicated(["epoch", "benchmark", "item"]).any()
+    means = single.groupby(["epoch", "benchmark"]).value.agg(["mean", "size"])
+    for row in table.itertuples():
+        assert means.loc[(row.epoch, row.benchmark)].tolist() == pytest.approx([row.value, row.n]), row.benchmark
+    assert len(means) == len(table) == 16
+    assert table.value.between(0.01, 0.99).any()
+    one, two = (set(single.item[single.epoch == epoch]) for epoch in (1, 2))
+    assert one == two, "the same questions have the same names under every model"
+
+
+def test_items_of_another_question_have_another_name(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    model, names = write_model(tmp_path / "model", {}), []
+    for wrong in ("iron", "lead"):
+        evaluate(model, items("gold", (wrong,) * 3))
+        single = artifacts.read(tmp_path / "qa.items.parquet", "qa_items")
+        names.append(set(single.item[single.benchmark == "piqa"]))
+    assert not names[0] & names[1]
+
+
+def test_gsm8k_items_are_of_the_match_that_is_ranked(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
+    bare: Bigrams = {("[/INST]", "7"): 20, ("7", "</s>"): 20, ("</s>", "9"): 20}
+    evaluate(write_model(tmp_path / "model", bare), items("gold", ("iron",) * 3))
+    single = artifacts.read(tmp_path / "qa.items.parquet", "qa_items")
+    assert single.value[single.benchmark == "gsm8k"].tolist() == [1.0] * 6  # strict: all 0
 
 
 def test_standard_error_is_that_of_a_mean(tmp_path: Path, evaluate: Callable[..., pd.DataFrame]) -> None:
@@ -303,10 +336,10 @@ def test_faults_are_sentences(tmp_path: Path, evaluate: Callable[..., pd.DataFra
     write_tasks(broken, questions)
     (broken / "piqa.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="cannot read the data files"):
-        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet")
+        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet", items=tmp_path / "y")
     (broken / "piqa.yaml").unlink()
     with pytest.raises(UserError, match=r"no task file piqa\.yaml"):
-        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet")
+        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet", items=tmp_path / "y")
 
 
 def test_stock_tasks_are_found_without_a_full_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

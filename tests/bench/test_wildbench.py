@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,10 @@ def test_elo_by_hand() -> None:
     # win then tie, or tie then win: the only two orders of two votes
     later = 1002 + 4 * (0.5 - expected)
     mixed = elo(pool({"a": [9, 5], "b": [1, 5]}), {}, rounds=64)
-    assert {round(later, 9), 1002.0} == {round(mixed.low[0], 9), round(mixed.high[0], 9)}
     assert later < mixed.elo[0] < 1002
+    # of two tasks drawn with replacement: both orders, twice the tie, twice the win
+    assert {round(e, 9) for e in mixed.draws[0]} == {1000.0, 1002.0, round(later, 9), round(two.elo["a"], 9)}
+    assert (mixed.low[0], mixed.high[0]) == (1000, pytest.approx(two.elo["a"]))
 
 
 def test_elo_with_anchors_by_hand() -> None:
@@ -139,18 +142,26 @@ def test_elo_with_anchors_by_hand() -> None:
     assert both.battles.to_dict() == {"anchor": 1, "new": 2, "other": 1}  # anchors do not meet
 
 
-def one_by_one(frame: pd.DataFrame, initial: dict[str, float], rounds: int, seed: int) -> dict[str, list[float]]:
-    """Ratings after each round, vote by vote, as the original's loop does it."""
+def one_by_one(
+    frame: pd.DataFrame, initial: dict[str, float], rounds: int, seed: int, redraw: bool = False
+) -> dict[str, list[float]]:
+    """Ratings after each round, vote by vote, as the original's loop does it; ``redraw``: over tasks drawn anew."""
     grades = {(row.model, row.prompt_id): row.score for row in frame.itertuples()}
     names, tasks = sorted(set(frame.model)), sorted(set(frame.prompt_id))
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if not {a, b} <= set(initial)]
-    battles = [(a, b, grades[a, task] - grades[b, task]) for a, b in pairs for task in tasks]
+    battles = [(a, b, task) for a, b in pairs for task in tasks if not math.isnan(grades[a, task] - grades[b, task])]
     after: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         rating = {name: initial.get(name, 1000.0) for name in names}
         played = dict.fromkeys(names, 0)
-        for index in np.random.default_rng([seed, number]).permutation(len(battles)):
-            a, b, lead = battles[index]
+        rng, votes = np.random.default_rng([seed, number]), list(range(len(battles)))
+        if redraw:
+            rng = np.random.default_rng([seed, number, 1])
+            drawn = [tasks[i] for i in rng.integers(len(tasks), size=len(tasks))]
+            votes = [i for task in drawn for i, battle in enumerate(battles) if battle[2] == task]
+        for index in rng.permutation(votes):
+            a, b, task = battles[index]
+            lead = grades[a, task] - grades[b, task]
             won = 1.0 if lead >= 2 else 0.0 if lead <= -2 else 0.5
             gain = 4 * (won - 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400)))
             rating[a] += gain
@@ -168,13 +179,31 @@ def one_by_one(frame: pd.DataFrame, initial: dict[str, float], rounds: int, seed
 def test_elo_is_the_original_loop(initial: dict[str, float]) -> None:
     rng = np.random.default_rng(1)
     frame = pool({name: list(rng.integers(1, 11, 60).astype(float)) for name in "abcd"})
+    frame.loc[(frame.model == "c") & (frame.prompt_id == "t7"), "score"] = np.nan  # rounds of different lengths
     after = one_by_one(frame, initial, rounds=9, seed=3)
+    redrawn = one_by_one(frame, initial, rounds=9, seed=3, redraw=True)
     found = elo(frame, initial, rounds=9, seed=3).set_index("model")
     for name, ratings in after.items():
-        ordered = sorted(ratings)  # of nine: 2.5 % is a fifth of the way from the first to the second
         assert found.elo[name] == pytest.approx(sum(ratings) / 9, abs=1e-9)
+        assert list(found.draws[name]) == pytest.approx(redrawn[name], abs=1e-9)
+        ordered = sorted(redrawn[name])  # of nine: 2.5 % is a fifth of the way from the first to the second
         assert found.low[name] == pytest.approx(ordered[0] + 0.2 * (ordered[1] - ordered[0]), abs=1e-9)
         assert found.high[name] == pytest.approx(ordered[8] - 0.2 * (ordered[8] - ordered[7]), abs=1e-9)
+
+
+def test_elo_interval_covers_what_other_tasks_would_change() -> None:
+    """The spread of ratings over worlds of fresh tasks, which orders of play do not show."""
+    rng, ratings, halves, ordered = np.random.default_rng(5), [], [], []
+    for _ in range(60):
+        frame = pool({name: list(rng.integers(1, 11, 64).astype(float)) for name in "ab"})
+        row = elo(frame, {}, rounds=48).iloc[0]
+        ratings.append(row.elo)
+        halves.append((row.high - row.low) / 2)
+        low, high = np.percentile(one_by_one(frame, {}, 48, 42)["a"], [2.5, 97.5])
+        ordered.append((high - low) / 2)
+    spread = 1.96 * np.std(ratings, ddof=1)
+    assert 0.8 * spread < np.mean(halves) < 1.4 * spread
+    assert np.mean(ordered) < 0.6 * spread
 
 
 def test_elo_invariants() -> None:

@@ -109,6 +109,31 @@ class Tree:
         artifacts.write(path, pd.DataFrame(rows), "judgments")
         return path
 
+    def games(self, run: str, outcomes: list[float]) -> Path:
+        """Arena-Hard: both games of each question end alike, 1, 1/2 or 0 for the answer."""
+        path = self.root / "arena_hard" / run / "final" / "judgments.parquet"
+        labels = {1.0: ("B>A", "A>B"), 0.5: ("A=B", "A=B"), 0.0: ("A>B", "B>A")}
+        facts = {"benchmark": "arena-hard", "epoch": 4, "judge": "embedded", "score": None, "tokens": 30, "chars": 120}
+        rows = [
+            facts | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": ""}
+            for i, outcome in enumerate(outcomes)
+            for game, label in enumerate(labels[outcome], 1)
+        ]
+        artifacts.write(path, pd.DataFrame(rows), "judgments")
+        return path
+
+    def items(self, run: str, values: dict[int, dict[str, list[float]]]) -> Path:
+        """QA items of each epoch and benchmark."""
+        path = self.root / "qa" / run / "1-5.items.parquet"
+        rows = [
+            {"epoch": epoch, "benchmark": benchmark, "item": f"{benchmark}/{i}/x", "value": value}
+            for epoch, found in values.items()
+            for benchmark, results in found.items()
+            for i, value in enumerate(results)
+        ]
+        artifacts.write(path, pd.DataFrame(rows), "qa_items")
+        return path
+
     def qa(self, run: str, values: list[float], stderr: float = 0.01) -> Path:
         """One accuracy per epoch, the same on all eight benchmarks."""
         rows = [

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from diffinfo.bench import wildbench
 from diffinfo.config.benchmarks import WildBench
-from diffinfo.intervals import Estimate, average, share
+from diffinfo.intervals import Estimate, average, over_seeds, share
 from diffinfo.report import claims, tables
 from diffinfo.report.figures import FIGURES
 from diffinfo.tables import artifacts
@@ -67,8 +68,15 @@ def measured(tree, out: Path, sign: int, dagger: bool = False, further: str | No
         tree.judgments(f"{ROW}/dpo-b0.1", [6.0 + 2 * s, 6.5 + 2 * s] * 15),
         tree.judgments(f"{ROW}/dpo-pg", [6.0 - 2 * s, 6.5 - 2 * s] * 15),
     ]
+    won = [tree.games(f"{ROW}/dpo-b0.1", [0.5 + s / 2, 0.5] * 9), tree.games(f"{ROW}/dpo-pg", [0.5 - s / 2, 0.5] * 9)]
+    items = [
+        tree.items(f"{ROW}/dpo-b0.1", {1: {"piqa": [0.5 - s / 2, 0.0, 1.0] * 9}}),
+        tree.items(f"{ROW}/dpo-pg", {1: {"piqa": [0.5 + s / 2, 0.0, 1.0] * 9}}),
+    ]
     if further:
         bench.append(own.winrates(f"{ROW}/{further}", 2, 60))
+        won.append(own.games(f"{ROW}/{further}", [1.0, 0.5, 0.5, 0.0, 1.0] * 4))
+        items.append(own.items(f"{ROW}/{further}", {1: {"piqa": [1.0, 1.0, 0.0] * 9}}))
     tables.table3(inputs=bench, wildbench=WildBench(judge="x", rounds=16), out=out / "table3.parquet")
     proxies = [
         tree.entropy(f"did/{ROW}/dpo-b0.1/epoch-5/entropy", 30 + 5 * s, accuracy=0.2 if dagger else 0.5 + 0.3 * s),
@@ -100,8 +108,14 @@ def measured(tree, out: Path, sign: int, dagger: bool = False, further: str | No
         "figure10": dpo + log, "figure11": dpo + log, "figure12": [],
     }.items():  # fmt: skip
         FIGURES[name](inputs=inputs, out=out / f"{name}.parquet")
-    inputs = sorted(out.glob("*.parquet"))
-    claims.main(inputs=inputs, out=out.parent / "claims.parquet", correctness=["correctness"], dagger_below=0.5)
+    inputs = [*sorted(out.glob("*.parquet")), *won, *(path for path in bench if "wildbench" in str(path)), *items]
+    claims.main(
+        inputs=inputs,
+        out=out.parent / "claims.parquet",
+        wildbench=WildBench(judge="x", rounds=16),
+        correctness=["correctness"],
+        dagger_below=0.5,
+    )
     return artifacts.read(out.parent / "claims.parquet", "claims")
 
 
@@ -182,20 +196,29 @@ def test_changes_are_means_of_the_last_epochs_batches(name, method, quantity, st
     assert decisive(name, table) == [pytest.approx(student(last - start))]
 
 
-@pytest.mark.parametrize(
-    ("name", "column", "count"), [("h1", "win_rate", "games"), ("h2", "elo", "battles"), ("h3", "score", "tasks")]
-)
-def test_leads_are_those_of_the_mean_over_betas(name, column, count):
-    def row(value: float, half: float, n: int) -> dict:
-        wrong = {key: 0.0 for name in ("win_rate", "elo", "score") for key in (name, f"{name}_low", f"{name}_high")}
-        mine = {column: value, f"{column}_low": value - half, f"{column}_high": value + half}
-        return wrong | dict.fromkeys(("games", "battles", "tasks"), 1) | mine | {count: n}
-
-    table = pd.DataFrame([row(60, 2, 30), row(50, 4, 20), row(40, 1, 10), row(99, 1, 5)])
-    table["method"] = ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "logpi-b0.1"]
-    half = ((2**2 + 4**2) / 4 + 1**2) ** 0.5
-    assert decisive(name, table) == [pytest.approx((15, 15 - half, 15 + half, 10))]
-    assert decisive(name, table[table.method != "dpo-pg"]) == []
+def test_elo_leads_have_the_interval_of_the_same_drawn_tasks(tree, tmp_path):
+    """Seed by seed, draw by draw; what one seed alone has is compared in that seed."""
+    rng, names = (
+        np.random.default_rng(8),
+        ["dpo-b0.02", "dpo-b0.1", "dpo-b0.1-seed2", "dpo-pg", "dpo-pg-seed2", "logpi-b0.1"],
+    )
+    inputs = [tree.judgments(f"{ROW}/{name}", list(rng.integers(1, 11, 64).astype(float))) for name in names]
+    bench = WildBench(judge="x", rounds=32)
+    claims.main(inputs=inputs, out=tmp_path / "claims.parquet", wildbench=bench)
+    row = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["h2"]
+    pool = pd.concat(artifacts.read(path, "judgments").assign(model=path.parent.name) for path in inputs)
+    elo = wildbench.elo(pool, {}, rounds=32).set_index("model")  # names in alphabetical order: the same order of play
+    each = []
+    for dpo, pg in ((["dpo-b0.1", "dpo-b0.02"], "dpo-pg"), (["dpo-b0.1-seed2"], "dpo-pg-seed2")):
+        value = sum(elo.elo[m] for m in dpo) / len(dpo) - elo.elo[pg]
+        draws = [sum(elo.draws[m][r] for m in dpo) / len(dpo) - elo.draws[pg][r] for r in range(32)]
+        each.append(Estimate("", value, *np.percentile(draws, [2.5, 97.5]), 9))
+    expected = over_seeds(each)
+    assert (row.value, row.low, row.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert f"beside the claim: log π β = 0.1: {elo.elo['logpi-b0.1']:.2f} [" in row.evidence
+    claims.main(inputs=inputs[:3], out=tmp_path / "claims.parquet", wildbench=bench)
+    found = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["h2"]
+    assert found.evidence == "not measured in this grid"
 
 
 def test_doubtful_proxies_decide_nothing():
@@ -238,13 +261,27 @@ def test_cal_dpo_counts_in_its_lowest_epoch():
     assert decisive("j2", table) == [pytest.approx(student(values[2]))]
 
 
-@pytest.mark.parametrize(("name", "count"), [("f", "prompts"), ("i", "questions")])
-def test_leads_of_figures_are_taken_as_they_are(name, count):
+def test_leads_of_figures_are_taken_as_they_are():
     table = pd.DataFrame(
-        {"quantity": ["best", "lead"], "value": [9.0, 0.5], "low": [8.0, 0.1], "high": [10.0, 0.7], count: [1, 40]}
+        {"quantity": ["best", "lead"], "value": [9.0, 0.5], "low": [8.0, 0.1], "high": [10.0, 0.7], "prompts": [1, 40]}
     ).assign(method="dpo-b0.1", epoch=1)
-    assert decisive(name, table) == [(0.5, 0.1, 0.7, 40)]
-    assert "beside the claim" not in MEASURES[name](table).evidence
+    assert decisive("f", table) == [(0.5, 0.1, 0.7, 40)]
+    assert "beside the claim" not in MEASURES["f"](table).evidence
+
+
+def test_mrr_is_shown_beside_accuracy_and_decides_nothing(tree, tmp_path):
+    """Accuracies by item say one thing, the ranks of the aggregates another."""
+    FIGURES["figure3"](
+        inputs=[tree.qa(f"{ROW}/dpo-b0.1", [0.9]), tree.qa(f"{ROW}/dpo-pg", [0.1])], out=tmp_path / "figure3.parquet"
+    )
+    items = [
+        tree.items(f"{ROW}/{method}", {1: {"piqa": [value, 0.0] * 20}})
+        for method, value in (("dpo-b0.1", 0.0), ("dpo-pg", 1.0))
+    ]
+    claims.main(inputs=[tmp_path / "figure3.parquet", *items], out=tmp_path / "claims.parquet")
+    row = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["i"]
+    assert (row.value, row.verdict, row.n) == (0.5, "holds", 40)
+    assert "; the paper's statistic: difference: -0.500 [-0.500, -0.500] MRR" in row.evidence
 
 
 def test_further_methods_are_evidence_and_decide_nothing(tree, tmp_path):
@@ -257,7 +294,7 @@ def test_further_methods_are_evidence_and_decide_nothing(tree, tmp_path):
     assert without == ["h2", "h3", "k1", "k2"]  # no battle (it would change the others' Elo), not on that dataset
     shown = mixed.evidence.drop(without).str.partition("beside the claim: ")[2]
     assert shown.str.contains(r"SimPO β = 2\.5(?:, epoch \d)?: -?[\d.]+ \[").all(), shown.tolist()
-    assert "60.0 [58.0, 62.0] %" in shown["h1"]  # its win rate as it is
+    assert "SimPO β = 2.5: 60.0 [" in shown["h1"]  # its own win rate
 
 
 def test_accuracies_stand_above_the_threshold():

@@ -211,7 +211,8 @@ def test_table3_plays_elo_as_configured_and_takes_scores_with_students_interval(
     assert sorted(order) == [f"micro-mistral/magpie-pro/{method}" for method in sorted(runs)]  # one order of play
     for method, (_, frame) in runs.items():
         row, rating, scored = found.loc[method], ratings.loc[method], frame.score.dropna()
-        assert (row.elo, row.elo_low, row.elo_high, row.battles) == pytest.approx(tuple(rating))
+        expected = rating.elo, rating.low, rating.high, rating.battles
+        assert (row.elo, row.elo_low, row.elo_high, row.battles) == pytest.approx(expected)
         low, high = stats.t.interval(0.95, 38, scored.mean(), stats.sem(scored))
         assert (row.score, row.score_low, row.score_high, row.tasks) == pytest.approx((scored.mean(), low, high, 39))
         assert row.wildbench_tokens == pytest.approx(frame.tokens.mean())

@@ -22,6 +22,8 @@ UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
+QA_ITEMS = "<results>/qa/{run}/{span}.items.parquet"  # beside it: read by the claims, not by the grid table
+JUDGED = "<results>/arena_hard/{run}/final/judgments.parquet"  # beside the win rates
 
 
 @dataclass(frozen=True)

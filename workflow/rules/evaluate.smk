@@ -107,7 +107,8 @@ rule qa:
         models=policy,
         tasks=qa_tasks,
     output:
-        "<results>/qa/{model}/{dataset}/{method}/{span}.parquet",
+        table="<results>/qa/{model}/{dataset}/{method}/{span}.parquet",
+        questions="<results>/qa/{model}/{dataset}/{method}/{span}.items.parquet",
     log:
         "<results>/logs/qa/{model}/{dataset}/{method}/{span}.log",
     benchmark:
@@ -123,4 +124,4 @@ rule qa:
         settings=qa_settings,
     shell:
         "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.tasks:q} {params.settings:q}"
-        " --out {output:q} 2> {log:q}"
+        " --out {output.table:q} --items {output.questions:q} 2> {log:q}"

@@ -1,5 +1,7 @@
 # What the laboratory shows: Figures 1 and 7, its own tables and figures.
 # Needs: results/synthetic/*.parquet. Gives: results/{tables,figures}.
+DRAWN = f"{CONFIG.results}/figures"
+WRITTEN = f"{CONFIG.results}/tables"
 LAB_INPUTS = ["objectives", "population", "theorems", "did_proxy", "rejected_sampling", "lengths"]
 LAB_TABLES = ["laboratory", "theorems", "did_proxy", "rejected_sampling", "lengths"]
 LAB_FIGURES = ["laboratory", "did_proxy", "rejected_sampling", "lengths"]

@@ -88,6 +88,7 @@ rule claims:
     input:
         expand("<results>/tables/{table}.parquet", table=TABLES),
         expand("<results>/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
+        BY_QUESTION,
     output:
         data="<results>/claims.parquet",
         note="<results>/claims.md",
@@ -102,6 +103,6 @@ rule claims:
         **RESOURCES,
     params:
         inputs=all_inputs,
-        settings=constant(correctness=CORRECTNESS, dagger_below=CONFIG.did.dagger_below),
+        settings=constant(wildbench=CONFIG.wildbench, correctness=CORRECTNESS, dagger_below=CONFIG.did.dagger_below),
     shell:
         "python -m diffinfo.report.claims {params.inputs:q} {params.settings:q} --out {output.data:q} 2> {log:q}"

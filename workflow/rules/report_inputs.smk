@@ -1,5 +1,5 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, LOG, MEASURES, PROXY, QA, SCORES, TRAINING, WILDBENCH, WINRATES
+from diffinfo.measures import ENTROPY, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -80,12 +80,13 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
+BY_QUESTION = [*paths(JUDGED, "benchmarks"), *paths(WILDBENCH, "benchmarks"), *paths(QA_ITEMS, "qa")]
 LONGER = len(CONFIG.results) - len("<results>")
-if (
-    sum(len(path) + LONGER + 4 for path in grid_targets()) > 120_000
-):  # Linux takes 128 KiB, and the table is made at the very end
-    raise WorkflowError(
-        f"grid: its {len(grid_targets()):,} tables are too many for the command line that puts them into the grid table: raise"
-        " preference.epochs_per_job, or run a part of the grid by itself."
-    )
+for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_QUESTION}.items():
+    # Linux takes 128 KiB, and the page is made at the very end
+    if sum(len(path) + LONGER + 4 for path in INPUTS) > 120_000:
+        raise WorkflowError(
+            f"{PAGE}: its {len(INPUTS):,} tables are too many for the command line that puts them into the {PAGE} table:"
+            " raise preference.epochs_per_job, or run a part of the grid by itself."
+        )
 CORRECTNESS = [name for name, dataset in CONFIG.datasets.items() if dataset.reward == "correctness"]

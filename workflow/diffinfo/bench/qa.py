@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "boolq": ("boolq", "super_glue/boolq", ("acc,none",)),
 }
 _FEWSHOT_SEED = 1234  # lm-eval's own default
+Row = dict[str, Any]
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,6 +85,7 @@ def main(
     *,
     models: Path,
     out: Path,
+    items: Path,
     settings: Settings,
     epochs: list[int] | None = None,
     tasks: Path | None = None,
@@ -93,6 +95,7 @@ def main(
     Args:
         models: one model folder, or with ``epochs`` the folder that holds epoch-K folders.
         out: qa table to write: one row per epoch, benchmark and metric; ``stderr`` is lm-eval's.
+        items: qa_items table to write: each question's value of the metric that its benchmark is ranked by.
         settings: see ``Settings``.
         epochs: epochs to evaluate; none: ``models`` itself, recorded as epoch 0.
         tasks: folder that ``diffinfo.world.qa_tasks.write_tasks`` wrote; without it the stock tasks with the hub's data.
@@ -105,20 +108,20 @@ def main(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as scratch:
         loaded = load_tasks(tasks, Path(scratch), settings.qa.gsm8k_shots)
-        rows = [
-            {"epoch": epoch, **row}
-            for epoch, folder in folders.items()
-            for row in _answer(folder, loaded, settings, local=tasks is not None)
-        ]
-    artifacts.write(
-        out,
-        pd.DataFrame(rows),
-        "qa",
-        inputs={f"epoch-{epoch}": folder for epoch, folder in folders.items()} | ({"tasks": tasks} if tasks else {}),
-        settings=settings.qa.model_dump(),
-        attention=settings.attention,
-        dtype=settings.dtype,
-    )
+        rows: list[Row] = []
+        questions: list[Row] = []
+        for epoch, folder in folders.items():
+            found = _answer(folder, loaded, settings, local=tasks is not None)
+            for table, part in zip((rows, questions), found, strict=True):
+                table += [{"epoch": epoch, **row} for row in part]
+    made: dict[str, Any] = {
+        "inputs": {f"epoch-{epoch}": folder for epoch, folder in folders.items()} | ({"tasks": tasks} if tasks else {}),
+        "settings": settings.qa.model_dump(),
+        "attention": settings.attention,
+        "dtype": settings.dtype,
+    }
+    artifacts.write(items, pd.DataFrame(questions), "qa_items", **made)
+    artifacts.write(out, pd.DataFrame(rows), "qa", **made)
 
 
 def load_tasks(folder: Path | None, scratch: Path, gsm8k_shots: int) -> Any:
@@ -173,8 +176,8 @@ def _resolve(folder: Path, scratch: Path, stock: Path) -> None:
         (scratch / file.name).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
-def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> list[dict[str, Any]]:
-    """Rows of one checkpoint."""
+def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> tuple[list[Row], list[Row]]:
+    """Rows of one checkpoint: of the benchmarks, and of their questions."""
     from lm_eval.evaluator import evaluate as harness
 
     from diffinfo.bench.qa_model import ChatModel
@@ -189,19 +192,30 @@ def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> list[
     )
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(_FEWSHOT_SEED)  # or a later epoch would see other examples
-    found = harness(
+    answered = harness(
         model,
         loaded,
         limit=qa.limit,
         bootstrap_iters=1,  # all metrics here are means, whose standard error has a closed form; 0 would switch it off
-        log_samples=False,
+        log_samples=True,
         system_instruction=qa.system_prompt,
         apply_chat_template=True,
         fewshot_as_multiturn=True,
-    )["results"]
-    rows = []
+    )
+    found, rows, items = answered["results"], [], []
     for benchmark, (_, _, metrics) in BENCHMARKS.items():
         name = _task_name(benchmark, local)
+        column, _, chosen = metrics[0].partition(",")
+        for task in (task for task in answered["samples"] if task == name or task.startswith(f"{name}_")):  # of MMLU 57
+            items += [
+                {
+                    "benchmark": benchmark,
+                    "item": f"{task}/{sample['doc_id']}/{sample['doc_hash'][:12]}",
+                    "value": float(sample[column]),
+                }
+                for sample in answered["samples"][task]
+                if sample["filter"] == chosen
+            ]
         for metric in metrics:
             stderr = found[name][metric.replace(",", "_stderr,")]
             rows.append(
@@ -214,7 +228,7 @@ def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> list[
                     "n": int(found[name]["sample_len"]),
                 }
             )
-    return rows
+    return rows, items
 
 
 def _column(metric: str) -> str:

@@ -204,7 +204,7 @@ def votes(scores: pd.DataFrame, *, win_margin: float, length_margin: int) -> pd.
         length_margin: a length difference of more characters forces a tie.
 
     Returns:
-        Columns first, second (models in alphabetical order), outcome (1, 1/2 or 0, of the first), sorted.
+        Columns prompt_id, first, second (models in alphabetical order), outcome (1, 1/2 or 0, of the first), sorted by pair.
     """
     played = scores[(scores["chars"] > 0) & scores["score"].notna()]
     by_model = {str(model): part.set_index("prompt_id") for model, part in played.groupby("model")}
@@ -214,8 +214,9 @@ def votes(scores: pd.DataFrame, *, win_margin: float, length_margin: int) -> pd.
         lead = both["score"] - both["score_other"]
         outcome = np.where(lead >= win_margin, 1.0, np.where(lead <= -win_margin, 0.0, 0.5))
         outcome[(both["chars"] - both["chars_other"]).abs() > length_margin] = 0.5
-        parts.append(pd.DataFrame({"first": first, "second": second, "outcome": outcome}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["first", "second", "outcome"])
+        parts.append(pd.DataFrame({"prompt_id": both.index, "first": first, "second": second, "outcome": outcome}))
+    columns = ["prompt_id", "first", "second", "outcome"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def elo(
@@ -230,7 +231,8 @@ def elo(
     """WB-Elo of each model of a pool: the ratings depend on the pool, which the caller must record.
 
     Sequential Elo (K = 4, scale 400) over all votes, in each round over a fresh permutation with a seed of its own (in
-    the original the seed has no effect in its worker processes).
+    the original the seed has no effect in its worker processes). The original's interval covers these orders of play alone.
+    Ours is that of as many further rounds, each over the votes of tasks drawn with replacement: it covers tasks and order.
 
     Args:
         scores: columns model, prompt_id, score, chars; one row per model and task.
@@ -242,8 +244,8 @@ def elo(
         seed: see above.
 
     Returns:
-        model, elo (mean over rounds), low, high (2.5 and 97.5 percentiles), battles; sorted by model. Models without a
-        battle have no rating (NaN).
+        model, elo (mean over rounds), low, high (2.5 and 97.5 percentiles over rounds of drawn tasks), battles, draws (the
+        ratings of these rounds: the same tasks for all models); sorted by model. Models without a battle have no rating (NaN).
 
     Raises:
         ValueError: when a model has two rows for one task.
@@ -256,32 +258,50 @@ def elo(
     place = {model: index for index, model in enumerate(models)}
     first, second = (played[side].map(place).to_numpy(dtype=np.int32) for side in ("first", "second"))
     outcome = played["outcome"].to_numpy(dtype=float)
+    by_task = list(played.reset_index(drop=True).groupby("prompt_id").indices.values())
 
-    order = np.stack(
-        [np.random.default_rng([seed, r]).permutation(len(played)).astype(np.int32) for r in range(rounds)]
-    )
-    start = np.array([float(initial.get(model, START)) for model in models])
-    anchor = np.array([model in initial for model in models])
-    ratings, seen, row = np.tile(start, (rounds, 1)), np.zeros((rounds, len(models)), np.int64), np.arange(rounds)
-    for step in range(len(played)):  # all rounds go forward together
-        vote = order[:, step]
-        a, b = first[vote], second[vote]
-        expected = 1 / (1 + 10 ** ((ratings[row, b] - ratings[row, a]) / SCALE))
-        change = K * (outcome[vote] - expected)
-        ratings[row, a] += change
-        ratings[row, b] -= change
-        if initial:
-            for side in (a, b):
-                due = anchor[side] & (seen[row, side] % PULL == 0)
-                ratings[row[due], side[due]] = (ratings[row[due], side[due]] + start[side[due]]) / 2
-            seen[row, a] += 1
-            seen[row, b] += 1
+    # one more model, which plays itself to no effect where a round has fewer votes than the longest
+    start = np.array([*(float(initial.get(model, START)) for model in models), START])
+    anchor = np.array([*(model in initial for model in models), False])
+    first, second = (np.append(side, len(models)).astype(np.int32) for side in (first, second))
+    outcome = np.append(outcome, 0.5)
 
-    count = np.bincount(np.concatenate([first, second]), minlength=len(models))
-    low, high = np.percentile(ratings, [2.5, 97.5], axis=0)
+    def after(orders: list[np.ndarray]) -> np.ndarray:
+        """Ratings (rounds, models) after the votes of each round, in its order."""
+        order = np.full((len(orders), max(map(len, orders))), len(played), np.int32)
+        for r, votes_of_round in enumerate(orders):
+            order[r, : len(votes_of_round)] = votes_of_round
+        ratings, row = np.tile(start, (len(orders), 1)), np.arange(len(orders))
+        seen = np.zeros(ratings.shape, np.int64)
+        for step in range(order.shape[1]):  # all rounds go forward together
+            vote = order[:, step]
+            a, b = first[vote], second[vote]
+            expected = 1 / (1 + 10 ** ((ratings[row, b] - ratings[row, a]) / SCALE))
+            change = K * (outcome[vote] - expected)
+            ratings[row, a] += change
+            ratings[row, b] -= change
+            if initial:
+                for side in (a, b):
+                    due = anchor[side] & (seen[row, side] % PULL == 0)
+                    ratings[row[due], side[due]] = (ratings[row[due], side[due]] + start[side[due]]) / 2
+                seen[row, a] += 1
+                seen[row, b] += 1
+        return ratings[:, : len(models)]
+
+    ratings = after([np.random.default_rng([seed, r]).permutation(len(played)) for r in range(rounds)])
+    drawn = after([_redrawn(by_task, np.random.default_rng([seed, r, 1])) for r in range(rounds)])
+    count = np.bincount(np.concatenate([first[:-1], second[:-1]]), minlength=len(models))
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     table = pd.DataFrame({"model": models, "elo": ratings.mean(axis=0), "low": low, "high": high, "battles": count})
     table.loc[table["battles"] == 0, ["elo", "low", "high"]] = np.nan
-    return table
+    return table.assign(draws=list(drawn.T))
+
+
+def _redrawn(by_task: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Votes of as many tasks as there are, drawn with replacement, in a random order."""
+    if not by_task:
+        return np.empty(0, np.int32)
+    return rng.permutation(np.concatenate([by_task[task] for task in rng.integers(len(by_task), size=len(by_task))]))
 
 
 class Settings(Section):

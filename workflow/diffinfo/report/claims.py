@@ -7,20 +7,24 @@ writes the table, and beside it a Markdown page to read and an HTML page for the
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from diffinfo.bench.questions import WILDBENCH
 from diffinfo.cli import run
-from diffinfo.intervals import Estimate, average, mean, number, share
+from diffinfo.config.benchmarks import WildBench
+from diffinfo.intervals import Estimate, average, mean, number, over_seeds, share
 from diffinfo.methods import METHODS
-from diffinfo.report import curves, paper
-from diffinfo.report.cells import beta, family, rows_of, title
+from diffinfo.report import curves, paired, paper
+from diffinfo.report.cells import beta, cell, family, order, rows_of, title, unseeded
 from diffinfo.report.page import Page
+from diffinfo.report.tables import rated
 from diffinfo.tables import artifacts
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
@@ -50,6 +54,9 @@ class Claim:
     kinds: tuple[str, ...]  # the tables it is read from; each grid row of them is one case
     measure: Measure
     about: Literal["instructions", "correctness", "any"] = "any"  # which datasets it speaks of
+    beside: tuple[tuple[str, ...], Measure] | None = (
+        None  # the paper's own statistic: tables and measure; decides nothing
+    )
 
 
 def verdict(estimates: list[Estimate], sign: int) -> str:
@@ -62,22 +69,50 @@ def verdict(estimates: list[Estimate], sign: int) -> str:
     return HOLDS if all(low > 0 for low, _ in sides) else OPEN
 
 
-def main(*, inputs: list[Path], out: Path, correctness: list[str] | None = None, dagger_below: float = 0.5) -> None:
+def main(
+    *,
+    inputs: list[Path],
+    out: Path,
+    wildbench: WildBench | None = None,
+    correctness: list[str] | None = None,
+    dagger_below: float = 0.5,
+) -> None:
     """Write the claims table and its pages.
 
     Args:
-        inputs: tables 1-3 and the data of figures 3, 5, 6 and 8-12, in any order; what is absent is undecided.
+        inputs: tables 1-3, the data of figures 3, 5, 6 and 8-12, and of each cell Arena-Hard's and WildBench's judgments and
+            the QA items, in any order; what is absent is undecided.
         out: the table; the pages are written beside it.
+        wildbench: the ``wildbench`` section of the configuration, by which Elo is played; none: Elo is not measured.
         correctness: datasets whose preferences rank by correctness alone: for them the paper predicts the opposite.
         dagger_below: the beta'-accuracy under which a DID entropy counts as unreliable.
     """
     tables: Tables = {}
+    answered: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
+    graded: dict[tuple[str, str, str], pd.DataFrame] = {}
     for path in inputs:
         kind = artifacts.provenance(path)["kind"]
-        tables[kind] = artifacts.read(path, kind)
+        table = artifacts.read(path, kind)
+        if kind in paired.KINDS:
+            name, questions = paired.by_question(table, kind)
+            model, dataset, method = cell(path).key
+            answered[name].append(questions.assign(model=model, dataset=dataset, method=method))
+            if name == WILDBENCH:
+                graded[model, dataset, method] = table
+        else:
+            tables[kind] = table
+    tables |= {name: pd.concat(parts, ignore_index=True) for name, parts in answered.items()}
+    if graded and wildbench:
+        keys = pd.DataFrame(list(graded), columns=["model", "dataset", "method"])
+        ratings = rated(graded, wildbench).loc[keys.agg("/".join, axis=1)].reset_index(drop=True)
+        tables["elo"] = pd.concat([keys, ratings], axis=1).dropna(subset=["elo"])
     records = [record for claim in _claims(dagger_below) for record in _judge(claim, tables, set(correctness or []))]
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["claims"][1].names)
-    facts = {"correctness": correctness, "dagger_below": dagger_below}
+    facts = {
+        "correctness": correctness,
+        "dagger_below": dagger_below,
+        "wildbench": wildbench and wildbench.model_dump(),
+    }
     _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
     artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
 
@@ -91,17 +126,26 @@ def _judge(claim: Claim, tables: Tables, correctness: set[str]) -> Iterator[dict
         for model, dataset in rows_of(frame):
             if claim.about != "any" and (claim.about == "correctness") != (dataset in correctness):
                 continue
-            found = claim.measure(frame[(frame.model == model) & (frame.dataset == dataset)])
+            found = claim.measure(_rows(frame, model, dataset))
             if found is None:
                 continue
             cases += 1
-            where = head | nothing | {"model": model, "dataset": dataset, "evidence": found.evidence}
+            evidence = [found.evidence]
+            kinds, own = claim.beside or ((), claim.measure)
+            for kind in kinds:
+                more = own(_rows(tables[kind], model, dataset)) if kind in tables else None
+                evidence += [f"the paper's statistic: {more.evidence}"] if more else []
+            where = head | nothing | {"model": model, "dataset": dataset, "evidence": "; ".join(evidence)}
             if found.decisive:
                 weakest = min(found.decisive, key=lambda e: claim.sign * e.value)
                 where |= {"value": weakest.value, "low": weakest.low, "high": weakest.high, "n": weakest.n}
             yield where | {"verdict": verdict(found.decisive, claim.sign)}
     if not cases:
         yield head | nothing | {"evidence": "not measured in this grid", "verdict": OPEN}
+
+
+def _rows(frame: pd.DataFrame, model: str, dataset: str) -> pd.DataFrame:
+    return frame[(frame.model == model) & (frame.dataset == dataset)]
 
 
 def _claims(dagger_below: float) -> list[Claim]:
@@ -124,16 +168,15 @@ def _claims(dagger_below: float) -> list[Claim]:
         Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
               "mean over β of DPO − DPO-PG > 0 nats", 1, ("table2",), _did_gap, "instructions"),
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 %", 1, ("table3",), _ahead("win_rate", "games", "%", 1), "instructions"),
+              "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ("arena-hard",), _paired("%", 1), "instructions"),
         Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 Elo", 1, ("table3",),
-              _ahead("elo", "battles", "Elo", 2), "instructions"),
-        Claim("h3", "DPO is ahead of DPO-PG in WildBench score (Elo's interval covers the order of play alone).",
-              "our check of Tables 2 and 3", "mean over β of DPO − DPO-PG > 0 points", 1, ("table3",),
-              _ahead("score", "tasks", "points", 2), "instructions"),
+              "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, ("elo",), _elo_lead, "instructions"),
+        Claim("h3", "DPO is ahead of DPO-PG in WildBench score.", "our check of Tables 2 and 3",
+              "mean over β of DPO − DPO-PG > 0 points, paired by task", 1, ("wildbench",), _paired("points", 2),
+              "instructions"),
         Claim("i", "DPO-PG is ahead of DPO on knowledge-intensive QA.", "Section 4.3, Figures 3 and 12",
-              "MRR of DPO-PG − mean of DPO > 0 over all epochs", 1, ("figure3", "figure12"),
-              _lead("MRR", "mrr", ("dpo", "dpo-pg"))),
+              "mean accuracy of DPO-PG − mean of DPO > 0 over all epochs, paired by item", 1, ("qa",),
+              _paired("", 4, -1), beside=(("figure3", "figure12"), _lead("MRR", "mrr", ("dpo", "dpo-pg")))),
         Claim("j1", "DPO-P optimises the log-margin less than DPO.", "Appendix H, Figure 5",
               "margin of DPO − DPO-P > 0 nats", 1, ("figure5",), _margin_gap),
         Claim("j2", "Cal-DPO does not reliably mitigate log-likelihood displacement.", "Appendix H, Figure 5",
@@ -207,6 +250,21 @@ def _lead(unit: str, quantity: str, compared: tuple[str, str]) -> Measure:
     return measure
 
 
+def _paired(unit: str, digits: int, sign: int = 1) -> Measure:
+    """Mean of DPO's betas above DPO-PG (``sign`` -1: below), on the same questions."""
+
+    def measure(rows: pd.DataFrame) -> Finding | None:
+        found = paired.compare(rows, sign)
+        if found is None:
+            return None
+        said = _say([found.lead, *found.compared], digits, unit) + f", {found.lead.n} questions"
+        if found.left_out:
+            said += f" ({found.left_out} left out: one of these cells has no result for them)"
+        return Finding([found.lead], said + _beside(found.others, digits, unit))
+
+    return measure
+
+
 def _dpo_and_pg(
     rows: pd.DataFrame, names: tuple[str, str, str], count: str
 ) -> tuple[list[Estimate], Estimate | None, list[Estimate]]:
@@ -224,17 +282,25 @@ def _dpo_and_pg(
     return dpo, reinforcing, others
 
 
-def _ahead(name: str, count: str, unit: str, digits: int) -> Measure:
-    """Mean of DPO's betas above DPO-PG in a column of Table 3, errors taken as independent."""
-
-    def measure(rows: pd.DataFrame) -> Finding | None:
-        dpo, reinforcing, others = _dpo_and_pg(rows, (name, f"{name}_low", f"{name}_high"), count)
-        if not dpo or reinforcing is None:
-            return None
-        lead = average(dpo, "mean of DPO − DPO-PG") - reinforcing
-        return Finding([lead], _say([lead, *dpo, reinforcing], digits, unit) + _beside(others, digits, unit))
-
-    return measure
+def _elo_lead(rows: pd.DataFrame) -> Finding | None:
+    """Mean of DPO's betas above DPO-PG in the same pool, seed by seed, with the interval over the same drawn tasks."""
+    cells = {row.method: row for row in sorted(rows.itertuples(), key=lambda row: order(row.method))}
+    sides = {name: {m for m in cells if family(m) == name} for name in ("dpo", "dpo-pg")}
+    leads = []
+    for seed in sorted(set.intersection(*({unseeded(m)[1] for m in side} for side in sides.values()))):
+        dpo, pg = ([cells[m] for m in side if unseeded(m)[1] == seed] for side in sides.values())
+        value = np.mean([c.elo for c in dpo]) - np.mean([c.elo for c in pg])
+        low, high = np.quantile(
+            np.mean([c.draws for c in dpo], axis=0) - np.mean([c.draws for c in pg], axis=0), [0.025, 0.975]
+        )
+        leads.append(Estimate("", float(value), float(low), float(high), min(c.battles for c in [*dpo, *pg])))
+    if not leads:
+        return None
+    lead = replace(over_seeds(leads), label="mean of DPO − DPO-PG")
+    ratings = {m: Estimate(title(m), c.elo, c.low, c.high, int(c.battles)) for m, c in cells.items()}
+    compared = [e for m, e in ratings.items() if m in sides["dpo"] | sides["dpo-pg"]]
+    others = [e for m, e in ratings.items() if m not in sides["dpo"] | sides["dpo-pg"]]
+    return Finding([lead], _say([lead, *compared], 2, "Elo") + _beside(others, 2, "Elo"))
 
 
 def _did_gap(rows: pd.DataFrame) -> Finding | None:

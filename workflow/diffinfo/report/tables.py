@@ -196,8 +196,9 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
         "Tokens are the mean length of the judged answers: judges favour long ones.",
     )
     page.say(
-        f"Elo depends on its pool: here {len(judgments)} policies of this grid, each starting at 1000. Its interval is",
-        "WildBench's own, over orders of play; that of the score (1 to 10) is over tasks.",
+        f"Elo depends on its pool: here {len(judgments)} policies of this grid, each starting at 1000. Its interval",
+        "covers tasks and orders of play (WildBench's own, and the paper's, orders of play alone); that of the score",
+        "(1 to 10) is over tasks.",
         f"Arena-Hard's baseline answers have {frame.baseline_mean_tokens.mean():.1f} tokens on average."
         if frame.baseline_mean_tokens.notna().any()
         else "",
@@ -344,19 +345,11 @@ def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, st
     """WildBench Elo of every cell, all of them in one pool."""
     if not judgments:
         return {}
-    from diffinfo.bench.wildbench import elo
-
     tables = {cell(path).key: artifacts.read(path, "judgments") for path in judgments}
     for path, table in zip(judgments, tables.values(), strict=True):
         if table.epoch.nunique() != 1:
             raise UserError(f"{path} holds {table.epoch.nunique()} epochs, Table 3 needs the best one alone.")
-    pool = pd.concat(
-        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()]
-    )
-    ratings = elo(
-        pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
-        win_margin=wildbench.win_margin, length_margin=wildbench.length_margin,
-    ).set_index("model")  # fmt: skip
+    ratings = rated(tables, wildbench)
     found = {}
     for key, table in tables.items():
         rating = ratings.loc["/".join(key)]
@@ -369,6 +362,19 @@ def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, st
             "wildbench_tokens": table.tokens.mean(),
         }
     return found
+
+
+def rated(tables: dict[tuple[str, str, str], pd.DataFrame], wildbench: WildBench) -> pd.DataFrame:
+    """What ``wildbench.elo`` gives of these cells' judgments, as one pool; indexed by MODEL/DATASET/METHOD."""
+    from diffinfo.bench.wildbench import elo
+
+    pool = pd.concat(
+        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()]
+    )
+    return elo(
+        pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
+        win_margin=wildbench.win_margin, length_margin=wildbench.length_margin,
+    ).set_index("model")  # fmt: skip
 
 
 def _score(judgments: pd.DataFrame) -> tuple[float, float, float, int]:

@@ -207,6 +207,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         1,
         _schema(epoch=_INT, benchmark=_TEXT, task=_TEXT, metric=_TEXT, value=_REAL, stderr=_maybe(_REAL), n=_INT),
     ),
+    # item: lm-eval's task, number and digest of the question, the same for all models; value: of the ranked metric
+    "qa_items": (1, _schema(epoch=_INT, benchmark=_TEXT, item=_TEXT, value=_REAL)),
     # the laboratory -------------------------------------------------------------------------------------------
     "objectives": (
         1,
