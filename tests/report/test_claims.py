@@ -143,6 +143,15 @@ def test_a_dagger_leaves_the_did_undecided(tree, tmp_path):
     assert found.verdict["l"] == "does not hold"
 
 
+def test_the_rule_of_every_claim_is_written_down():
+    page = (Path(__file__).parents[2] / "docs/claims.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")][1:]
+    assert [row[:3] for row in rows] == [
+        [claim.name, claim.statement, claim.prediction] for claim in claims._claims(0.5)
+    ]
+    assert all(row[3] for row in rows)
+
+
 def test_nothing_measured_is_undecided_in_words(tmp_path):
     claims.main(inputs=[], out=tmp_path / "claims.parquet")
     found = artifacts.read(tmp_path / "claims.parquet", "claims")

@@ -1,4 +1,4 @@
-"""The paper's claims, each against what this grid measured: holds, does not hold, or undecided.
+"""The paper's claims, each against what this grid measured: holds, does not hold, or undecided, by the rules of docs/claims.md.
 
 ``python -m diffinfo.report.claims --inputs '["results/tables/table1.parquet", ...]' --out results/claims.parquet``
 writes the table, and beside it a Markdown page to read and an HTML page for the report.
