@@ -163,7 +163,7 @@ def test_arena_hards_interval_is_the_bootstrap_of_its_battles():
     assert arena_hard.win_rate(outcomes) == pytest.approx(100 * outcomes.mean(), abs=1e-3)
 
 
-def test_elos_interval_is_that_of_its_rounds():
+def test_elos_interval_is_that_of_rounds_over_drawn_tasks():
     rng = np.random.default_rng(0)
     scores = pd.DataFrame(
         [{"model": m, "prompt_id": f"t{t}", "score": float(rng.integers(1, 11)), "chars": 10}
@@ -172,15 +172,21 @@ def test_elos_interval_is_that_of_its_rounds():
     wide = scores.pivot_table(index="prompt_id", columns="model", values="score").sort_index()
     lead = (wide.a - wide.b).to_numpy()
     outcomes = np.where(lead >= 2, 1.0, np.where(lead <= -2, 0.0, 0.5))
-    ratings = []
-    for number_of_round in range(40):
+
+    def played(votes):
         a = b = 1000.0
-        for vote in np.random.default_rng([5, number_of_round]).permutation(15):
+        for vote in votes:
             change = 4 * (outcomes[vote] - 1 / (1 + 10 ** ((b - a) / 400)))
             a, b = a + change, b - change
-        ratings.append((a, b))
+        return a, b
+
+    ratings = [played(np.random.default_rng([5, r]).permutation(15)) for r in range(40)]
+    redrawn = []
+    for generator in (np.random.default_rng([5, r, 1]) for r in range(40)):
+        tasks = generator.integers(15, size=15)
+        redrawn.append(played(generator.permutation(tasks)))
     got = wildbench.elo(scores, {}, rounds=40, seed=5).set_index("model")
-    low, high = np.percentile(ratings, [2.5, 97.5], axis=0)
+    low, high = np.percentile(redrawn, [2.5, 97.5], axis=0)
     for place, name in enumerate("ab"):
         assert got.elo[name] == pytest.approx(np.mean(ratings, axis=0)[place])
         assert (got.low[name], got.high[name]) == pytest.approx((low[place], high[place]))
