@@ -68,6 +68,24 @@ def test_a_proxy_learns_the_order_of_its_pairs():
         assert right[1] > right[0] + 0.05
 
 
+def test_every_estimate_is_of_the_entropy_that_it_names(monkeypatch):
+    """At T = 2, by enumeration: three of them near H(q_T), and the proxy's own entropy."""
+    for name, value in {"LENGTHS": (2,), "SAMPLES": 40_000, "PARTICLES": 400, "STEPS": 3}.items():
+        monkeypatch.setattr(lengths, name, value)
+    monkeypatch.setattr(lengths.bigrams, "__defaults__", (9,))
+    fitted = lengths.bigrams(1.2, 8, vocabulary=9)[0]
+    monkeypatch.setattr(lengths, "proxy", lambda *_: fitted)
+    found = {row["estimator"]: row["estimate"] for row in lengths.experiment(0.5, 4)}
+    policy, reference = lengths.bigrams(0.5, 4, vocabulary=9)
+    entropies = []
+    for table in (policy - reference, fitted):
+        logs = torch.tensor([added(table, string) for string in strings(9, 2, [0])]).log_softmax(0)
+        entropies.append(float(-(logs.exp() * logs).sum()))
+    for name in ("smc", "token ratios", "importance"):
+        assert found[name] == pytest.approx(entropies[0], abs=0.03), name
+    assert found["proxy"] == pytest.approx(entropies[1], abs=1e-5)
+
+
 def test_the_table_and_its_page(tmp_path, monkeypatch):
     monkeypatch.setattr(lengths, "LENGTHS", (2, 12))
     monkeypatch.setattr(lengths, "VOCABULARY", 40)

@@ -178,7 +178,10 @@ class Training(Section):
     activation_checkpointing: Literal["none", "layers"] = Field(
         "none", description="layers: recompute the layers' activations in the backward pass."
     )
-    compile: Literal["none", "layers"] = Field("none", description="layers: torch.compile each decoder layer.")
+    compile: Literal["none", "layers"] = Field(
+        "none",
+        description="layers: torch.compile each decoder layer; in bfloat16 it rounds otherwise than log π_ref's pass.",
+    )
     save_minutes: Count = Field(10, description="Minutes between two saved states, from which a killed job resumes.")
 
 

@@ -31,7 +31,7 @@ def lengths_page(table: pd.DataFrame, out: Path, figure: Path) -> None:
     longest = table[table.length == table.length.max()]
     page.say(
         "Bigram models of 300 tokens; dynamic programming sums all strings of at most T tokens. In nats. q has no mass on",
-        "finite strings without a limit T: the exact entropy grows by nearly the same for each token, close to ln 300 = 5.7.",
+        "finite strings without a limit T: the exact entropy grows by nearly the same for each token, at most ln 300 = 5.7.",
         "SMC: sequential Monte Carlo; token ratios: the same without resampling; importance: sampling from π; proxy: a policy",
         "trained with r = log π̃.",
     )

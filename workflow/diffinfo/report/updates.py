@@ -29,6 +29,18 @@ def _sorted(records: list[dict[str, Any]], kind: str, then: str) -> pd.DataFrame
     )
 
 
+def _panels(frame: pd.DataFrame) -> tuple[Any, list[tuple[Any, str, str, pd.DataFrame]]]:
+    """A figure, and of each model and dataset its axes, both names, and its rows."""
+    cells = rows_of(frame)
+    drawn, axes = drawing.canvas(min(2, len(cells)), -(-len(cells) // 2))
+    for axis in axes[len(cells) :]:
+        axis.remove()
+    return drawn, [
+        (axis, model, dataset, frame[(frame.model == model) & (frame.dataset == dataset)])
+        for axis, (model, dataset) in zip(axes, cells, strict=False)
+    ]
+
+
 def _write(frame: pd.DataFrame, kind: str, page: Page, drawn: Any, inputs: list[Path], out: Path, figure: Path) -> None:
     drawing.save(drawn, page.parts[0][2:], figure.with_suffix(""))  # the page's heading
     page.write(out.with_suffix(".md"), out.with_suffix(".html"))
@@ -76,12 +88,8 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
             words[NUMBERS[name].title] = bracketed(value, low, high, NUMBERS[name].digits)
         return words | {"prompts": str(row.prompts)}
 
-    cells = rows_of(frame)
-    drawn, axes = drawing.canvas(min(2, len(cells)), -(-len(cells) // 2))
-    for axis in axes[len(cells) :]:
-        axis.remove()
-    for (model, dataset), axis in zip(cells, axes, strict=False):
-        part = frame[(frame.model == model) & (frame.dataset == dataset)]
+    drawn, panels = _panels(frame)
+    for axis, model, dataset, part in panels:
         page.head(f"{paper.model_title(model)} trained on {paper.dataset_title(dataset)}")
         page.table(part, line)
         for method, rows in part.groupby("method", sort=False):
@@ -95,7 +103,7 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
         axis.axhline(0, color="#999999", linewidth=0.8)
         axis.set(title=drawing.panel_title(model, dataset), xlabel=r"$\mathrm{KL}(\pi_\mathrm{ref}\Vert\pi)$ [nats]")
         axis.set_ylabel(r"$H(\pi) - H(\pi_\mathrm{ref})$ [nats]")
-    drawing.legend(drawn, axes[: len(cells)], "from π_ref at the origin; bars: 95 % over prompts")
+    drawing.legend(drawn, [axis for axis, *_ in panels], "from π_ref at the origin; bars: 95 % over prompts")
     _write(frame, "updates", page, drawn, inputs, out, figure)
 
 
@@ -159,12 +167,8 @@ def did_smc(*, inputs: list[Path], out: Path, figure: Path) -> None:
             "prompts": str(row.prompts),
         }
 
-    cells = rows_of(frame)
-    drawn, axes = drawing.canvas(min(2, len(cells)), -(-len(cells) // 2))
-    for axis in axes[len(cells) :]:
-        axis.remove()
-    for (model, dataset), axis in zip(cells, axes, strict=False):
-        part = frame[(frame.model == model) & (frame.dataset == dataset)]
+    drawn, panels = _panels(frame)
+    for axis, model, dataset, part in panels:
         page.head(f"{paper.model_title(model)} trained on {paper.dataset_title(dataset)}")
         page.table(part, line)
         most = part.drop_duplicates("length")
@@ -176,7 +180,7 @@ def did_smc(*, inputs: list[Path], out: Path, figure: Path) -> None:
         axis.set(
             title=drawing.panel_title(model, dataset), xlabel="T [tokens]", ylabel=r"$H(q_T)/T$ [nats]", xscale="log"
         )
-    drawing.legend(drawn, axes[: len(cells)], "bands: 95 % over prompts")
+    drawing.legend(drawn, [axis for axis, *_ in panels], "bands: 95 % over prompts")
     _write(frame, "did_smc", page, drawn, inputs, out, figure)
 
 
