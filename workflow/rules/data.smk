@@ -14,7 +14,7 @@ def dataset_spec(wildcards):
 
 def world_dataset_spec(wildcards):
     """The same for the micro world, with what of it the dataset is made from."""
-    made_from = world_part("seed", "pairs", "test_prompts")(wildcards)
+    made_from = world_part("seed", "pairs", "test_prompts", "sharpness")(wildcards)
     return arguments(name=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset]) + made_from
 
 

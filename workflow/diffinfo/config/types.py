@@ -41,6 +41,10 @@ class World(Section):
     corpus: Count = Field(40_000, description="Texts that the base models are pre-trained on.")
     pairs: Count = Field(1024, description="Preference pairs, or prompts to sample from, per dataset.")
     test_prompts: Count = Field(1000, description="Held-out prompts per dataset.")
+    sharpness: Positive = Field(
+        1.0,
+        description="Nats per unit of reward: of two responses, y1 is chosen with probability σ(sharpness (R(y1) − R(y2))).",
+    )
     hidden: Annotated[int, Field(ge=16, multiple_of=16)] = Field(96, description="Width of the models.")
     layers: Count = Field(2, description="Decoder layers of the models.")
     base_steps: Count = Field(400, description="Pre-training steps of each base model.")
