@@ -164,7 +164,9 @@ def _claims(dagger_below: float) -> list[Claim]:
         Claim("e", "DPO-PG optimises the DPO loss.", "Corollary H.5.1, Figure 9",
               "loss at β = 0.1, minus ln 2 < 0 nats", -1, ("figure9",), _change("dpo_loss", "dpo-pg", math.log(2))),
         Claim("f", "DPO's log-ratio reward reaches a higher expected reward than r = β log π.", "Section 3.5, Figure 6",
-              "best DPO − best log π > 0", 1, ("figure6",), _lead("reward", "best", ("dpo", "logpi")), "instructions"),
+              "best DPO − best log π > 0, selected apart", 1, ("figure6",),
+              _lead("reward", "best", ("dpo", "logpi"), "lead apart", "lead at equal length"), "instructions",
+              beside=(("figure6",), _lead("reward", "best", ("dpo", "logpi")))),
         Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
               "mean over β of DPO − DPO-PG > 0 nats", 1, ("table2",), _did_gap, "instructions"),
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
@@ -230,22 +232,25 @@ def _change(quantity: str, of: str, start: float = 0.0) -> Measure:
     return measure
 
 
-def _lead(unit: str, quantity: str, compared: tuple[str, str]) -> Measure:
-    """The difference that the figure's own data hold; beside it the last ``quantity`` of methods not ``compared``."""
+def _lead(unit: str, quantity: str, compared: tuple[str, str], lead: str = "lead", *more: str) -> Measure:
+    """The difference that the figure's own data hold; beside it ``more`` such, and the last ``quantity`` of other methods."""
 
     def measure(rows: pd.DataFrame) -> Finding | None:
-        lead = rows[rows.quantity == "lead"]
-        if lead.empty:
+        leads = rows.drop_duplicates("quantity").set_index("quantity")
+        if lead not in leads.index:
             return None
-        row = lead.iloc[0]
-        n = int(row["prompts"] if "prompts" in rows else row["questions"])
-        found = [Estimate("difference", row["value"], row["low"], row["high"], n)]
+        n = int(leads.loc[lead, "prompts" if "prompts" in rows else "questions"])
+        found = [
+            Estimate(name.replace("lead", "difference"), leads.value[name], leads.low[name], leads.high[name], n)
+            for name in (lead, *more)
+            if name in leads.index
+        ]
         last = rows[rows.quantity == quantity].drop_duplicates("method", keep="last")
         others: list[Estimate] = []
         r: Any
         for r in last[~last.method.map(family).isin(compared)].itertuples():
             others.append(Estimate(f"{title(r.method)}, epoch {r.epoch}", r.value, r.low, r.high, n))
-        return Finding(found, _say(found, 3, unit) + _beside(others, 3, unit))
+        return Finding(found[:1], _say(found, 3, unit) + _beside(others, 3, unit))
 
     return measure
 
