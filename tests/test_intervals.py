@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from diffinfo.bench import arena_hard, wildbench
-from diffinfo.intervals import Estimate, average, bracketed, mean, number, over_seeds, share
+from diffinfo.intervals import Estimate, at_zero, average, bracketed, mean, number, over_seeds, share
 from diffinfo.report import curves, laboratory, language_models, tables
 from diffinfo.tables import artifacts
 
@@ -199,3 +199,21 @@ def test_brackets_are_ends_minus_value():
     assert bracketed(None, 1, 2, 1) == "not measured"
     assert number(float("nan"), 1) == ""
     assert number(2.345, 1) == "2.3"
+
+
+def test_intercept_is_scipys():
+    rng = np.random.default_rng(4)
+    x = pd.Series(rng.normal(3, 2, 40))
+    y = 0.7 - 0.3 * x + rng.normal(0, 1, 40)
+    fit = stats.linregress(x, y)
+    reach = stats.t.ppf(0.975, 38) * fit.intercept_stderr
+    got = at_zero(y, x, "x")
+    assert (got.value, got.low, got.high) == pytest.approx(
+        (fit.intercept, fit.intercept - reach, fit.intercept + reach)
+    )
+    solved = np.linalg.lstsq(np.stack([np.ones(40), x]).T, y, rcond=None)[0]
+    assert (got.value, got.label, got.n) == (pytest.approx(solved[0]), "x", 40)
+    assert at_zero(y, 0 * x) == mean(y)
+    assert math.isnan(at_zero(y, 0 * x + 2).value)
+    two = at_zero(y[:2], x[:2])
+    assert (two.low, two.high) == (-math.inf, math.inf)

@@ -102,7 +102,11 @@ class Tree:
         frames = []
         for epoch, values in chosen.items():
             level = np.random.default_rng(3).normal(-60, 4, len(values))
-            names = {"logp_chosen": level + values, "reference_logp_chosen": level, "reference_logp_rejected": level - 2}
+            names = {
+                "logp_chosen": level + values,
+                "reference_logp_chosen": level,
+                "reference_logp_rejected": level - 2,
+            }
             names["logp_rejected"] = level - 2 + (rejected or {}).get(epoch, np.zeros(len(values)))
             frames.append(pd.DataFrame({"epoch": epoch, "prompt_id": [f"p{i}" for i in range(len(values))], **names}))
         table = pd.concat(frames)

@@ -112,6 +112,24 @@ def over_seeds(estimates: list[Estimate]) -> Estimate:
     return Estimate("", found.value, found.value - low, found.value + high, min(e.n for e in estimates), freedom)
 
 
+def at_zero(y: pd.Series, x: pd.Series, label: str = "") -> Estimate:
+    """What y is where x is 0: the intercept of the least-squares line, with Student's interval (n - 2 degrees of freedom).
+
+    Where x does not vary there is no line: the mean of y if x is 0 throughout, else NaN.
+    """
+    n, centred = len(y), x - x.mean()
+    square = float((centred**2).sum())
+    if not square > 0:
+        return mean(y, label) if n and (x == 0).all() else Estimate(label, math.nan, math.nan, math.nan, n)
+    slope = float((centred * y).sum()) / square
+    value = float(y.mean() - slope * x.mean())
+    if n < 3:
+        return Estimate(label, value, -math.inf, math.inf, n)
+    variance = float(((y - value - slope * x) ** 2).sum()) / (n - 2)
+    half = float(student(n - 1)) * math.sqrt(variance * (1 / n + float(x.mean()) ** 2 / square))
+    return Estimate(label, value, value - half, value + half, n)
+
+
 def share(label: str, successes: float, n: int) -> Estimate:
     """A share with Wilson's interval."""
     p, z2 = successes / n, Z95**2

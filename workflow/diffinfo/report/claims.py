@@ -267,7 +267,7 @@ def _claims(dagger_below: float) -> list[Claim]:
               beside=(("figure9",), change("dpo_loss", "dpo-pg", math.log(2))),
               any_labels="It speaks of the optimiser; labels without information cannot be optimised on held-out pairs."),
         Claim("f", "DPO's log-ratio reward reaches a higher expected reward than r = β log π.", "Section 3.5, Figure 6",
-              "best DPO − best log π > 0", 1, "scores", evidence.best_lead, "instructions",
+              "best DPO − best log π > 0, selected apart", 1, "scores", evidence.best_lead, "instructions",
               (("figure6",), evidence.lead("reward", "best", ("dpo", "logpi")))),
         Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
               "mean over β of DPO − DPO-PG > 0 nats, paired by prompt", 1, "proxies", evidence.did_gap(dagger_below),

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffinfo.intervals import Estimate, number, share
+from diffinfo.intervals import Estimate, at_zero, number, share
 from diffinfo.methods import METHODS
-from diffinfo.report import curves, paired
+from diffinfo.report import curves, paired, rewards
 from diffinfo.report.cells import beta, cell, family, order, title, unseeded
 from diffinfo.report.paired import Drawn, Sample, Statistic, by_method
+from diffinfo.selection import halves
 from diffinfo.tables import artifacts
 
 LOGPS = ["logp_chosen", "logp_rejected", "reference_logp_chosen", "reference_logp_rejected"]
@@ -110,8 +111,9 @@ def _heldout(path: Path) -> tuple[str, pd.DataFrame]:
 
 def _scores(path: Path) -> tuple[str, pd.DataFrame]:
     """Samples of one prompt are not independent: their mean."""
-    table = artifacts.read(path, "scores", ["epoch", "prompt_id", "score"]).rename(columns={"prompt_id": "item"})
-    return "scores", table.groupby(["epoch", "item"], as_index=False).score.mean()
+    table = artifacts.read(path, "scores", ["epoch", "prompt_id", "score", "tokens"])
+    table = table.rename(columns={"prompt_id": "item"})
+    return "scores", table.groupby(["epoch", "item"], as_index=False)[["score", "tokens"]].mean()
 
 
 def _proxy(path: Path) -> tuple[str, pd.DataFrame]:
@@ -208,18 +210,20 @@ def lowest_epoch(rows: pd.DataFrame) -> Finding | None:
 
 
 def best_lead(rows: pd.DataFrame) -> Finding | None:
-    """The reward of DPO's best beta and epoch above that of log pi's, at each prompt."""
+    """The reward of DPO's best beta and epoch above that of log pi's, each half of the prompts at the other one's choice."""
     leads: dict[int, Sample] = {}
+    equal: dict[int, Sample] = {}
     for seed, part in rows.groupby("seed"):
-        wide = part.set_index(["method", "epoch", "item"]).score.unstack("item")
-        best = {}
-        for name in ("dpo", "logpi"):
-            own = wide[wide.index.get_level_values("method").map(family) == name]
-            if len(own):
-                best[name] = own.loc[own.mean(axis=1).idxmax()]
-        if len(best) == 2:
-            leads[int(str(seed))] = (best["dpo"] - best["logpi"]).dropna()
-    return Finding([Statistic("difference", leads)], digits=3, unit="reward") if leads else None
+        own = {at: each.set_index("item")[["score", "tokens"]] for at, each in part.groupby(["method", "epoch"])}
+        half = halves(part["item"])
+        if {"dpo", "logpi"} <= {family(method) for method, _ in own} and len(half) > 1:
+            dpo, logpi = (pd.concat([h for _, h in rewards.selected_apart(own, m, half)]) for m in ("dpo", "logpi"))
+            gap = (dpo - logpi).dropna()
+            leads[int(str(seed))], equal[int(str(seed))] = gap.score, at_zero(gap.score, gap.tokens)
+    if not leads:
+        return None
+    said = f"; {_say([Statistic('at equal length', equal)], 3, 'reward')}"
+    return Finding([Statistic("difference", leads)], detail=said, digits=3, unit="reward")
 
 
 def lead(unit: str, quantity: str, compared: tuple[str, str]) -> Measure:

@@ -321,8 +321,8 @@ SCHEMAS |= {
     **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),
     # quantity "mrr", or "lead": DPO-PG's over the mean of DPO's, over all epochs (epoch 0)
     **dict.fromkeys(("figure3", "figure12"), (1, _MRR)),
-    # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
-    "figure6": (1, _schema(
+    # reward above pi_ref; quantity: see ``report.rewards.reward_table``
+    "figure6": (2, _schema(
         **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
     )),
     # means over ``prompts``, with 95 % intervals; log_z is the pooled runs' mean, low and high those of its entropy
