@@ -82,13 +82,6 @@ def mean(values: pd.Series | np.ndarray, label: str = "") -> Estimate:
     return Estimate(label, centre, centre - half, centre + half, len(sample), len(sample) - 1)
 
 
-def average(estimates: list[Estimate], label: str) -> Estimate:
-    """The plain mean of estimates with independent errors."""
-    value = float(np.mean([e.value for e in estimates]))
-    half = Z95 * math.sqrt(sum(e.stderr**2 for e in estimates)) / len(estimates)
-    return Estimate(label, value, value - half, value + half, min(e.n for e in estimates))
-
-
 def over_seeds(estimates: list[Estimate]) -> Estimate:
     """The mean over seeds, with an interval over both seeds and what each seed was measured on; one seed as it is.
 
