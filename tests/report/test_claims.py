@@ -272,10 +272,19 @@ def test_cal_dpo_counts_in_its_lowest_epoch():
 
 def test_leads_of_figures_are_taken_as_they_are():
     table = pd.DataFrame(
-        {"quantity": ["best", "lead"], "value": [9.0, 0.5], "low": [8.0, 0.1], "high": [10.0, 0.7], "prompts": [1, 40]}
-    ).assign(method="dpo-b0.1", epoch=1)
-    assert decisive("f", table) == [(0.5, 0.1, 0.7, 40)]
-    assert "beside the claim" not in MEASURES["f"](table).evidence
+        {
+            "quantity": ["best", "lead", "lead apart", "lead at equal length"], "value": [9.0, 0.5, 0.4, 0.2],
+            "low": [8.0, 0.1, 0.3, -0.2], "high": [10.0, 0.7, 0.5, 0.3], "prompts": [1, 40, 40, 40],
+        }
+    ).assign(method="dpo-b0.1", epoch=1)  # fmt: skip
+    assert decisive("f", table) == [(0.4, 0.3, 0.5, 40)]  # selected apart
+    evidence = MEASURES["f"](table).evidence
+    assert (
+        evidence == "difference apart: 0.400 [0.300, 0.500]; difference at equal length: 0.200 [-0.200, 0.300] reward"
+    )
+    (own,) = (claim.beside[1](table) for claim in claims._claims(0.5) if claim.name == "f")
+    assert own.evidence == "difference: 0.500 [0.100, 0.700] reward"
+    assert decisive("f", table[:2]) == []
 
 
 def test_mrr_is_shown_beside_accuracy_and_decides_nothing(tree, tmp_path):

@@ -1,5 +1,18 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING, WILDBENCH, WINRATES
+from diffinfo.measures import (
+    ENTROPY,
+    JUDGED,
+    LOG,
+    MEASURES,
+    PROXY,
+    QA,
+    QA_ITEMS,
+    SCORES,
+    TRAINING,
+    UPDATE,
+    WILDBENCH,
+    WINRATES,
+)
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -82,13 +95,17 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-BY_QUESTION = [
-    path
-    for pattern, measure in ((JUDGED, "benchmarks"), (WILDBENCH, "benchmarks"), (QA_ITEMS, "qa"))
-    for path in paths(pattern, measure, datasets=ORIGINS)
+BY_UNIT = [  # what claims are judged by, those with permuted labels too
+    *paths(UPDATE, "update", ("logpi",)),
+    *paths(SCORES, "expected_reward", ("dpo", "logpi")),
+    *paths(f"{PROXY}/entropy.parquet", "did"),
+    *paths(f"{PROXY}/samples.parquet", "did"),
+    *paths(JUDGED, "benchmarks"),
+    *paths(WILDBENCH, "benchmarks"),
+    *paths(QA_ITEMS, "qa"),
 ]
 LONGER = len(CONFIG.results) - len("<results>")
-for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_QUESTION}.items():
+for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_UNIT}.items():
     # Linux takes 128 KiB, and the page is made at the very end
     if sum(len(path) + LONGER + 4 for path in INPUTS) > 120_000:
         raise WorkflowError(

@@ -103,6 +103,15 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             tokens=_INT,
         ),
     ),
+    # pairs that are never trained on, scored after each epoch: sums over completion tokens, nats
+    "heldout": (
+        1,
+        _schema(
+            epoch=_INT,
+            prompt_id=_TEXT,
+            **_of(_REAL, "logp_chosen logp_rejected reference_logp_chosen reference_logp_rejected"),
+        ),
+    ),
     # of the machine, not of the run: kept apart, for train_log's bytes must not depend on the clock
     "train_speed": (
         1,
@@ -312,8 +321,8 @@ SCHEMAS |= {
     **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),
     # quantity "mrr", or "lead": DPO-PG's over the mean of DPO's, over all epochs (epoch 0)
     **dict.fromkeys(("figure3", "figure12"), (1, _MRR)),
-    # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
-    "figure6": (1, _schema(
+    # reward above pi_ref; quantity: see ``report.rewards.reward_table``
+    "figure6": (2, _schema(
         **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
     )),
     # means over ``prompts``, with 95 % intervals; log_z is the pooled runs' mean, low and high those of its entropy
@@ -325,8 +334,11 @@ SCHEMAS |= {
         **_CELL, **_of(_INT, "epoch prompts"),
         **{f"{name}{end}": _maybe(_REAL) for name in UPDATED for end in ("", "_low", "_high")},
     )),
-    "claims": (1, _schema(
-        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
-        **_of(_maybe(_REAL), "value low high"), n=_maybe(_INT),
+    # of the cell nearest to the other side; placebo: of permuted labels, the mean over draws and the widest interval; beyond:
+    # of the differences from it, the nearest to the other side; p and holm: of the verdict; seed_verdicts: from each seed alone
+    "claims": (2, _schema(
+        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict holm seed_verdicts"),
+        **_of(_maybe(_REAL), "value low high placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
+        **_of(_maybe(_INT), "n seeds placebo_draws"),
     )),
 }  # fmt: skip
