@@ -69,6 +69,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             rejected_truncated=_FLAG,
         ),
     ),
+    # of datasets with ``rejected``: candidates for y_l, and the share of them that is effective under Equation 1's weights
+    "resampled": (1, _schema(prompt_id=_TEXT, candidates=_INT, effective=_REAL)),
     # training -------------------------------------------------------------------------------------------------
     # log-probabilities in nats, summed over completion tokens
     "reference_logps": (
