@@ -191,6 +191,7 @@ def _grid(config: Config) -> Iterator[str]:
             cell = f"{', '.join(twice)} of {row.model} on {row.dataset}"
             yield f"grid.{index}.methods: {cell} is in grid.{found[twice[0]]} too; list each method in one row"
         yield from _methods(f"grid.{index}.methods", row, config)
+        yield from _target(f"grid.{index}.measures", row, config)
 
 
 def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
@@ -209,6 +210,22 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
             continue
         if written != method:
             yield f"{path}: '{method}' must be written '{written}'"
+
+
+def _target(path: str, row: Row, config: Config) -> Iterator[str]:
+    """The target needs a known p*, and a method whose optimum it is."""
+    if "target" not in row.measures:
+        return
+    dataset = config.datasets.get(row.dataset)
+    if dataset and (dataset.source != "world" or dataset.format == "prompts"):
+        yield f"{path}: the true preferences of {row.dataset} are not known; remove 'target': it needs ready pairs of the world"
+    for method in row.methods:
+        name = re.sub(rf"(-b{BETA})?(-seed\d+)?$", "", method)
+        if name in METHODS and not METHODS[name].tilts:
+            yield (
+                f"{path}: 'target' is the optimum of {', '.join(m.name for m in METHODS.values() if m.tilts)}, not of {name};"
+                " remove it, or list the method in another row"
+            )
 
 
 def _files(config: Config) -> Iterator[str]:
