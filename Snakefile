@@ -49,7 +49,6 @@ include: "workflow/rules/resources.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pairs.smk"
-include: "workflow/rules/rejected.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/entropy.smk"
 include: "workflow/rules/did.smk"
@@ -60,6 +59,7 @@ include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/update.smk"
+include: "workflow/rules/rejected.smk"
 include: "workflow/rules/restart.smk"
 
 
@@ -70,4 +70,5 @@ rule all:
         grid_targets(),
         report_targets(),
         ours_targets(),
+        rejected_targets(),
         laboratory_targets(),

@@ -1,10 +1,17 @@
 # Pairs of two samples of pi_ref, y_l by Equation 1 or by common practice in its place (ours).
-# Needs: results/sft, results/data, the reward model. Gives: results/candidates, preferences of datasets with "rejected".
+# Needs: results/sft, results/data, the reward model. Gives: results/candidates, preferences of datasets with "rejected", and
+# results/tables/rejected.*
 REJECTED = [name for name, dataset in CONFIG.datasets.items() if dataset.rejected]
 KNOWN = [
     name for name in ORIGINS if CONFIG.datasets[name].source == "world" and name not in SAMPLED
 ]  # their true reward
 CANDIDATES = "<results>/candidates/{model}/{dataset}"
+REACHED = sorted({dataset for _, dataset, _ in cells("target")} & set(REJECTED))  # where the distance from pi* is measured
+
+
+def rejected_targets():
+    """The table of these datasets, where pi* is known."""
+    return ["<results>/tables/rejected.md"] if REACHED else []
 
 
 def candidate_sampling(wildcards):
@@ -132,3 +139,26 @@ rule rejected_responses:
     shell:
         "python -m diffinfo.data.rejected --completions {input.completions:q} --scores {input.scores:q}"
         " {params.settings:q} --preferences {output.preferences:q} --resampled {output.resampled:q} 2> {log:q}"
+
+
+rule rejected:
+    """How near DPO comes to pi* with each choice of y_l."""
+    input:
+        paths(TARGET, "target", datasets=REACHED),
+        expand("<results>/data/{dataset}/{table}.parquet", dataset=REACHED, table=("preferences", "resampled")),
+    output:
+        data="<results>/tables/rejected.parquet",
+        note="<results>/tables/rejected.md",
+        page=report("<results>/tables/rejected.html", caption="../report/rejected.rst", category="Tables"),
+    log:
+        "<results>/logs/report/rejected.log",
+    benchmark:
+        "<results>/benchmarks/report/rejected.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        inputs=all_inputs,
+    shell:
+        "python -m diffinfo.report.rejected {params.inputs:q} --out {output.data:q} 2> {log:q}"

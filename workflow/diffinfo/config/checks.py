@@ -216,7 +216,7 @@ def _target(path: str, row: Row, config: Config) -> Iterator[str]:
     """The target needs a known p*, and a method whose optimum it is."""
     if "target" not in row.measures:
         return
-    dataset = config.datasets.get(row.dataset)
+    dataset = config.datasets.get(config.origin(row.dataset)) if row.dataset in config.datasets else None
     if dataset and (dataset.source != "world" or dataset.format == "prompts"):
         yield f"{path}: the true preferences of {row.dataset} are not known; remove 'target': it needs ready pairs of the world"
     for method in row.methods:

@@ -19,7 +19,7 @@ import pandas as pd
 from diffinfo.cli import UserError, run
 from diffinfo.config.values import Section
 from diffinfo.tables import artifacts
-from diffinfo.world.language import parse, reward
+from diffinfo.world.truth import rewards
 
 
 class Settings(Section):
@@ -88,17 +88,9 @@ def main(*, samples: Path, policy_samples: Path, reference_samples: Path, settin
     """
     scored, parts = artifacts.read(samples, "update_samples"), []
     for by_policy, path in ((True, policy_samples), (False, reference_samples)):
-        table = artifacts.read(path, "completions")
-        try:
-            rewards = [
-                reward(parse(messages[-1]["content"]), completion, settings.reward)
-                for messages, completion in zip(table.messages, table.completion, strict=True)
-            ]
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; only its true reward is known.") from None
-        one = scored[scored.by_policy == by_policy].merge(
-            table[["prompt_id", "sample"]].assign(reward=rewards), on=["prompt_id", "sample"], validate="1:1"
-        )
+        table = artifacts.read(path, "completions", columns=["prompt_id", "sample"])
+        table = table.assign(reward=rewards(path, settings.reward))
+        one = scored[scored.by_policy == by_policy].merge(table, on=["prompt_id", "sample"], validate="1:1")
         if not len(one) == len(table) == len(scored) // 2:
             raise UserError(f"{samples} was made from other samples than {path}: delete it, it is made again.")
         parts.append(one)

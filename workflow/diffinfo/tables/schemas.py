@@ -351,6 +351,11 @@ SCHEMAS |= {
         **_CELL, **_of(_INT, "epoch prompts"), **_of(_REAL, "beta effective"),
         **{f"{name}{end}": _maybe(_REAL) for name in TARGETED for end in ("", "_low", "_high")},
     )),
+    # seeds pooled; gap: R(y_w) - R(y_l); behind: nats by which the ideal pairs' policy is nearer to pi*, by the same prompts
+    "rejected": (1, _schema(
+        **_CELL, rejected=_TEXT, **_of(_INT, "epoch seeds pairs candidates prompts"), effective=_REAL,
+        **{f"{name}{end}": _maybe(_REAL) for name in ["gap", *TARGETED, "behind"] for end in ("", "_low", "_high")},
+    )),
     "claims": (1, _schema(
         **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
         **_of(_maybe(_REAL), "value low high"), n=_maybe(_INT),

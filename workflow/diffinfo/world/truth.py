@@ -12,6 +12,20 @@ from diffinfo.tables import artifacts
 from diffinfo.world.language import parse, reward
 
 
+def rewards(completions: Path, kind: str) -> list[float]:
+    """The true reward of every completion of a table.
+
+    Raises:
+        UserError: for a prompt that is not the micro world's.
+    """
+    table = artifacts.read(completions, "completions", columns=["messages", "completion"])
+    try:
+        asked = [parse(messages[-1]["content"]) for messages in table.messages]
+    except ValueError as error:
+        raise UserError(f"{completions}: {error}; only its true reward is known.") from None
+    return [reward(prompt, answer, kind) for prompt, answer in zip(asked, table.completion, strict=True)]
+
+
 def main(*, completions: Path, kind: str, out: Path) -> None:
     """Score completions by their true reward, as a reward model would.
 
@@ -19,17 +33,9 @@ def main(*, completions: Path, kind: str, out: Path) -> None:
         completions: completions of the micro world's prompts.
         kind: ``datasets.<name>.reward``.
         out: scores table to write.
-
-    Raises:
-        UserError: for a prompt that is not the micro world's.
     """
     table = artifacts.read(completions, "completions")
-    try:
-        asked = [parse(messages[-1]["content"]) for messages in table.messages]
-    except ValueError as error:
-        raise UserError(f"{completions}: {error}; only its true reward is known.") from None
-    scores = [reward(prompt, answer, kind) for prompt, answer in zip(asked, table.completion, strict=True)]
-    scored = table.assign(score=scores, tokens=table.token_ids.map(len))
+    scored = table.assign(score=rewards(completions, kind), tokens=table.token_ids.map(len))
     artifacts.write(out, scored, "scores", inputs={"completions": completions}, reward=kind)
 
 
