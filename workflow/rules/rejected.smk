@@ -6,7 +6,9 @@ KNOWN = [
     name for name in ORIGINS if CONFIG.datasets[name].source == "world" and name not in SAMPLED
 ]  # their true reward
 CANDIDATES = "<results>/candidates/{model}/{dataset}"
-REACHED = sorted({dataset for _, dataset, _ in cells("target")} & set(REJECTED))  # where the distance from pi* is measured
+REACHED = sorted(
+    {dataset for _, dataset, _ in cells("target")} & set(REJECTED)
+)  # where the distance from pi* is measured
 
 
 def rejected_targets():

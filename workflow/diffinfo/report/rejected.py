@@ -77,12 +77,13 @@ def main(*, inputs: list[Path], out: Path) -> None:
 def _page(frame: pd.DataFrame) -> Page:
     page = Page("Which y_l lets DPO reach π*? Equation 1 on language models")
     page.say(
-        "Ours; the paper leaves it to future work. y_w is a sample of π_ref, the same in all rows; y_l is another one: drawn with weights (π_ref/π*)^β = e^{−sR} (Equation 1), the one with the least reward, or any,",
-        "from which nothing can be learnt. R is the micro world's true reward, so π* ∝ π_ref e^{sR/β} is known.",
+        "Ours; the paper leaves it to future work. y_w is a sample of π_ref, the same in all rows. y_l is another: drawn with",
+        "weights (π_ref/π*)^β = e^{−sR} (Equation 1), the one with the least reward, or any, from which nothing can be learnt.",
+        "R is the micro world's true reward, so π* ∝ π_ref e^{sR/β} is known.",
     )
     page.say(
-        "Behind: by how many nats KL(π‖π*) is larger than with the ideal pairs, on the same prompts. ESS: candidates that",
-        "count under Equation 1's weights, mean over prompts. In brackets the 95 % interval over prompts and seeds, of R(y_w) − R(y_l)",
+        "Behind: by how many nats KL(π‖π*) is larger than with the ideal pairs, on the same prompts. ESS: candidates that count",
+        "under Equation 1's weights, mean over prompts. In brackets the 95 % interval over prompts and seeds, of R(y_w) − R(y_l)",
         "over pairs. The other columns are those of results/tables/target.md.",
     )
 
