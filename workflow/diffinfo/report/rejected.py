@@ -82,9 +82,9 @@ def _page(frame: pd.DataFrame) -> Page:
         "R is the micro world's true reward, so π* ∝ π_ref e^{sR/β} is known.",
     )
     page.say(
-        "Behind: by how many nats KL(π‖π*) is larger than with the ideal pairs, on the same prompts. ESS: candidates that count",
-        "under Equation 1's weights, mean over prompts. In brackets the 95 % interval over prompts and seeds, of R(y_w) − R(y_l)",
-        "over pairs. The other columns are those of results/tables/target.md.",
+        "Behind: by how many nats KL(π‖π*) is larger than with the ideal pairs, on the same prompts. ESS: candidates that",
+        "count under Equation 1's weights, mean over prompts. In brackets the 95 % interval over prompts and seeds, of",
+        "R(y_w) − R(y_l) over pairs. The other columns are those of results/tables/target.md.",
     )
 
     def line(row: Any) -> dict[str, str]:
