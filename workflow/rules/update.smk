@@ -1,7 +1,6 @@
 # Ours, beside the paper's Table 2: size and direction of every update, and H(q_T) of the DID without a proxy.
 # Needs: results/{sft,train,data,entropy}. Gives: results/{update,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*
 from diffinfo.measures import SMC, TARGET, UPDATE
-from diffinfo.methods import parse
 
 OURS = {"updates": (UPDATE, "update"), "target": (TARGET, "target"), "did_smc": (SMC, "smc")}
 
@@ -24,7 +23,7 @@ def update_settings(wildcards):
 
 def target_settings(wildcards):
     """The reward that labels follow, and how sharply; the method's beta."""
-    kind, beta = CONFIG.datasets[wildcards.dataset].reward, parse(wildcards.method).beta
+    kind, beta = CONFIG.datasets[wildcards.dataset].reward, methods.parse(wildcards.method).beta
     return arguments(settings={"reward": kind, "sharpness": CONFIG.world.sharpness, "beta": beta})
 
 
@@ -56,7 +55,7 @@ rule update:
         " --out {output.table:q} --samples {output.samples:q} 2> {log:q}"
 
 
-rule target:
+rule target_distance:
     """Measure how far a policy is from pi* ∝ pi_ref p*^(1/beta), where p* is known."""
     input:
         scored="<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.samples.parquet",
