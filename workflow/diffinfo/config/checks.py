@@ -216,12 +216,11 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
 
 
 def _target(path: str, row: Row, config: Config) -> Iterator[str]:
-    """The target needs a known p*, and a method whose optimum it is."""
+    """The target needs a known p*, and a method whose optimum it is. Of data from elsewhere it is not measured."""
     if "target" not in row.measures:
         return
     dataset = config.datasets.get(config.origin(row.dataset)) if row.dataset in config.datasets else None
-    ranked = dataset and dataset.reward != "multifaceted"  # refused already where the source is not the world
-    if dataset and (dataset.format == "prompts" or (dataset.source != "world" and not ranked)):
+    if dataset and dataset.format == "prompts":
         yield f"{path}: the true preferences of {row.dataset} are not known; remove 'target': it needs ready pairs of the world"
     for method in row.methods:
         name = re.sub(rf"(-b{BETA})?(-seed\d+)?$", "", method)
