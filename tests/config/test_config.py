@@ -81,8 +81,17 @@ BAD = {
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
-        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'smc', 'update', 'benchmarks' or 'qa',"
-        " got 'reward'",
+        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'smc', 'update', 'target', 'benchmarks' or"
+        " 'qa', got 'reward'",
+    ),
+    "target-unknown": (
+        "grid.11", {"model": "micro-mistral", "dataset": "magpie-g27", "methods": ["dpo-b2"], "measures": ["target"]},
+        "grid.11.measures: the true preferences of magpie-g27 are not known; remove 'target': it needs ready pairs of the"
+        " world",
+    ),
+    "target-of-another-method": (
+        "grid.1.measures", ["target"],
+        "grid.1.measures: 'target' is the optimum of dpo, not of logpi; remove it, or list the method in another row",
     ),
     "unknown-dataset": ("grid.0.dataset", "ultrafeedbak",
                         "grid.0.dataset: 'ultrafeedbak' is not defined; did you mean 'ultrafeedback'?"),
@@ -98,7 +107,9 @@ BAD = {
         "sampling.model", "micro-reward",
         "sampling.model: 'micro-reward' has the architecture 'reward'; name a model that writes",
     ),
-    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded"),
+    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded, truth"),
+    "judge-of-no-reward": ("judges.truth.model", "multi", "judges.truth.model: 'multi' is not defined; did you mean"
+                           " 'multifaceted'?"),
     "judge-without-model": ("judges.embedded.model", "micro-rewrad",
                             "judges.embedded.model: 'micro-rewrad' is not defined; did you mean 'micro-reward'?"),
     "wrong-literal": ("did.decode", "greedily", "did.decode: Input should be 'greedy' or 'sample', got 'greedily'"),
@@ -113,19 +124,19 @@ BAD = {
                    "grid.1.methods: dpo-b0.1 of micro-mistral on ultrafeedback is in grid.0 too; list each method in one row"),
     "bad-name": ("datasets.Magpie Pro", {"format": "magpie", "source": "world"},
                  "datasets.Magpie Pro: 'Magpie Pro' is not a name; use lower-case letters, digits, '.' and '-'"),
-    "missing-file": ("datasets.magpie-pro.source", "none/rows.jsonl",
-                     "datasets.magpie-pro.source: the file 'none/rows.jsonl' does not exist"),
+    "missing-file": ("datasets.magpie-g27.source", "none/rows.jsonl",
+                     "datasets.magpie-g27.source: the file 'none/rows.jsonl' does not exist"),
     "missing-questions": ("arena_hard.questions", "questions.jsonl",
                           "arena_hard.questions: the file 'questions.jsonl' does not exist"),
-    "not-data": ("datasets.magpie-pro.source", __file__,
-                 f"datasets.magpie-pro.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
+    "not-data": ("datasets.magpie-g27.source", __file__,
+                 f"datasets.magpie-g27.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
     "split-of-a-file": ("datasets.magpie-pro.test_split", "test",
                         "datasets.magpie-pro.test_split: 'test' has no meaning where source is 'world'; set it to null"),
     "ranks-a-real-set": (
         "datasets.correctness.source", "Magpie-Align/Magpie-Pro",
         "datasets.correctness.reward: ranks the writers of the micro world alone; remove it where source is not 'world'",
     ),
-    "missing-source": ("datasets.magpie-pro.source", ..., "datasets.magpie-pro.source: this key is missing; add it"),
+    "missing-source": ("datasets.magpie-g27.source", ..., "datasets.magpie-g27.source: this key is missing; add it"),
     "missing-format": ("datasets.magpie-pro.format", ..., "datasets.magpie-pro.format: this key is missing; add it"),
     "made-from-nothing": ("datasets.x", {"of": "magpie", "labels": "permuted"},
                           "datasets.x.of: 'magpie' is not defined; did you mean 'magpie-pro'?"),
@@ -133,7 +144,17 @@ BAD = {
         "datasets.x", {"of": "magpie-pro-permuted-1", "labels": "permuted"},
         "datasets.x.of: 'magpie-pro-permuted-1' is itself made from 'magpie-pro'; name a dataset that has a source",
     ),
-    "made-by-no-rule": ("datasets.x", {"of": "magpie-pro"}, "datasets.x.labels: this key is missing; add it"),
+    "made-by-no-rule": ("datasets.x", {"of": "magpie-pro"}, 
+                      "datasets.x.of: either labels or rejected says how pairs are made from 'magpie-pro'; give one of them"),
+    "made-by-two-rules": ("datasets.correctness-permuted-1.rejected", "worst",
+                          "datasets.correctness-permuted-1.of: either labels or rejected says how pairs are made from"
+                          " 'correctness'; give one of them"),
+    "samples-of-no-model": ("datasets.x", {"of": "magpie-pro", "rejected": "ideal"},
+                            "datasets.x.model: this key is missing; add it"),
+    "samples-of-an-unknown-model": ("datasets.x", {"of": "magpie-pro", "rejected": "ideal", "model": "micro-mistrl"},
+                                    "datasets.x.model: 'micro-mistrl' is not defined; did you mean 'micro-mistral'?"),
+    "model-of-a-placebo": ("datasets.correctness-permuted-1.model", "micro-mistral",
+                           "datasets.correctness-permuted-1.model: has no meaning without rejected; remove it"),
     "source-of-a-made-one": ("datasets.correctness-permuted-1.source", "world",
                              "datasets.correctness-permuted-1.source: is that of 'correctness'; remove it, or remove of"),
     "held-out-of-a-made-one": (
@@ -174,7 +195,7 @@ BAD = {
                   "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"),
     "half-masters-of-whole-models": (
         "training.master_weights", "bfloat16",
-        "training.master_weights: bfloat16 has no meaning for micro-mistral, whose dtype is float32; set float32",
+        "training.master_weights: bfloat16 has no meaning for micro-gemma2, micro-mistral, whose dtype is float32; set float32",
     ),
     "prompt-too-long": ("preference.max_prompt_tokens", 10**6,
                         "preference.max_prompt_tokens: must be smaller than preference.max_tokens"),
@@ -304,8 +325,10 @@ def test_the_shipped_files_are_good(over: Path | None) -> None:
 
 
 def test_methods_and_spans_spread() -> None:
-    loaded = parse(changed(("epochs", 7), ("grid.0.methods", ["dpo", "dpo-pg", "dpop-b0.3"])))
-    assert loaded.methods(loaded.grid[0]) == ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "dpop-b0.3"]
+    loaded = parse(changed(("epochs", 7), ("grid.1.methods", ["logpi", "dpo-pg", "dpop-b0.3"])))
+    assert loaded.methods(loaded.grid[1]) == [
+        *(f"logpi-b{beta}" for beta in ("0.2", "0.1", "0.05", "0.02")), "dpo-pg", "dpop-b0.3",
+    ]  # fmt: skip
     assert loaded.spans() == ["1-3", "4-6", "7-7"]
 
 
@@ -316,6 +339,15 @@ def test_a_made_dataset_has_an_origin_and_placebos_are_listed_by_it() -> None:
         "magpie-pro": ["magpie-pro-permuted-1", "magpie-pro-permuted-2"],
         "correctness": ["correctness-permuted-1", "correctness-permuted-2"],
     }
+
+
+def test_samples_of_pi_ref_train_that_model_alone() -> None:
+    data = {"of": "magpie-pro", "rejected": "ideal", "model": "micro-gemma2"}
+    row = {"model": "micro-mistral", "dataset": "x", "methods": ["dpo-b1"]}
+    (fault,) = faults(("datasets.x", data), ("grid", [*DEFAULT["grid"], row]))
+    place = len(DEFAULT["grid"])
+    assert fault == f"grid.{place}.model: the pairs of 'x' are samples of micro-gemma2; name that model"
+    parse(changed(("datasets.x", data), ("grid", [*DEFAULT["grid"], row | {"model": "micro-gemma2"}])))
 
 
 def test_later_files_win_key_by_key() -> None:
