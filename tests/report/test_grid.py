@@ -18,6 +18,7 @@ from diffinfo.tables import artifacts
 from pages import lines
 
 MP = "micro-mistral/magpie-pro"
+HELD_OUT = ["logp_chosen", "logp_rejected", "reference_logp_chosen", "reference_logp_rejected"]
 
 
 def student(values) -> tuple[float, float, float, int]:
@@ -69,7 +70,11 @@ def everything(tree) -> dict[str, object]:
     ]
     frame = pd.DataFrame(rng.uniform(1, 2, (30, 7)), columns=columns)
     artifacts.write(update, frame.assign(prompt_id=[f"p{i}" for i in range(30)], samples=4), "update")
+    heldout = tree.root / f"train/{MP}/dpo-b0.1/1-5/heldout.parquet"
+    frame = pd.DataFrame(rng.uniform(-9, 0, (60, 5)), columns=[*HELD_OUT, "dpo_loss"])
+    artifacts.write(heldout, frame.assign(epoch=np.repeat(range(1, 6), 12), prompt_id="p"), "heldout")
     return {
+        "heldout": heldout,
         "smc": smc,
         "update": update,
         "log": log,
@@ -106,6 +111,10 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     }
     base = artifacts.read(paths["reference"], "scores").set_index("prompt_id").score
     expected |= {"reward": [*own.values()], "reward_gain": [value - base[prompt] for prompt, value in own.items()]}
+    heldout = artifacts.read(paths["heldout"], "heldout").tail(12)
+    for side in ("chosen", "rejected"):
+        expected[f"heldout_logp_{side}"] = heldout[f"logp_{side}"] - heldout[f"reference_logp_{side}"]
+    expected["heldout_dpo_loss"] = heldout.dpo_loss
     update = artifacts.read(paths["update"], "update")
     expected |= {name: update[name] for name in ("kl_reference", "kl_policy", "entropy_change", "covariance")}
     expected["smc_entropy"] = [72.0, 73.0, 74.0, 75.0, 76.0]  # at T = 8
@@ -199,7 +208,7 @@ def test_a_table_of_another_kind_is_refused(tree):
 
 def test_declarations_are_consistent():
     results = [result for found in MEASURES.values() for result in found]
-    assert len({result.stage for result in results}) == len(results) == len(RESULTS) - 1  # and the training's
+    assert len({result.stage for result in results}) == len(results) == len(RESULTS) - 2  # and the training's
     assert len(NUMBERS) == sum(len(result.numbers) for result in RESULTS.values())
     assert all("{run}" in result.path and result.kind in artifacts.SCHEMAS for result in RESULTS.values())
 

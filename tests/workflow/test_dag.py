@@ -80,7 +80,9 @@ def test_another_model_is_one_line(done, jobs_tools):
     base = yaml.safe_load((done.folder / "config.yaml").read_text())
     row = {"model": "micro-gemma2", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
     jobs = beyond_report(done.plan(changes={"grid": [*base["grid"], row]}))
-    assert rules(jobs) == {"world_model": 1, "sft": 1, "reference_logps": 1, "preference": 1, "qa": 1}
+    assert rules(jobs) == dict.fromkeys(
+        ["world_model", "sft", "reference_logps", "preference", "heldout_reference", "heldout", "qa"], 1
+    )
     assert all(wildcards["model"] == "micro-gemma2" for _, wildcards in jobs)
 
 
@@ -110,7 +112,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
         (
             {"objectives": {"dpop_lambda": 5.0}},
-            {"preference", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
+            {"preference", "heldout", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
         ),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
@@ -207,14 +209,14 @@ def planned_as_asked(project, values, changes):
     spans = [f"{first}-{min(first + per_job - 1, epochs)}" for first in range(1, epochs + 1, per_job)]
     asked = set()
     for *cell, measures in cells_of(values):
-        asked |= {("preference", *cell, span, None) for span in spans}
+        asked |= {(rule, *cell, span, None) for rule in ("preference", "heldout") for span in spans}
         for measure in measures:
             names, kind = MEASURED[measure]
             ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
             asked |= {(name, *cell, *end) for name in names for end in ends}
             end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
             asked |= {(name, *cell[:2], "ref", *end) for name in names if end}
-    ends = {"preference"}.union(*(names for names, _ in MEASURED.values()))
+    ends = {"preference", "heldout"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
 
 
@@ -369,3 +371,36 @@ def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, de
     assert len(jobs) > 2
     assert [streams and "/ref/" in line for line in jobs] == ['"stream":"reference"' in line for line in jobs]
     assert any("/ref/" in line for line in jobs)
+
+
+def test_held_out_pairs_are_scored_and_never_trained_on(project_factory):
+    """Training reads its own pairs alone; held-out ones come from test prompts, the sampled ones in draws of their own."""
+    project = project_factory()
+    shown = project.snakemake("-n", "-p")
+    commands = [command for command in re.findall(r"python -m diffinfo\..*", shown) if "heldout" in command]
+    kinds = {re.search(r"diffinfo\.(\S+)", command)[1]: command.split(" 2> ")[0] for command in commands}
+    assert set(kinds) == {
+        "data.ingest", "sample.complete", "reward", "data.pairs", "train.reference", "train.heldout", "report.grid",
+    }  # fmt: skip
+    assert "magpie-g27/test_prompts.parquet" in kinds["sample.complete"]
+    assert '"limit":250' in kinds["sample.complete"]
+    assert '"stream":"held out"' in kinds["sample.complete"]
+    assert '"limit":250' in kinds["train.reference"]
+    trained = re.findall(r"python -m diffinfo\.train\.reference .*?--preferences (\S+) .*?--out (\S+)", shown)
+    assert len(trained) == 8
+    assert all(("heldout" in pairs) == ("heldout" in out) for pairs, out in trained)
+
+
+def test_without_held_out_pairs_none_are_made(project_factory, jobs_tools):
+    project = project_factory()
+    found = jobs_tools[1](project.plan(changes={"preference": {"held_out": 0}}))
+    assert not [rule for rule in found if rule.startswith("heldout")]
+    assert found["preference"] == 16
+
+
+def test_another_number_of_held_out_pairs_trains_nothing(done, jobs_tools):
+    found = jobs_tools[1](done.plan(changes={"preference": {"held_out": 60}}))
+    assert set(found) == {
+        "heldout_responses", "heldout_scores", "heldout_pairs", "heldout_reference", "heldout", "grid",
+    }  # fmt: skip
+    assert found["heldout"] == 16

@@ -14,6 +14,7 @@ import pandas as pd
 from diffinfo.intervals import Z95, Estimate, correlation, mean, share
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
+HELDOUT = "<results>/train/{run}/{span}/heldout.parquet"
 SCORES = "<results>/reward/{run}/{span}/scores.parquet"
 ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
 PROXY = "<results>/did/{run}/epoch-{epoch}"
@@ -61,6 +62,15 @@ def _log(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
     rejected = rows.logp_rejected - rows.reference_logp_rejected
     values = {"loss": rows.loss, "logp_chosen": chosen, "logp_rejected": rejected, "margin": chosen - rejected}
     return {name: mean(found.dropna()) for name, found in values.items()}
+
+
+def _heldout(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    """Means over the held-out pairs."""
+    return {
+        "heldout_logp_chosen": mean(rows.logp_chosen - rows.reference_logp_chosen),
+        "heldout_logp_rejected": mean(rows.logp_rejected - rows.reference_logp_rejected),
+        "heldout_dpo_loss": mean(rows.dpo_loss),
+    }
 
 
 def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Estimate]:
@@ -123,6 +133,15 @@ TRAINING = Result(  # what every training leaves, whatever a row measures
         "margin": Number("margin", "nats: Δ log π(y_w) − Δ log π(y_l)", "batches of the epoch", 2),
     },
     _log,
+)  # fmt: skip
+HELD_OUT = Result(  # the same of pairs that are never trained on, where preference.held_out asks for some
+    HELDOUT, "heldout",
+    {
+        "heldout_logp_chosen": Number("Δ log π(y_w) held out", "nats, above π_ref", "held-out pairs", 2),
+        "heldout_logp_rejected": Number("Δ log π(y_l) held out", "nats, above π_ref", "held-out pairs", 2),
+        "heldout_dpo_loss": Number("DPO loss held out", "nats, at the method's β, else 0.1", "held-out pairs", 4),
+    },
+    _heldout,
 )  # fmt: skip
 MEASURES: dict[str, tuple[Result, ...]] = {
     "expected_reward": (
@@ -189,5 +208,7 @@ MEASURES: dict[str, tuple[Result, ...]] = {
         ),
     ),
 }  # fmt: skip
-RESULTS = {result.stage: result for found in [(TRAINING,), *MEASURES.values()] for result in found}
+RESULTS = {  # by their folder of results/ and their kind
+    (result.stage, result.kind): result for found in [(TRAINING, HELD_OUT), *MEASURES.values()] for result in found
+}
 NUMBERS = {name: number for result in RESULTS.values() for name, number in result.numbers.items()}

@@ -7,7 +7,7 @@ def proxy_settings(wildcards):
     """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
     did = CONFIG.did
     settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
-    preference = CONFIG.preference.model_copy(update=settings).model_dump(exclude={"epochs_per_job"})
+    preference = CONFIG.preference.model_copy(update=settings).model_dump(exclude={"epochs_per_job", "held_out"})
     proxy = {"method": "logpi-b1", "preference": preference, "first_epoch": 1, "last_epoch": 1}
     return arguments(settings={**proxy, **training(wildcards)})
 

@@ -1,5 +1,6 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING, WILDBENCH, WINRATES
+from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING
+from diffinfo.measures import WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -21,10 +22,11 @@ FIGURES = {
 
 
 def grid_targets():
-    """Every measure of every cell of the grid, whatever the method, and every training's log."""
+    """Every measure of every cell of the grid, whatever the method, and what every training leaves."""
+    training = [TRAINING, HELD_OUT] if CONFIG.preference.held_out else [TRAINING]
     found = [
         path
-        for measure, results in {None: [TRAINING], **MEASURES}.items()
+        for measure, results in {None: training, **MEASURES}.items()
         for result in results
         for path in paths(result.path, measure, reference=result.of_reference)
     ]

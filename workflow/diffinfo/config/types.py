@@ -154,6 +154,9 @@ class Preference(Section):
     max_prompt_tokens: Count = Field(2048, description="Longest prompt, tokens.")
     max_tokens: Count = Field(4096, description="Longest prompt and response together, tokens.")
     seed: int = Field(1, description="Seed of the order of the pairs.")
+    held_out: Annotated[int, Field(ge=0)] = Field(
+        250, description="Pairs of held-out prompts, never trained on, that every epoch scores (ours); 0: none."
+    )
     processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
 
 
