@@ -71,7 +71,7 @@ def everything(tree) -> dict[str, object]:
     frame = pd.DataFrame(rng.uniform(1, 2, (30, 7)), columns=columns)
     artifacts.write(update, frame.assign(prompt_id=[f"p{i}" for i in range(30)], samples=4), "update")
     heldout = tree.root / f"train/{MP}/dpo-b0.1/1-5/heldout.parquet"
-    frame = pd.DataFrame(rng.uniform(-9, 0, (60, 5)), columns=[*HELD_OUT, "dpo_loss"])
+    frame = pd.DataFrame(rng.uniform(-9, 0, (60, 4)), columns=HELD_OUT)
     artifacts.write(heldout, frame.assign(epoch=np.repeat(range(1, 6), 12), prompt_id="p"), "heldout")
     return {
         "heldout": heldout,
@@ -114,7 +114,8 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     heldout = artifacts.read(paths["heldout"], "heldout").tail(12)
     for side in ("chosen", "rejected"):
         expected[f"heldout_logp_{side}"] = heldout[f"logp_{side}"] - heldout[f"reference_logp_{side}"]
-    expected["heldout_dpo_loss"] = heldout.dpo_loss
+    margin = expected["heldout_logp_chosen"] - expected["heldout_logp_rejected"]
+    expected["heldout_dpo_loss"] = -np.log(1 / (1 + np.exp(-0.1 * margin)))
     update = artifacts.read(paths["update"], "update")
     expected |= {name: update[name] for name in ("kl_reference", "kl_policy", "entropy_change", "covariance")}
     expected["smc_entropy"] = [72.0, 73.0, 74.0, 75.0, 76.0]  # at T = 8
@@ -150,6 +151,16 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert "seed" not in shown[0]
     pd.testing.assert_frame_equal(pd.read_csv(out.with_suffix(".csv")), frame, check_dtype=False, check_exact=False)
     assert "<table" in out.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(("method", "beta"), [("dpo-b0.02", 0.02), ("logpi-b2", 2.0), ("dpo-pg", 0.1)])
+def test_the_held_out_loss_is_at_the_methods_beta(tree, method, beta):
+    path = tree.root / f"train/{MP}/{method}/1-1/heldout.parquet"
+    frame = pd.DataFrame([[-3.0, -5.0, -4.0, -4.5], [-7.0, -2.0, -6.0, -1.5]], columns=HELD_OUT)
+    artifacts.write(path, frame.assign(epoch=1, prompt_id=["p", "q"]), "heldout")
+    (row,) = grid.table([path]).itertuples()
+    losses = [np.log(1 + np.exp(-beta * margin)) for margin in (1.5, -0.5)]
+    assert (row.heldout_dpo_loss, row.heldout_logp_chosen) == (pytest.approx(np.mean(losses)), 0.0)
 
 
 def test_the_ranked_metric_of_a_benchmark_stands_first():

@@ -27,9 +27,8 @@ def naive(folder, start, pairs):
     return np.array(found).reshape(-1, 2)
 
 
-@pytest.mark.parametrize(("method", "beta"), [("dpo-b0.02", 0.02), ("dpo-pg", 0.1)])
-def test_each_epoch_scores_the_first_held_out_pairs(job, tiny_mistral, pairs_table, tmp_path, caplog, method, beta):
-    made = job("a", method)
+def test_each_epoch_scores_the_first_held_out_pairs(job, tiny_mistral, pairs_table, tmp_path, caplog):
+    made = job("a", "dpo-b0.1")
     made.here()
     common = {"attention": "sdpa", "dtype": "float32", "micro_batch_tokens": 256}
     own = tmp_path / "heldout.parquet"
@@ -44,7 +43,7 @@ def test_each_epoch_scores_the_first_held_out_pairs(job, tiny_mistral, pairs_tab
         said = f"{own} has 12 pairs, fewer than preference.held_out = 20"
         assert caplog.messages == ([said] if limit == 20 else [])
     stage(heldout.main,
-        models=made.folder / "models", epochs=[1, 2], reference=tmp_path / "reference.parquet", method=method,
+        models=made.folder / "models", epochs=[1, 2], reference=tmp_path / "reference.parquet",
         out=tmp_path / "out.parquet", **common,
     )  # fmt: skip
     table, pairs = artifacts.read(tmp_path / "out.parquet", "heldout"), artifacts.read(own, "preferences").head(9)
@@ -55,7 +54,5 @@ def test_each_epoch_scores_the_first_held_out_pairs(job, tiny_mistral, pairs_tab
         after = naive(made.folder / f"models/epoch-{epoch}", tiny_mistral, pairs)
         for column, expected in (("logp", after), ("reference_logp", before)):
             assert rows[[f"{column}_chosen", f"{column}_rejected"]].to_numpy() == pytest.approx(expected, abs=1e-3)
-        margin = (after - before) @ [1, -1]
-        assert rows.dpo_loss.to_numpy() == pytest.approx(np.log1p(np.exp(-beta * margin)), abs=1e-4)
         moved.append(after)
     assert np.abs(moved[0] - moved[1]).max() > 0.1  # the epochs differ

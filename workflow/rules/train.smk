@@ -59,8 +59,8 @@ def heldout_settings(wildcards):
 
 
 def heldout_scoring(wildcards):
-    """How an epoch scores them, and the method, whose beta the DPO loss has."""
-    return arguments(settings={"method": wildcards.method, **computation(wildcards)})
+    """How an epoch scores them."""
+    return arguments(settings=computation(wildcards))
 
 
 def resumed(wildcards, input):

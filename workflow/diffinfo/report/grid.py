@@ -18,7 +18,7 @@ from diffinfo.intervals import Estimate, bracketed, over_seeds
 from diffinfo.measures import NUMBERS, RESULTS
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paper
-from diffinfo.report.cells import cell, grid_rows, order, title, unseeded
+from diffinfo.report.cells import beta, cell, grid_rows, order, title, unseeded
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
@@ -41,7 +41,8 @@ def measured(inputs: list[Path]) -> dict[tuple[str, str, str], dict[int, Found]]
         kinds, own = [kind for stage, kind in RESULTS if stage == c.stage], artifacts.provenance(path).get("kind")
         kind = str(own) if own in kinds else kinds[0]  # reading says what is wrong with another
         frame = artifacts.read(path, kind)
-        frames[c.stage, kind][c.key].append(frame if "epoch" in frame else frame.assign(epoch=c.epoch))
+        named = {"beta": beta(c.method)} | ({} if "epoch" in frame else {"epoch": c.epoch})
+        frames[c.stage, kind][c.key].append(frame.assign(**named))
     found: dict[tuple[str, str, str], dict[int, Found]] = defaultdict(lambda: defaultdict(dict))
     for result, tables in frames.items():
         for key, parts in tables.items():

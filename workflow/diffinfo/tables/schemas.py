@@ -103,17 +103,13 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             tokens=_INT,
         ),
     ),
-    # pairs that are never trained on, scored by an epoch
+    # pairs that are never trained on, scored after each epoch: sums over completion tokens, nats
     "heldout": (
         1,
         _schema(
             epoch=_INT,
             prompt_id=_TEXT,
-            logp_chosen=_REAL,
-            logp_rejected=_REAL,
-            reference_logp_chosen=_REAL,
-            reference_logp_rejected=_REAL,
-            dpo_loss=_REAL,  # at the method's beta, 0.1 where it has none
+            **_of(_REAL, "logp_chosen logp_rejected reference_logp_chosen reference_logp_rejected"),
         ),
     ),
     # of the machine, not of the run: kept apart, for train_log's bytes must not depend on the clock
