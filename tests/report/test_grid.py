@@ -83,6 +83,7 @@ def everything(tree) -> dict[str, object]:
         "entropy": tree.entropy(f"entropy/{MP}/dpo-b0.1/epoch-5", 40.0, 2.0),
         "of_reference": tree.entropy(f"entropy/{MP}/ref/epoch-0", 30.0, 1.0),
         "did": tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, 1.5, accuracy=0.3),
+        "did_sampled": tree.entropy(f"did_sampled/{MP}/dpo-b0.1/epoch-5/entropy", 53.0, 2.5, accuracy=0.6),
         "winrates": tree.winrates(f"{MP}/dpo-b0.1", 4, 55.0),
         "judgments": judged,
         "qa": qa,
@@ -133,6 +134,8 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert of(last, "did_entropy") == pytest.approx((33, 33 - 1.5 * z, 33 + 1.5 * z, 1000))
     wilson = stats.binomtest(300, 1000).proportion_ci(0.95, method="wilson")
     assert of(last, "beta_accuracy") == pytest.approx((0.3, wilson.low, wilson.high, 1000))
+    assert of(last, "did_sampled_entropy") == pytest.approx((53, 53 - 2.5 * z, 53 + 2.5 * z, 1000))
+    assert last.did_sampled_accuracy == pytest.approx(0.6)
     assert of(best, "win_rate") == (55, 53, 57, 200)
     assert of(best, "wildbench_score") == pytest.approx(student([3, 5, 9, 4]))
     assert pd.isna(last.win_rate)

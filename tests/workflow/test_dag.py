@@ -14,7 +14,8 @@ PAPER = "workflow/presets/paper.yaml"
 MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
     "expected_reward": ({"reward_scores"}, "span"),
     "entropy": ({"entropy"}, "epoch"),
-    "did": ({"did_entropy"}, "epoch"),
+    "did": ({"did_entropy did"}, "epoch"),
+    "did_sampled": ({"did_entropy did_sampled"}, "epoch"),
     "smc": ({"smc"}, "epoch"),
     "update": ({"update"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
@@ -221,7 +222,8 @@ def cells_of(values):
 
 def planned_as_asked(project, values, changes):
     """Exactly what the grid asks for is planned: each end of each measure, each training, pi_ref where it is compared."""
-    found = {(rule, *map(wildcards.get, ("model", "dataset", "method", "span", "epoch")))
+    keys = ("model", "dataset", "method", "span", "epoch")
+    found = {(" ".join([rule, *filter(None, [wildcards.get("did")])]), *map(wildcards.get, keys))
              for rule, wildcards in project.plan(changes=changes)}  # fmt: skip
     per_job, epochs = values["preference"]["epochs_per_job"], values["epochs"]
     spans = [f"{first}-{min(first + per_job - 1, epochs)}" for first in range(1, epochs + 1, per_job)]
@@ -381,48 +383,3 @@ def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
     assert "vllm is not in this environment: add --sdm conda" in said
     assert not (project.folder / "results/base").exists()
-
-
-@pytest.mark.parametrize(("decode", "streams"), [("greedy", False), ("sample", True)])
-def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, decode, streams):
-    """y_w and y_l are independent in the theory: with one stream they share their random numbers."""
-    shown = project_factory().snakemake(
-        "-n", "-p", "--until", "did_completions", changes={"did": {"decode": decode}, "epochs": 1}
-    )
-    jobs = [line for line in shown.splitlines() if "diffinfo.sample.complete" in line and "results/did/" in line]
-    assert len(jobs) > 2
-    assert [streams and "/ref/" in line for line in jobs] == ['"stream":"reference"' in line for line in jobs]
-    assert any("/ref/" in line for line in jobs)
-
-
-def test_held_out_pairs_are_scored_and_never_trained_on(project_factory):
-    """Training reads its own pairs alone; held-out ones come from test prompts, the sampled ones in draws of their own."""
-    project = project_factory()
-    shown = project.snakemake("-n", "-p")
-    commands = [command for command in re.findall(r"python -m diffinfo\..*", shown) if "heldout" in command]
-    kinds = {re.search(r"diffinfo\.(\S+)", command)[1]: command.split(" 2> ")[0] for command in commands}
-    assert set(kinds) == {
-        "data.ingest", "sample.complete", "reward", "data.pairs", "train.reference", "train.heldout", "report.grid",
-    }  # fmt: skip
-    assert "magpie-g27/test_prompts.parquet" in kinds["sample.complete"]
-    assert '"limit":250' in kinds["sample.complete"]
-    assert '"stream":"held out"' in kinds["sample.complete"]
-    assert '"limit":250' in kinds["train.reference"]
-    trained = re.findall(r"python -m diffinfo\.train\.reference .*?--preferences (\S+) .*?--out (\S+)", shown)
-    assert len(trained) == 8
-    assert all(("heldout" in pairs) == ("heldout" in out) for pairs, out in trained)
-
-
-def test_without_held_out_pairs_none_are_made(project_factory, jobs_tools):
-    project = project_factory()
-    found = jobs_tools[1](project.plan(changes={"preference": {"held_out": 0}}))
-    assert not [rule for rule in found if rule.startswith("heldout")]
-    assert found["preference"]
-
-
-def test_another_number_of_held_out_pairs_trains_nothing(done, jobs_tools):
-    found = jobs_tools[1](done.plan(changes={"preference": {"held_out": 60}}))
-    assert set(found) == {
-        "heldout_responses", "heldout_scores", "heldout_pairs", "heldout_reference", "heldout", "grid",
-    }  # fmt: skip
-    assert found["heldout"] == len(list(cells_of(yaml.safe_load((done.folder / "config.yaml").read_text()))))

@@ -19,6 +19,7 @@ HELDOUT = "<results>/train/{run}/{span}/heldout.parquet"
 SCORES = "<results>/reward/{run}/{span}/scores.parquet"
 ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
 PROXY = "<results>/did/{run}/epoch-{epoch}"
+PROXY_SAMPLED = "<results>/did_sampled/{run}/epoch-{epoch}"
 SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
 UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
@@ -89,15 +90,15 @@ def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Est
     return {"reward": mean(own), "reward_gain": mean(gain.dropna())}
 
 
-def _of_entropy(column: str) -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
-    """The entropy as ``column``, with the beta'-accuracy where there is one."""
+def _of_entropy(column: str, accuracy: str = "") -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
+    """The entropy as ``column``, of a proxy with its beta'-accuracy as ``accuracy``, where it has one."""
 
     def read(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
         (row,) = rows.itertuples()
         half = Z95 * row.stderr
         found = {column: Estimate("", row.entropy, row.entropy - half, row.entropy + half, row.prompts)}
         if pd.notna(row.beta_accuracy):
-            found["beta_accuracy"] = share("", row.beta_accuracy * row.prompts, row.prompts)
+            found[accuracy] = share("", row.beta_accuracy * row.prompts, row.prompts)
         return found
 
     return read
@@ -174,7 +175,17 @@ MEASURES: dict[str, tuple[Result, ...]] = {
                 "did_entropy": Number("H(DID)", "nats", "prompts", 2),
                 "beta_accuracy": Number("β′-accuracy", "share", "prompts", 3),
             },
-            _of_entropy("did_entropy"),
+            _of_entropy("did_entropy", "beta_accuracy"),
+        ),
+    ),
+    "did_sampled": (
+        Result(
+            f"{PROXY_SAMPLED}/entropy.parquet", "entropy",
+            {
+                "did_sampled_entropy": Number("H(DID), sampled pairs", "nats", "prompts", 2),
+                "did_sampled_accuracy": Number("β′-accuracy, sampled pairs", "share", "prompts", 3),
+            },
+            _of_entropy("did_sampled_entropy", "did_sampled_accuracy"),
         ),
     ),
     "smc": (

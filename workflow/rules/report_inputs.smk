@@ -1,6 +1,6 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING
-from diffinfo.measures import WILDBENCH, WINRATES
+from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
+from diffinfo.measures import SCORES, TRAINING, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -73,7 +73,11 @@ def all_inputs(wildcards, input):
 
 TABLES = {
     "table1": paths(ENTROPY, "entropy", datasets=ORIGINS, reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS), "<results>/tables/table3.parquet"],
+    "table2": [
+        *paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS),
+        *paths(f"{PROXY_SAMPLED}/entropy.parquet", "did_sampled", datasets=ORIGINS),
+        "<results>/tables/table3.parquet",
+    ],
     "table3": [
         *paths(WINRATES, "benchmarks", datasets=ORIGINS),
         *paths(WILDBENCH, "benchmarks", datasets=ORIGINS),

@@ -34,7 +34,7 @@ def watched(stage):
         cell = [wildcards[name] for name in ("model", "dataset", "method") if name in wildcards.keys()]
         return arguments(
             progress_dir=f"{CONFIG.results}/.progress/train",
-            events=os.path.join(CONFIG.results, "tensorboard", stage, *cell),
+            events=os.path.join(CONFIG.results, "tensorboard", wildcards.get("did", stage), *cell),
         )
 
     return folders

@@ -231,7 +231,9 @@ class Did(Section):
 
     prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
     decode: Literal["greedy", "sample"] = Field(
-        "greedy", description="How y_w and y_l are decoded: greedy is the paper's recipe, its theory asks for sample."
+        "greedy",
+        description="How y_w and y_l are decoded: greedy is the paper's recipe. Its theory asks for sample, as the measure"
+        " did_sampled always does.",
     )
     batch_size: Count = Field(64, description="Pairs per optimiser step.")
     learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
