@@ -159,24 +159,6 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
     assert {w["method"] for rule, w in jobs if rule == "preference"} == {"logpi-b0.1", "logpi-b0.02"}
 
 
-def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_factory, jobs_tools):
-    """Another draw trains and measures its cells, and makes nothing else; the paper's tables and claims show none of it."""
-    beyond_report, rules = jobs_tools
-    row = {"model": "micro-mistral", "dataset": "draw", "methods": ["dpo-pg"]}
-    row |= {"measures": ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]}
-    changes = {"datasets": {"draw": {"of": "magpie-pro", "labels": "permuted", "labels_seed": 3}}, "grid+": [row]}
-    jobs = done.plan(changes=changes)
-    assert rules(beyond_report(jobs)) == dict.fromkeys(
-        ("permuted_logps", "preference", "reward_completions", "reward_scores", "entropy_samples", "entropy", "did_completions",
-         "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select", "arena_hard", "wildbench",
-         "qa"), 1,
-    )  # fmt: skip
-    assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
-    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc"}
-    pairs = project_factory().plan("results/data/magpie-pro-permuted-1/preferences.parquet")
-    assert rules(pairs) == {"world_dataset": 1, "ingest_pairs": 1, "permuted_labels": 1}
-
-
 def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
     rules = jobs_tools[1]
     project = project_factory()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from diffinfo.intervals import Z95, Estimate, correlation, mean, share
+from diffinfo.intervals import Z95, Estimate, correlation, mean, share, slope
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
 HELDOUT = "<results>/train/{run}/{span}/heldout.parquet"
@@ -22,6 +22,7 @@ PROXY = "<results>/did/{run}/epoch-{epoch}"
 PROXY_SAMPLED = "<results>/did_sampled/{run}/epoch-{epoch}"
 SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
 UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
+TARGET = "<results>/target/{run}/epoch-{epoch}.parquet"
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
@@ -132,6 +133,13 @@ def update(rows: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, Estim
     return found | {"length_correlation": correlation(rows.ratio_tokens, rows.ratio_ratio, rows.tokens_tokens)}
 
 
+def target(rows: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, Estimate]:
+    """Slope and correlation of log pi/pi_ref and s R / beta within prompts, and means over prompts."""
+    found = {f"target_{name}": mean(rows[name]) for name in ("reward_gain", "nearer", "distance")}
+    found["target_correlation"] = correlation(rows.ratio_target, rows.ratio_ratio, rows.target_target)
+    return {"target_slope": slope(rows.ratio_target, rows.target_target)} | found
+
+
 TRAINING = Result(  # what every training leaves, whatever a row measures
     LOG, "train_log",
     {
@@ -209,6 +217,19 @@ MEASURES: dict[str, tuple[Result, ...]] = {
                 "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
             },
             update,
+        ),
+    ),
+    "target": (
+        Result(
+            TARGET, "target",
+            {
+                "target_slope": Number("slope of ℓ on sR/β", "1 at π*, within prompts, under π_ref", "prompts", 3),
+                "target_correlation": Number("corr(ℓ, R)", "1 at π*, within prompts, under π_ref", "prompts", 2),
+                "target_reward_gain": Number("true E[R(y) − R(y_ref)]", "reward, paired by prompt", "prompts", 3),
+                "target_nearer": Number("KL(π_ref‖π*) − KL(π‖π*)", "nats, positive: nearer to π* than π_ref", "prompts", 2),
+                "target_distance": Number("KL(π‖π*) at least", "nats, too low in expectation", "prompts", 2),
+            },
+            target,
         ),
     ),
     "benchmarks": (

@@ -125,7 +125,7 @@ rule sft:
 rule reference_logps:
     """Tokenise the pairs and score them under pi_ref, once for all methods."""
     input:
-        model="<results>/sft/{model}/{dataset}/model",
+        model=PI_REF,
         preferences="<results>/data/{dataset}/preferences.parquet",
     output:
         table="<results>/reference_logps/{model}/{dataset}.parquet",
@@ -135,7 +135,7 @@ rule reference_logps:
     benchmark:
         "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(ORIGINS),
+        dataset=one_of(set(CONFIG.datasets) - set(PERMUTED)),
     priority: 50
     conda:
         "../../envs/base.yaml"

@@ -183,6 +183,15 @@ class Costs:
                 prompts = data.rows if rule == "score_responses" else self._held_out(dataset)
                 tokens = prompts * c.sampling.n * sequence
                 return self._infer(c.reward_model, read=tokens, rows=tokens)
+            case "candidates":
+                prompts = min(c.candidates.prompts, data.rows)
+                return self._write(model, data, prompts, c.candidates.n, c.candidates.max_tokens)
+            case "candidate_scores":
+                tokens = min(c.candidates.prompts, data.rows) * c.candidates.n * sequence
+                return self._infer(c.reward_model, read=tokens, rows=tokens)
+            case "candidate_rewards" | "rejected_responses":
+                tokens = min(c.candidates.prompts, data.rows) * c.candidates.n * sequence
+                return Cost(hours=0.001 + tokens / 1e9, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
             case "did_completions":
                 return self._write(model, data, min(c.did.prompts, data.rows), 1, c.entropy.max_tokens)
             case "entropy_samples" | "did_entropy":
@@ -237,10 +246,11 @@ class Costs:
 
     def data(self, dataset: str) -> Data:
         """Size of a dataset: pairs, or prompts that are sampled here; a longer response is cut at the token limit."""
-        dataset, known = self.config.origin(dataset), self.assumed.datasets
+        derived, dataset, known = self.config.datasets[dataset], self.config.origin(dataset), self.assumed.datasets
         spec = self.config.datasets[dataset]
         size = known.get(str(spec.source)) or known.get(dataset) or known["default"]
         rows = self.config.world.pairs if spec.source == "world" else size.rows
+        rows = min(rows, self.config.candidates.prompts) if derived.rejected else rows
         return size.model_copy(update={"rows": min(rows, spec.limit or rows)})
 
     def _hardware(self, model: str) -> tuple[str, Hardware]:
