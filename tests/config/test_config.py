@@ -81,8 +81,8 @@ BAD = {
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
-        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'smc', 'update', 'target', 'benchmarks' or"
-        " 'qa', got 'reward'",
+        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update', 'target',"
+        " 'benchmarks' or 'qa', got 'reward'",
     ),
     "target-unknown": (
         "grid.11", {"model": "micro-mistral", "dataset": "magpie-g27", "methods": ["dpo-b2"], "measures": ["target"]},

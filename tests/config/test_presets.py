@@ -224,6 +224,9 @@ SOURCES: dict[str, dict[str, Any]] = {
         "objectives.slic_lambda": 1.0,
         "objectives.simpo_gamma": 1.0,
     },
+    "ours: pairs that are never trained on; they change nothing of the training": {
+        "preference.held_out": 250,
+    },
     "K: entropy": {
         "entropy.prompts": 1000,
         "entropy.samples": 4,

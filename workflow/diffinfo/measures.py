@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from diffinfo.intervals import Z95, Estimate, correlation, mean, share, slope
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
+HELDOUT = "<results>/train/{run}/{span}/heldout.parquet"
 SCORES = "<results>/reward/{run}/{span}/scores.parquet"
 ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
 PROXY = "<results>/did/{run}/epoch-{epoch}"
+PROXY_SAMPLED = "<results>/did_sampled/{run}/epoch-{epoch}"
 SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
 UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
 TARGET = "<results>/target/{run}/epoch-{epoch}.parquet"
@@ -47,7 +50,7 @@ class Result:
     numbers: dict[str, Number]  # by their columns in the grid table
     read: Callable[
         [pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]
-    ]  # from rows of one epoch, and those of pi_ref
+    ]  # from rows of one epoch, with a column ``beta`` of the method's, and those of pi_ref
     of_reference: bool = False  # whether there is one of pi_ref too, as method "ref", span 0-0, epoch 0
 
     @property
@@ -56,12 +59,27 @@ class Result:
         return self.path.split("/{run}")[0].rpartition("/")[2]
 
 
+def _changes(rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Of log pi(y_w) and of log pi(y_l), against pi_ref."""
+    return rows.logp_chosen - rows.reference_logp_chosen, rows.logp_rejected - rows.reference_logp_rejected
+
+
 def _log(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
     """Means over the batches of an epoch; changes are against the same batch under pi_ref."""
-    chosen = rows.logp_chosen - rows.reference_logp_chosen
-    rejected = rows.logp_rejected - rows.reference_logp_rejected
+    chosen, rejected = _changes(rows)
     values = {"loss": rows.loss, "logp_chosen": chosen, "logp_rejected": rejected, "margin": chosen - rejected}
     return {name: mean(found.dropna()) for name, found in values.items()}
+
+
+def _heldout(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    """Means over the held-out pairs; the loss at the method's own beta, at 0.1 where it has none, as in Figure 9."""
+    chosen, rejected = _changes(rows)
+    loss = np.logaddexp(0, -rows.beta.astype(float).fillna(0.1) * (chosen - rejected))
+    return {
+        "heldout_logp_chosen": mean(chosen),
+        "heldout_logp_rejected": mean(rejected),
+        "heldout_dpo_loss": mean(loss),
+    }
 
 
 def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Estimate]:
@@ -73,15 +91,15 @@ def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Est
     return {"reward": mean(own), "reward_gain": mean(gain.dropna())}
 
 
-def _of_entropy(column: str) -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
-    """The entropy as ``column``, with the beta'-accuracy where there is one."""
+def _of_entropy(column: str, accuracy: str = "") -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
+    """The entropy as ``column``, of a proxy with its beta'-accuracy as ``accuracy``, where it has one."""
 
     def read(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
         (row,) = rows.itertuples()
         half = Z95 * row.stderr
         found = {column: Estimate("", row.entropy, row.entropy - half, row.entropy + half, row.prompts)}
         if pd.notna(row.beta_accuracy):
-            found["beta_accuracy"] = share("", row.beta_accuracy * row.prompts, row.prompts)
+            found[accuracy] = share("", row.beta_accuracy * row.prompts, row.prompts)
         return found
 
     return read
@@ -132,6 +150,15 @@ TRAINING = Result(  # what every training leaves, whatever a row measures
     },
     _log,
 )  # fmt: skip
+HELD_OUT = Result(  # the same of pairs that are never trained on, where preference.held_out asks for some
+    HELDOUT, "heldout",
+    {
+        "heldout_logp_chosen": Number("Δ log π(y_w) held out", "nats, above π_ref", "held-out pairs", 2),
+        "heldout_logp_rejected": Number("Δ log π(y_l) held out", "nats, above π_ref", "held-out pairs", 2),
+        "heldout_dpo_loss": Number("DPO loss held out", "nats, at the method's β, else 0.1", "held-out pairs", 4),
+    },
+    _heldout,
+)  # fmt: skip
 MEASURES: dict[str, tuple[Result, ...]] = {
     "expected_reward": (
         Result(
@@ -156,7 +183,17 @@ MEASURES: dict[str, tuple[Result, ...]] = {
                 "did_entropy": Number("H(DID)", "nats", "prompts", 2),
                 "beta_accuracy": Number("β′-accuracy", "share", "prompts", 3),
             },
-            _of_entropy("did_entropy"),
+            _of_entropy("did_entropy", "beta_accuracy"),
+        ),
+    ),
+    "did_sampled": (
+        Result(
+            f"{PROXY_SAMPLED}/entropy.parquet", "entropy",
+            {
+                "did_sampled_entropy": Number("H(DID), sampled pairs", "nats", "prompts", 2),
+                "did_sampled_accuracy": Number("β′-accuracy, sampled pairs", "share", "prompts", 3),
+            },
+            _of_entropy("did_sampled_entropy", "did_sampled_accuracy"),
         ),
     ),
     "smc": (
@@ -210,5 +247,7 @@ MEASURES: dict[str, tuple[Result, ...]] = {
         ),
     ),
 }  # fmt: skip
-RESULTS = {result.stage: result for found in [(TRAINING,), *MEASURES.values()] for result in found}
+RESULTS = {  # by their folder of results/ and their kind
+    (result.stage, result.kind): result for found in [(TRAINING, HELD_OUT), *MEASURES.values()] for result in found
+}
 NUMBERS = {name: number for result in RESULTS.values() for name, number in result.numbers.items()}

@@ -1,10 +1,12 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
 from diffinfo.measures import (
     ENTROPY,
+    HELD_OUT,
     JUDGED,
     LOG,
     MEASURES,
     PROXY,
+    PROXY_SAMPLED,
     QA,
     QA_ITEMS,
     SCORES,
@@ -34,10 +36,11 @@ FIGURES = {
 
 
 def grid_targets():
-    """Every measure of every cell of the grid, whatever the method, and every training's log."""
+    """Every measure of every cell of the grid, whatever the method, and what every training leaves."""
+    training = [TRAINING, HELD_OUT] if CONFIG.preference.held_out else [TRAINING]
     found = [
         path
-        for measure, results in {None: [TRAINING], **MEASURES}.items()
+        for measure, results in {None: training, **MEASURES}.items()
         for result in results
         for path in paths(result.path, measure, reference=result.of_reference)
     ]
@@ -84,7 +87,11 @@ def all_inputs(wildcards, input):
 
 TABLES = {
     "table1": paths(ENTROPY, "entropy", datasets=ORIGINS, reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS), "<results>/tables/table3.parquet"],
+    "table2": [
+        *paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS),
+        *paths(f"{PROXY_SAMPLED}/entropy.parquet", "did_sampled", datasets=ORIGINS),
+        "<results>/tables/table3.parquet",
+    ],
     "table3": [
         *paths(WINRATES, "benchmarks", datasets=ORIGINS),
         *paths(WILDBENCH, "benchmarks", datasets=ORIGINS),
@@ -97,6 +104,7 @@ SETTINGS = {
 }
 BY_UNIT = [  # what claims are judged by, those with permuted labels too
     *paths(UPDATE, "update", ("logpi",)),
+    *paths(HELD_OUT, None),
     *paths(SCORES, "expected_reward", ("dpo", "logpi")),
     *paths(f"{PROXY}/entropy.parquet", "did"),
     *paths(f"{PROXY}/samples.parquet", "did"),

@@ -189,6 +189,9 @@ class Preference(Section):
     max_prompt_tokens: Count = Field(2048, description="Longest prompt, tokens.")
     max_tokens: Count = Field(4096, description="Longest prompt and response together, tokens.")
     seed: int = Field(1, description="Seed of the order of the pairs.")
+    held_out: Annotated[int, Field(ge=0)] = Field(
+        250, description="Pairs of held-out prompts, never trained on, that every epoch scores (ours); 0: none."
+    )
     processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
 
 
@@ -249,7 +252,9 @@ class Did(Section):
 
     prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
     decode: Literal["greedy", "sample"] = Field(
-        "greedy", description="How y_w and y_l are decoded: greedy is the paper's recipe, its theory asks for sample."
+        "greedy",
+        description="How y_w and y_l are decoded: greedy is the paper's recipe. Its theory asks for sample, as the measure"
+        " did_sampled always does.",
     )
     batch_size: Count = Field(64, description="Pairs per optimiser step.")
     learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")

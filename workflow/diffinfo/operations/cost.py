@@ -167,14 +167,21 @@ class Costs:
                 return self._train(model, data.rows * sequence * c.sft.epochs, 1, averages=2)
             case "reference_logps":
                 return self._infer(model, read=2 * data.rows * sequence, rows=2 * data.rows * sequence)
+            case "heldout_reference":
+                tokens = 2 * self._held_out(dataset) * sequence
+                return self._infer(model, read=tokens, rows=tokens)
+            case "heldout":
+                return self._infer(model, read=2 * self._held_out(dataset) * sequence * epochs, models=epochs)
             case "preference":
                 return self._train(model, 2 * data.rows * sequence * epochs, epochs, state=True)
             case "did_train":
                 return self._train(model, 2 * min(c.did.prompts, data.rows) * sequence, 1)
-            case "sample_responses":
-                return self._write(c.sampling.model, data, data.rows, c.sampling.n, c.sampling.max_tokens)
-            case "score_responses":
-                tokens = data.rows * c.sampling.n * sequence
+            case "sample_responses" | "heldout_responses":
+                prompts = data.rows if rule == "sample_responses" else self._held_out(dataset)
+                return self._write(c.sampling.model, data, prompts, c.sampling.n, c.sampling.max_tokens)
+            case "score_responses" | "heldout_scores":
+                prompts = data.rows if rule == "score_responses" else self._held_out(dataset)
+                tokens = prompts * c.sampling.n * sequence
                 return self._infer(c.reward_model, read=tokens, rows=tokens)
             case "candidates":
                 prompts = min(c.candidates.prompts, data.rows)
@@ -361,6 +368,10 @@ class Costs:
     def _test_prompts(self, dataset: str) -> int:
         spec = self.config.datasets[self.config.origin(dataset)]
         return min(spec.test_prompts, self.config.world.test_prompts) if spec.source == "world" else spec.test_prompts
+
+    def _held_out(self, dataset: str) -> int:
+        """Held-out pairs that every epoch scores."""
+        return min(self.config.preference.held_out, self._test_prompts(dataset))
 
     def _questions(self, benchmark: str) -> int:
         part = getattr(self.config, benchmark)

@@ -326,8 +326,10 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
         **_of(_maybe(_REAL), "paper_entropy paper_reference"),
     )),
-    "table2": (2, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), did_entropy_sd=_maybe(_REAL), **_of(_FLAG, "dagger paper_dagger"),
+    "table2": (3, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), **_of(_FLAG, "dagger sampled_dagger paper_dagger"),
+        **_of(_maybe(_REAL), "did_entropy_sd sampled_did_entropy_sd"),
+        **_of(_maybe(_REAL), "sampled_did_entropy sampled_low sampled_high sampled_beta_accuracy"),  # ours: sampled pairs
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
     )),
