@@ -125,6 +125,29 @@ BAD = {
         "datasets.correctness.source", "Magpie-Align/Magpie-Pro",
         "datasets.correctness.reward: ranks the writers of the micro world alone; remove it where source is not 'world'",
     ),
+    "missing-source": ("datasets.magpie-pro.source", ..., "datasets.magpie-pro.source: this key is missing; add it"),
+    "missing-format": ("datasets.magpie-pro.format", ..., "datasets.magpie-pro.format: this key is missing; add it"),
+    "made-from-nothing": ("datasets.x", {"of": "magpie", "labels": "permuted"},
+                          "datasets.x.of: 'magpie' is not defined; did you mean 'magpie-pro'?"),
+    "made-from-a-made-one": (
+        "datasets.x", {"of": "magpie-pro-permuted-1", "labels": "permuted"},
+        "datasets.x.of: 'magpie-pro-permuted-1' is itself made from 'magpie-pro'; name a dataset that has a source",
+    ),
+    "made-by-no-rule": ("datasets.x", {"of": "magpie-pro"}, "datasets.x.labels: this key is missing; add it"),
+    "source-of-a-made-one": ("datasets.correctness-permuted-1.source", "world",
+                             "datasets.correctness-permuted-1.source: is that of 'correctness'; remove it, or remove of"),
+    "held-out-of-a-made-one": (
+        "datasets.correctness-permuted-1.test_prompts", 10,
+        "datasets.correctness-permuted-1.test_prompts: is that of 'correctness'; remove it, or remove of",
+    ),
+    "labels-of-nothing": (
+        "datasets.magpie-pro.labels", "permuted",
+        "datasets.magpie-pro.labels: has no meaning without of; name the dataset that the pairs come from, or remove it",
+    ),
+    "disjoint-from-a-made-one": (
+        "datasets.magpie-g27.disjoint_from", ["magpie-pro-permuted-2"],
+        "datasets.magpie-g27.disjoint_from: 'magpie-pro-permuted-2' has no prompts of its own; name 'magpie-pro'",
+    ),
     "unknown-disjoint": ("datasets.magpie-g27.disjoint_from", ["magpie"],
                          "datasets.magpie-g27.disjoint_from: 'magpie' is not defined; did you mean 'magpie-pro'?"),
     "disjoint-from-itself": (
@@ -284,6 +307,15 @@ def test_methods_and_spans_spread() -> None:
     loaded = parse(changed(("epochs", 7), ("grid.0.methods", ["dpo", "dpo-pg", "dpop-b0.3"])))
     assert loaded.methods(loaded.grid[0]) == ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "dpop-b0.3"]
     assert loaded.spans() == ["1-3", "4-6", "7-7"]
+
+
+def test_a_made_dataset_has_an_origin_and_placebos_are_listed_by_it() -> None:
+    loaded = parse(DEFAULT)
+    assert [loaded.origin(name) for name in ("magpie-pro-permuted-2", "magpie-pro")] == ["magpie-pro"] * 2
+    assert loaded.placebos == {
+        "magpie-pro": ["magpie-pro-permuted-1", "magpie-pro-permuted-2"],
+        "correctness": ["correctness-permuted-1", "correctness-permuted-2"],
+    }
 
 
 def test_later_files_win_key_by_key() -> None:

@@ -62,6 +62,17 @@ SOURCES: dict[str, dict[str, Any]] = {
         "smc.floor": 0.0,
         "smc.seed": 42,
     },
+    "ours, and the preset has no placebo": {
+        "datasets.ultrafeedback.of": None,
+        "datasets.ultrafeedback.labels": None,
+        "datasets.ultrafeedback.labels_seed": 1,
+        "datasets.magpie-pro.of": None,
+        "datasets.magpie-pro.labels": None,
+        "datasets.magpie-pro.labels_seed": 1,
+        "datasets.magpie-g27.of": None,
+        "datasets.magpie-g27.labels": None,
+        "datasets.magpie-g27.labels_seed": 1,
+    },
     "ours: a preset takes nothing from config.yaml": {
         "base": "defaults",
     },

@@ -49,6 +49,15 @@ def test_more_epochs_more_rows_and_fewer_gpus_take_longer():
     assert costs(gpu_type="h100").job("preference", MISTRAL).hours < one.hours
 
 
+def test_a_placebo_costs_what_its_origin_costs():
+    placebo = {"draw": {"of": "magpie-pro", "labels": "permuted"}}
+    for changes in ({}, {"magpie-pro": {"limit": 49_000, "test_prompts": 500}}):
+        found = costs(datasets=placebo | changes)
+        for rule in ("preference", "reward_completions", "update", "permuted_logps"):
+            assert found.job(rule, MISTRAL | {"dataset": "draw"}) == found.job(rule, MISTRAL)
+    assert found.job("permuted_logps", MISTRAL).gpus == 0
+
+
 def test_machines_share_the_gpus_and_the_memory():
     one, two = costs().job("preference", MISTRAL), costs(train_nodes=2).job("preference", MISTRAL)
     assert (two.gpus, two.nodes, two.cpus) == (8, 2, one.cpus // 2)

@@ -47,7 +47,7 @@ def test_one_more_seed_adds_only_its_cells_and_reaches_the_training(done, jobs_t
     beyond_report, rules = jobs_tools
     changes = {"seeds": [1, 7]}
     jobs = beyond_report(done.plan(changes=changes))
-    assert rules(jobs)["preference"] == 16
+    assert rules(jobs)["preference"] == 26
     assert not rules(jobs).keys() & {"sft", "reference_logps", "world_model"}
     assert all(wildcards["method"].endswith("-seed7") for _, wildcards in jobs)
     shown = done.snakemake("-n", "-p", changes=changes)
@@ -60,7 +60,7 @@ def test_one_more_seed_adds_only_its_cells_and_reaches_the_training(done, jobs_t
 def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
     jobs = beyond_report(done.plan(changes={"epochs": 4}))
-    assert rules(jobs)["preference"] == 16
+    assert rules(jobs)["preference"] == 26
     final = {"arena_hard", "wildbench"}  # the best epoch of the run is chosen anew
     for rule, wildcards in jobs:
         assert rule in final or wildcards.get("span") == "4-4" or wildcards.get("epoch") == "4"
@@ -120,7 +120,7 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
     rules = jobs_tools[1]
     found = rules(done.plan(changes=changes))
     if expected is None:  # new benchmark questions: answered and judged again, nothing is trained
-        assert found["qa"] == 6
+        assert found["qa"] == 10
         assert not {"preference", "sft", "world_model", "did_train"} & set(found)
     else:
         assert set(found) == expected
@@ -131,7 +131,7 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
 def test_another_world_makes_its_models_again(done, jobs_tools):
     found = jobs_tools[1](done.plan(changes={"world": {"hidden": 32}}))
     assert found["world_model"] == 3
-    assert found["preference"] == 16
+    assert found["preference"] == 26
 
 
 def test_docstrings_and_comments_rerun_nothing(touched, tmp_path):
@@ -154,6 +154,24 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
         "entropy", "table1",
     }  # fmt: skip
     assert {w["method"] for rule, w in jobs if rule == "preference"} == {"logpi-b0.1", "logpi-b0.02"}
+
+
+def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_factory, jobs_tools):
+    """Another draw trains and measures its cells, and makes nothing else; the paper's tables and claims show none of it."""
+    beyond_report, rules = jobs_tools
+    row = {"model": "micro-mistral", "dataset": "draw", "methods": ["dpo-pg"]}
+    row |= {"measures": ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]}
+    changes = {"datasets": {"draw": {"of": "magpie-pro", "labels": "permuted", "labels_seed": 3}}, "grid+": [row]}
+    jobs = done.plan(changes=changes)
+    assert rules(beyond_report(jobs)) == dict.fromkeys(
+        ("permuted_logps", "preference", "reward_completions", "reward_scores", "entropy_samples", "entropy", "did_completions",
+         "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select", "arena_hard", "wildbench",
+         "qa"), 1,
+    )  # fmt: skip
+    assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
+    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc"}
+    pairs = project_factory().plan("results/data/magpie-pro-permuted-1/preferences.parquet")
+    assert rules(pairs) == {"world_dataset": 1, "ingest_pairs": 1, "permuted_labels": 1}
 
 
 def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
@@ -213,9 +231,13 @@ def planned_as_asked(project, values, changes):
             ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
             asked |= {(name, *cell, *end) for name in names for end in ends}
             end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
-            asked |= {(name, *cell[:2], "ref", *end) for name in names if end}
+            origin = values["datasets"][cell[1]].get("of", cell[1])
+            asked |= {(name, cell[0], origin, "ref", *end) for name in names if end}
     ends = {"preference"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
+    made = {name for name, dataset in values["datasets"].items() if "of" in dataset}
+    own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}
+    assert own <= {"permuted_logps"}  # prompts, SFT and all of pi_ref are the origin's
 
 
 @pytest.mark.parametrize("preset", [None, PAPER])
@@ -227,7 +249,7 @@ def test_every_measure_of_every_cell_is_planned(project_factory, preset):
 
 ROWS = st.fixed_dictionaries({
     "model": st.sampled_from(["micro-mistral", "micro-gemma2"]),
-    "dataset": st.sampled_from(["ultrafeedback", "magpie-pro", "magpie-g27", "correctness"]),
+    "dataset": st.sampled_from(["ultrafeedback", "magpie-pro", "magpie-g27", "magpie-pro-permuted-2"]),
     "methods": st.lists(
         st.sampled_from(["dpo", "logpi-b0.3", "dpo-pg", "dpop", "cal-dpo-b0.1", "slic", "orpo-b1", "simpo-b2.5"]),
         min_size=1, max_size=3, unique_by=lambda name: name.split("-b")[0],

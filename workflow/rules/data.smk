@@ -2,6 +2,8 @@
 # Needs: a source file or hub id, the teacher and the reward model. Gives: results/data/<dataset>/*.parquet.
 from diffinfo.config import local
 
+ORIGINS = [name for name, dataset in CONFIG.datasets.items() if not dataset.of]
+PERMUTED = [name for name, dataset in CONFIG.datasets.items() if dataset.labels]
 SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "prompts"]
 
 
@@ -12,7 +14,7 @@ def dataset_spec(wildcards):
 
 def world_dataset_spec(wildcards):
     """The same for the micro world, with what of it the dataset is made from."""
-    made_from = world_part("seed", "pairs", "test_prompts")(wildcards)
+    made_from = world_part("seed", "pairs", "test_prompts", "sharpness")(wildcards)
     return arguments(name=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset]) + made_from
 
 
@@ -34,6 +36,11 @@ def disjoint_tables(wildcards):
     others = CONFIG.datasets[wildcards.dataset].disjoint_from
     tables = expand("{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
     return [f"{CONFIG.results}/data/{table}" for table in tables]
+
+
+def labels_seed(wildcards):
+    """Which labels are swapped."""
+    return arguments(seed=CONFIG.datasets[wildcards.dataset].labels_seed)
 
 
 rule world_dataset:
@@ -87,7 +94,7 @@ rule ingest_pairs:
     benchmark:
         "<results>/benchmarks/data/{dataset}/ingest.tsv"
     wildcard_constraints:
-        dataset=one_of(set(CONFIG.datasets) - set(SAMPLED)),
+        dataset=one_of(set(ORIGINS) - set(SAMPLED)),
     conda:
         "../../envs/base.yaml"
     resources:
@@ -127,3 +134,25 @@ rule ingest_prompts:
         "python -m diffinfo.data.ingest {params.spec:q} {params.source:q}"
         " --prompts {output.prompts:q} --test_prompts {output.test:q}"
         " --quarantine {output.quarantine:q} 2> {log:q}"
+
+
+rule permuted_labels:
+    """Swap the labels of each pair with probability 1/2: a placebo."""
+    input:
+        of_origin("<results>/data/{dataset}/preferences.parquet"),
+    output:
+        "<results>/data/{dataset}/preferences.parquet",
+    log:
+        "<results>/logs/data/{dataset}/permuted.log",
+    benchmark:
+        "<results>/benchmarks/data/{dataset}/permuted.tsv"
+    wildcard_constraints:
+        dataset=one_of(PERMUTED),
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        seed=labels_seed,
+    shell:
+        "python -m diffinfo.data.permuted --pairs {input:q} {params.seed:q} --out {output:q} 2> {log:q}"

@@ -32,7 +32,7 @@ rule did_completions:
     """Decode the responses of a policy that the DID proxy learns from."""
     input:
         models=policy_at,
-        prompts="<results>/data/{dataset}/prompts.parquet",
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
     output:
         f"{DID}/completions.parquet",
     log:
@@ -57,7 +57,7 @@ rule did_pairs:
     """Pair y_w of the policy with y_l of pi_ref."""
     input:
         chosen=f"{DID}/completions.parquet",
-        rejected="<results>/did/{model}/{dataset}/ref/epoch-0/completions.parquet",
+        rejected=of_origin("<results>/did/{model}/{dataset}/ref/epoch-0/completions.parquet"),
     output:
         f"{DID}/pairs.parquet",
     log:
@@ -75,7 +75,7 @@ rule did_pairs:
 rule did_train:
     """Train the proxy with r = log pi from pi_ref."""
     input:
-        model="<results>/sft/{model}/{dataset}/model",
+        model=PI_REF,
         pairs=f"{DID}/pairs.parquet",
     output:
         model=directory(f"{DID}/model"),
@@ -106,9 +106,9 @@ rule did_entropy:
     """Sample the proxy on prompts that it was not trained on: its entropy and beta'-accuracy."""
     input:
         proxy=f"{DID}/model",
-        prompts="<results>/data/{dataset}/prompts.parquet",
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
         models=policy_at,
-        reference="<results>/sft/{model}/{dataset}/model",
+        reference=PI_REF,
     output:
         samples=f"{DID}/samples.parquet",
         entropy=f"{DID}/entropy.parquet",

@@ -22,8 +22,9 @@ rule grid:
         **RESOURCES,
     params:
         inputs=all_inputs,
+        origins=constant(origins={name: CONFIG.origin(name) for name in CONFIG.datasets if name not in ORIGINS}),
     shell:
-        "python -m diffinfo.report.grid {params.inputs:q} --out {output.data:q} 2> {log:q}"
+        "python -m diffinfo.report.grid {params.inputs:q} {params.origins:q} --out {output.data:q} 2> {log:q}"
 
 
 for TABLE in TABLES:

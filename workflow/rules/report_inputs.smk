@@ -18,7 +18,7 @@ from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
 
 # figure: (path, measure, methods, datasets, models); None for all of them. Methods that the paper does not train are shown
-# beside those named.
+# beside those named. Datasets made from another are in the grid's table and in ours alone.
 FIGURES = {
     "figure2": (LOG, None, ("dpo",), ("ultrafeedback", "magpie-pro"), "mistral"),
     "figure3": (QA, "qa", None, None, "mistral"),
@@ -60,13 +60,15 @@ def paths(pattern, measure, methods=None, datasets=None, models=None, reference=
     runs = ["/".join(row) for row in rows]
     found = [path for run in runs for path in expand(pattern, run=run, span=spans(run), epoch=CONFIG.epochs)]
     if reference:
-        found += expand(pattern, run=[f"{model}/{dataset}/ref" for model, dataset, _ in rows], span="0-0", epoch=0)
+        refs = [f"{model}/{CONFIG.origin(dataset)}/ref" for model, dataset, _ in rows]
+        found += expand(pattern, run=refs, span="0-0", epoch=0)
     return list(dict.fromkeys(found))
 
 
 def figure_inputs(figure):
     """What a figure is drawn from; the expected reward is drawn above that of pi_ref."""
-    return paths(*FIGURES[figure], reference=FIGURES[figure][0] == SCORES)
+    path, measure, methods, datasets, models = FIGURES[figure]
+    return paths(path, measure, methods, datasets or ORIGINS, models, reference=path == SCORES)
 
 
 def report_targets():
@@ -81,11 +83,11 @@ def all_inputs(wildcards, input):
 
 
 TABLES = {
-    "table1": paths(ENTROPY, "entropy", reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did"), "<results>/tables/table3.parquet"],
+    "table1": paths(ENTROPY, "entropy", datasets=ORIGINS, reference=True),
+    "table2": [*paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS), "<results>/tables/table3.parquet"],
     "table3": [
-        *paths(WINRATES, "benchmarks"),
-        *paths(WILDBENCH, "benchmarks"),
+        *paths(WINRATES, "benchmarks", datasets=ORIGINS),
+        *paths(WILDBENCH, "benchmarks", datasets=ORIGINS),
     ],
 }
 SETTINGS = {
@@ -93,14 +95,20 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-BY_UNIT = [  # what claims are judged by, those with permuted labels too
-    *paths(UPDATE, "update", ("logpi",)),
-    *paths(SCORES, "expected_reward", ("dpo", "logpi")),
-    *paths(f"{PROXY}/entropy.parquet", "did"),
-    *paths(f"{PROXY}/samples.parquet", "did"),
-    *paths(JUDGED, "benchmarks"),
-    *paths(WILDBENCH, "benchmarks"),
-    *paths(QA_ITEMS, "qa"),
+CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in names)]
+BY_UNIT = [  # what claims are judged by, of datasets and their placebos
+    path
+    for pattern, measure, methods in (
+        (HELDOUT, None, ("dpo", "dpo-pg", "dpop", "cal-dpo")),
+        (UPDATE, "update", ("logpi",)),
+        (SCORES, "expected_reward", ("dpo", "logpi")),
+        (f"{PROXY}/entropy.parquet", "did", None),
+        (f"{PROXY}/samples.parquet", "did", None),
+        (JUDGED, "benchmarks", None),
+        (WILDBENCH, "benchmarks", None),
+        (QA_ITEMS, "qa", None),
+    )
+    for path in paths(pattern, measure, methods, CLAIMED)
 ]
 LONGER = len(CONFIG.results) - len("<results>")
 for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_UNIT}.items():

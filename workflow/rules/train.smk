@@ -89,6 +89,8 @@ rule sft:
         "<results>/logs/sft/{model}/{dataset}.log",
     benchmark:
         "<results>/benchmarks/sft/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(ORIGINS),
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -120,6 +122,8 @@ rule reference_logps:
         "<results>/logs/reference_logps/{model}/{dataset}.log",
     benchmark:
         "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(ORIGINS),
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -134,10 +138,32 @@ rule reference_logps:
         " --quarantine_out {output.quarantine:q} 2> {log:q}"
 
 
+rule permuted_logps:
+    """The same for permuted labels: the origin's table with labels swapped, for pi_ref and the responses are the same."""
+    input:
+        of_origin("<results>/reference_logps/{model}/{dataset}.parquet"),
+    output:
+        "<results>/reference_logps/{model}/{dataset}.parquet",
+    log:
+        "<results>/logs/reference_logps/{model}/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(PERMUTED),
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        seed=labels_seed,
+    shell:
+        "python -m diffinfo.data.permuted --pairs {input:q} {params.seed:q} --out {output:q} 2> {log:q}"
+
+
 rule preference:
     """Train one method from pi_ref for the epochs of a span; a killed job resumes from its last checkpoint."""
     input:
-        model="<results>/sft/{model}/{dataset}/model",
+        model=PI_REF,
         reference="<results>/reference_logps/{model}/{dataset}.parquet",
         earlier=earlier_span,
         longer=longer_span,

@@ -25,9 +25,9 @@ rule update:
     """Measure size and direction of an update from samples of pi and of pi_ref."""
     input:
         models=policy_at,
-        reference="<results>/sft/{model}/{dataset}/model",
+        reference=PI_REF,
         samples="<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
-        reference_samples="<results>/entropy/{model}/{dataset}/ref/epoch-0.completions.parquet",
+        reference_samples=of_origin("<results>/entropy/{model}/{dataset}/ref/epoch-0.completions.parquet"),
     output:
         "<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
     log:
@@ -52,8 +52,8 @@ rule smc:
     """Estimate H(q_T) of the DID by sequential Monte Carlo on both models, with its certificate."""
     input:
         models=policy_at,
-        reference="<results>/sft/{model}/{dataset}/model",
-        prompts="<results>/data/{dataset}/prompts.parquet",
+        reference=PI_REF,
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
     output:
         "<results>/smc/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
     log:

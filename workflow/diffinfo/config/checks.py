@@ -90,12 +90,25 @@ def _pointers(config: Config) -> Iterator[str]:
 
 def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
     here = f"datasets.{name}"
+    if dataset.of is not None:
+        yield from _derived(here, dataset, config)
+        return
+    for key in ("labels", "labels_seed"):
+        if getattr(dataset, key) != Dataset.model_fields[key].default:
+            yield f"{here}.{key}: has no meaning without of; name the dataset that the pairs come from, or remove it"
+    if dataset.format is None:
+        yield f"{here}.format: this key is missing; add it"
     for other in dataset.disjoint_from:
         yield from _known(f"{here}.disjoint_from", other, config.datasets)
+        if other in config.datasets and config.datasets[other].of:
+            yield f"{here}.disjoint_from: '{other}' has no prompts of its own; name '{config.datasets[other].of}'"
     path = _way_back(name, config.datasets)
     if path:
         way = " -> ".join(path)
         yield f"{here}.disjoint_from: a dataset cannot be disjoint from itself ({way}); remove one of these"
+    if dataset.source is None:
+        yield f"{here}.source: this key is missing; add it"
+        return
     file = dataset.source.endswith(DATA_FILES)
     if file and not Path(dataset.source).is_file():
         yield f"{here}.source: the file '{dataset.source}' does not exist"
@@ -109,6 +122,19 @@ def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
                 yield f"{here}.{key}: '{value}' has no meaning where source is '{dataset.source}'; set it to {unset}"
     if dataset.source != "world" and dataset.reward != "multifaceted":
         yield f"{here}.reward: ranks the writers of the micro world alone; remove it where source is not 'world'"
+
+
+def _derived(here: str, dataset: Dataset, config: Config) -> Iterator[str]:
+    """Faults of a dataset that is made from another."""
+    of = str(dataset.of)
+    yield from _known(f"{here}.of", of, config.datasets)
+    if of in config.datasets and (origin := config.datasets[of].of):
+        yield f"{here}.of: '{of}' is itself made from '{origin}'; name a dataset that has a source"
+    for key, field in Dataset.model_fields.items():
+        if key not in ("of", "labels", "labels_seed") and getattr(dataset, key) != field.get_default():
+            yield f"{here}.{key}: is that of '{of}'; remove it, or remove of"
+    if dataset.labels is None:
+        yield f"{here}.labels: this key is missing; add it"
 
 
 def _way_back(name: str, datasets: dict[str, Dataset]) -> list[str]:
@@ -182,7 +208,7 @@ def _files(config: Config) -> Iterator[str]:
     for key, file in files.items():
         if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
-    files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items()}
+    files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items() if dataset.source}
     for key, file in files.items():
         yield from _watched(key, file)
     for name, model in config.models.items():

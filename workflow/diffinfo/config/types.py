@@ -41,6 +41,10 @@ class World(Section):
     corpus: Count = Field(40_000, description="Texts that the base models are pre-trained on.")
     pairs: Count = Field(1024, description="Preference pairs, or prompts to sample from, per dataset.")
     test_prompts: Count = Field(1000, description="Held-out prompts per dataset.")
+    sharpness: Positive = Field(
+        1.0,
+        description="Nats per unit of reward: of two responses, y1 is chosen with probability σ(sharpness (R(y1) − R(y2))).",
+    )
     hidden: Annotated[int, Field(ge=16, multiple_of=16)] = Field(96, description="Width of the models.")
     layers: Count = Field(2, description="Decoder layers of the models.")
     base_steps: Count = Field(400, description="Pre-training steps of each base model.")
@@ -80,13 +84,16 @@ class Model(Section):
 
 
 class Dataset(Section):
-    """Where prompts or pairs come from."""
+    """Where prompts or pairs come from: a source, or ``of`` another dataset, whose prompts and pi_ref it shares."""
 
-    format: Literal["magpie", "ultrafeedback", "prompts"] = Field(
-        description="Schema of ready pairs; `prompts`: responses are sampled and scored here."
+    format: Literal["magpie", "ultrafeedback", "prompts"] | None = Field(
+        None,
+        description="Schema of ready pairs; `prompts`: responses are sampled and scored here. Required, unless `of` is given.",
     )
-    source: Line = Field(
-        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files."
+    source: Line | None = Field(
+        None,
+        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files. Required, unless"
+        " `of` is given.",
     )
     revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
     split: Line = Field("train", description="Split that holds the training rows.")
@@ -101,6 +108,15 @@ class Dataset(Section):
     reward: Literal["multifaceted", "correctness"] = Field(
         "multifaceted", description="What the micro world ranks responses by; only where source is `world`."
     )
+    of: str | None = Field(
+        None,
+        description="A key of `datasets`: this one's pairs are made from that one's, as `labels` says. Prompts, SFT model and"
+        " samples of pi_ref are that one's.",
+    )
+    labels: Literal["permuted"] | None = Field(
+        None, description="permuted: a placebo, the pairs of `of` with each one's labels swapped with probability 1/2."
+    )
+    labels_seed: int = Field(1, description="Which labels are swapped; a further draw is a further dataset.")
 
 
 class Sampling(Section):
@@ -304,6 +320,19 @@ class Config(Section):
     def shared(self) -> str:
         """The folder of what does not depend on datasets and training, where all runs find it."""
         return RESULTS if self.run.shared == "all" else self.results
+
+    def origin(self, dataset: str) -> str:
+        """The dataset whose prompts, held-out pairs and pi_ref a derived one shares; the others' own name."""
+        return self.datasets[dataset].of or dataset
+
+    @property
+    def placebos(self) -> dict[str, list[str]]:
+        """The datasets with permuted labels of each dataset that has any."""
+        found: dict[str, list[str]] = {}
+        for name, dataset in self.datasets.items():
+            if dataset.labels == "permuted":
+                found.setdefault(self.origin(name), []).append(name)
+        return found
 
     def methods(self, row: Row) -> list[str]:
         """Full names of a grid row's cells: methods are spread over ``betas``, then over ``seeds``."""

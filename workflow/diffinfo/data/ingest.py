@@ -86,7 +86,7 @@ def main(
     foreign = _foreign(disjoint_from)
 
     def read(split: str, limit: int | None, enough: int | None) -> tuple[str, list[Pair]]:
-        opened = open_source(dataset, spec, source, split, rows.COLUMNS[spec.format])
+        opened = open_source(dataset, spec, source, split, rows.COLUMNS[str(spec.format)])
         return opened.name, _good(opened, dataset, spec, limit, enough, left_out, _Seen(foreign))
 
     test: list[Pair] = []
@@ -133,14 +133,14 @@ def _good(
 ) -> list[Pair]:
     """The good rows among the first ``limit``, until there are ``enough``; the others go to ``left_out``."""
     if source.present:
-        require(source, dataset, spec, rows.REQUIRED[spec.format])
+        require(source, dataset, spec, rows.REQUIRED[str(spec.format)])
     good: list[Pair] = []
     before = len(left_out.rows)
     for number, row in progress(itertools.islice(source.rows, limit), f"reading {source.name}"):
         try:
             if isinstance(row, BadRow):
                 raise row
-            pair = rows.parse(number, row, spec.format)
+            pair = rows.parse(number, row, str(spec.format))
         except BadRow as bad:
             raw = bad.raw if isinstance(row, BadRow) else row
             left_out.add(source.name, number, bad.reason, raw)
@@ -154,7 +154,7 @@ def _good(
                 break
     if not good:
         if source.present:  # the columns of JSON are known only now
-            require(source, dataset, spec, rows.REQUIRED[spec.format])
+            require(source, dataset, spec, rows.REQUIRED[str(spec.format)])
         bad_rows = Counter(row["reason"] for row in left_out.rows[before:])
         reasons = ", ".join(f"{count} x {reason}" for reason, count in bad_rows.most_common()) or "it has no rows"
         raise UserError(f"{source.name} holds no good row for datasets.{dataset}: {reasons}.")

@@ -210,7 +210,15 @@ class Costs:
                 return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard"))
             case "wildbench":
                 return self._judge(c.wildbench.judge, self._questions("wildbench"))
-            case "ingest_pairs" | "ingest_prompts" | "pair_responses" | "world_dataset" | "did_pairs":
+            case (
+                "ingest_pairs"
+                | "ingest_prompts"
+                | "pair_responses"
+                | "permuted_labels"
+                | "permuted_logps"
+                | "world_dataset"
+                | "did_pairs"
+            ):
                 tokens = 2 * data.rows * sequence
                 return Cost(hours=0.001 + data.rows / 3e6, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
             case "objectives" | "population" | "did_proxy" | "rejected_sampling" | "lengths":
@@ -222,8 +230,9 @@ class Costs:
 
     def data(self, dataset: str) -> Data:
         """Size of a dataset: pairs, or prompts that are sampled here; a longer response is cut at the token limit."""
-        spec, known = self.config.datasets[dataset], self.assumed.datasets
-        size = known.get(spec.source) or known.get(dataset) or known["default"]
+        dataset, known = self.config.origin(dataset), self.assumed.datasets
+        spec = self.config.datasets[dataset]
+        size = known.get(str(spec.source)) or known.get(dataset) or known["default"]
         rows = self.config.world.pairs if spec.source == "world" else size.rows
         return size.model_copy(update={"rows": min(rows, spec.limit or rows)})
 
@@ -338,7 +347,7 @@ class Costs:
         return last - first + 1
 
     def _test_prompts(self, dataset: str) -> int:
-        spec = self.config.datasets[dataset]
+        spec = self.config.datasets[self.config.origin(dataset)]
         return min(spec.test_prompts, self.config.world.test_prompts) if spec.source == "world" else spec.test_prompts
 
     def _questions(self, benchmark: str) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,7 +36,11 @@ def prompts(name: str, world: World) -> Iterator[Prompt]:
 
 
 def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
-    """Rows in the Magpie or UltraFeedback schema; a prompt whose responses all score alike is drawn again."""
+    """Rows in the Magpie or UltraFeedback schema; a prompt whose responses all have the same reward is drawn again.
+
+    The pair is the best and the worst of five responses by their reward R. Its label is noisy: scores are R plus Gumbel noise
+    of scale 1 / ``world.sharpness``, and the higher one is chosen, so that P(y1 > y2) = sigmoid(sharpness (R(y1) - R(y2))).
+    """
     rng = random.Random(f"{world.seed} rows {name}")
     own = prompts(name, world)
     foreign = [prompts(other, world) for other in spec.disjoint_from]
@@ -49,11 +54,14 @@ def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
             made += 1
             continue
         answers = [write(rng, prompt, rng.random()) for _ in range(RESPONSES)]
-        scores = [round(reward(prompt, answer, spec.reward), 4) for answer in answers]
-        best, worst = scores.index(max(scores)), scores.index(min(scores))
-        if scores[best] == scores[worst]:
+        rewards = [round(reward(prompt, answer, spec.reward), 4) for answer in answers]
+        pair = [rewards.index(max(rewards)), rewards.index(min(rewards))]
+        if rewards[pair[0]] == rewards[pair[1]]:
             continue
         made += 1
+        noise = {answer: -math.log(rng.expovariate(1.0)) for answer in answers}  # the same answer twice has one score
+        scores = [round(r + noise[y] / world.sharpness, 6) for r, y in zip(rewards, answers, strict=True)]
+        best, worst = sorted(pair, key=lambda i: -scores[i])
         chosen, rejected = (
             [{"content": prompt.text, "role": "user"}, {"content": answers[i], "role": "assistant"}]
             for i in (best, worst)
