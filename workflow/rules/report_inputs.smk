@@ -99,7 +99,6 @@ CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in na
 BY_UNIT = [  # what claims are judged by, of datasets and their placebos
     path
     for pattern, measure, methods in (
-        (HELDOUT, None, ("dpo", "dpo-pg", "dpop", "cal-dpo")),
         (UPDATE, "update", ("logpi",)),
         (SCORES, "expected_reward", ("dpo", "logpi")),
         (f"{PROXY}/entropy.parquet", "did", None),
