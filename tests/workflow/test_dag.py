@@ -169,7 +169,7 @@ def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_facto
          "qa"), 1,
     )  # fmt: skip
     assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
-    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc"}
+    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc", "claims"}
     pairs = project_factory().plan("results/data/magpie-pro-permuted-1/preferences.parquet")
     assert rules(pairs) == {"world_dataset": 1, "ingest_pairs": 1, "permuted_labels": 1}
 
