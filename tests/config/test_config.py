@@ -81,8 +81,8 @@ BAD = {
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
-        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'smc', 'update', 'benchmarks' or 'qa',"
-        " got 'reward'",
+        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update',"
+        " 'benchmarks' or 'qa', got 'reward'",
     ),
     "unknown-dataset": ("grid.0.dataset", "ultrafeedbak",
                         "grid.0.dataset: 'ultrafeedbak' is not defined; did you mean 'ultrafeedback'?"),
@@ -113,19 +113,19 @@ BAD = {
                    "grid.1.methods: dpo-b0.1 of micro-mistral on ultrafeedback is in grid.0 too; list each method in one row"),
     "bad-name": ("datasets.Magpie Pro", {"format": "magpie", "source": "world"},
                  "datasets.Magpie Pro: 'Magpie Pro' is not a name; use lower-case letters, digits, '.' and '-'"),
-    "missing-file": ("datasets.magpie-pro.source", "none/rows.jsonl",
-                     "datasets.magpie-pro.source: the file 'none/rows.jsonl' does not exist"),
+    "missing-file": ("datasets.magpie-g27.source", "none/rows.jsonl",
+                     "datasets.magpie-g27.source: the file 'none/rows.jsonl' does not exist"),
     "missing-questions": ("arena_hard.questions", "questions.jsonl",
                           "arena_hard.questions: the file 'questions.jsonl' does not exist"),
-    "not-data": ("datasets.magpie-pro.source", __file__,
-                 f"datasets.magpie-pro.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
+    "not-data": ("datasets.magpie-g27.source", __file__,
+                 f"datasets.magpie-g27.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
     "split-of-a-file": ("datasets.magpie-pro.test_split", "test",
                         "datasets.magpie-pro.test_split: 'test' has no meaning where source is 'world'; set it to null"),
     "ranks-a-real-set": (
         "datasets.correctness.source", "Magpie-Align/Magpie-Pro",
         "datasets.correctness.reward: ranks the writers of the micro world alone; remove it where source is not 'world'",
     ),
-    "missing-source": ("datasets.magpie-pro.source", ..., "datasets.magpie-pro.source: this key is missing; add it"),
+    "missing-source": ("datasets.magpie-g27.source", ..., "datasets.magpie-g27.source: this key is missing; add it"),
     "missing-format": ("datasets.magpie-pro.format", ..., "datasets.magpie-pro.format: this key is missing; add it"),
     "made-from-nothing": ("datasets.x", {"of": "magpie", "labels": "permuted"},
                           "datasets.x.of: 'magpie' is not defined; did you mean 'magpie-pro'?"),
@@ -133,7 +133,17 @@ BAD = {
         "datasets.x", {"of": "magpie-pro-permuted-1", "labels": "permuted"},
         "datasets.x.of: 'magpie-pro-permuted-1' is itself made from 'magpie-pro'; name a dataset that has a source",
     ),
-    "made-by-no-rule": ("datasets.x", {"of": "magpie-pro"}, "datasets.x.labels: this key is missing; add it"),
+    "made-by-no-rule": ("datasets.x", {"of": "magpie-pro"}, 
+                      "datasets.x.of: either labels or rejected says how pairs are made from 'magpie-pro'; give one of them"),
+    "made-by-two-rules": ("datasets.correctness-permuted-1.rejected", "worst",
+                          "datasets.correctness-permuted-1.of: either labels or rejected says how pairs are made from"
+                          " 'correctness'; give one of them"),
+    "samples-of-no-model": ("datasets.x", {"of": "magpie-pro", "rejected": "ideal"},
+                            "datasets.x.model: this key is missing; add it"),
+    "samples-of-an-unknown-model": ("datasets.x", {"of": "magpie-pro", "rejected": "ideal", "model": "micro-mistrl"},
+                                    "datasets.x.model: 'micro-mistrl' is not defined; did you mean 'micro-mistral'?"),
+    "model-of-a-placebo": ("datasets.correctness-permuted-1.model", "micro-mistral",
+                           "datasets.correctness-permuted-1.model: has no meaning without rejected; remove it"),
     "source-of-a-made-one": ("datasets.correctness-permuted-1.source", "world",
                              "datasets.correctness-permuted-1.source: is that of 'correctness'; remove it, or remove of"),
     "held-out-of-a-made-one": (
@@ -316,6 +326,15 @@ def test_a_made_dataset_has_an_origin_and_placebos_are_listed_by_it() -> None:
         "magpie-pro": ["magpie-pro-permuted-1", "magpie-pro-permuted-2"],
         "correctness": ["correctness-permuted-1", "correctness-permuted-2"],
     }
+
+
+def test_samples_of_pi_ref_train_that_model_alone() -> None:
+    data = {"of": "magpie-pro", "rejected": "ideal", "model": "micro-gemma2"}
+    row = {"model": "micro-mistral", "dataset": "x", "methods": ["dpo-b1"]}
+    (fault,) = faults(("datasets.x", data), ("grid", [*DEFAULT["grid"], row]))
+    place = len(DEFAULT["grid"])
+    assert fault == f"grid.{place}.model: the pairs of 'x' are samples of micro-gemma2; name that model"
+    parse(changed(("datasets.x", data), ("grid", [*DEFAULT["grid"], row | {"model": "micro-gemma2"}])))
 
 
 def test_later_files_win_key_by_key() -> None:

@@ -62,16 +62,26 @@ SOURCES: dict[str, dict[str, Any]] = {
         "smc.floor": 0.0,
         "smc.seed": 42,
     },
-    "ours, and the preset has no placebo": {
+    "ours, and the preset has no placebo and no sampled pairs": {
+        "candidates.n": 16,
+        "candidates.prompts": 10_000,
+        "candidates.max_tokens": 4096,
+        "candidates.seed": 42,
         "datasets.ultrafeedback.of": None,
         "datasets.ultrafeedback.labels": None,
         "datasets.ultrafeedback.labels_seed": 1,
+        "datasets.ultrafeedback.rejected": None,
+        "datasets.ultrafeedback.model": None,
         "datasets.magpie-pro.of": None,
         "datasets.magpie-pro.labels": None,
         "datasets.magpie-pro.labels_seed": 1,
+        "datasets.magpie-pro.rejected": None,
+        "datasets.magpie-pro.model": None,
         "datasets.magpie-g27.of": None,
         "datasets.magpie-g27.labels": None,
         "datasets.magpie-g27.labels_seed": 1,
+        "datasets.magpie-g27.rejected": None,
+        "datasets.magpie-g27.model": None,
     },
     "ours: a preset takes nothing from config.yaml": {
         "base": "defaults",
@@ -212,6 +222,9 @@ SOURCES: dict[str, dict[str, Any]] = {
         "objectives.cal_dpo_weight": 1.0,
         "objectives.slic_lambda": 1.0,
         "objectives.simpo_gamma": 1.0,
+    },
+    "ours: pairs that are never trained on; they change nothing of the training": {
+        "preference.held_out": 250,
     },
     "K: entropy": {
         "entropy.prompts": 1000,

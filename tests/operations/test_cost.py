@@ -70,7 +70,9 @@ def test_machines_share_the_gpus_and_the_memory():
     [
         *((rule, 4) for rule in ("sample_responses", "did_completions", "did_entropy", "entropy_samples", "answers")),
         ("reward_completions", 4),
+        ("heldout_responses", 4),
         *((rule, 1) for rule in ("reference_logps", "score_responses", "reward_scores", "qa")),
+        *((rule, 1) for rule in ("heldout_reference", "heldout", "heldout_scores")),
         *((rule, 8) for rule in ("sft", "preference", "did_train")),
         *(
             (rule, 0)
@@ -79,7 +81,7 @@ def test_machines_share_the_gpus_and_the_memory():
     ],
 )
 def test_gpus_are_those_that_a_stage_works_with(rule, gpus):
-    wildcards = MISTRAL | ({"dataset": "magpie-g27"} if rule in ("sample_responses", "score_responses") else {})
+    wildcards = MISTRAL | ({"dataset": "magpie-g27"} if rule.endswith(("_responses", "heldout_scores")) else {})
     one, four = costs().job(rule, wildcards), costs(engine={"tensor_parallel": 4}).job(rule, wildcards)
     assert four.gpus == gpus
     if gpus != 4:

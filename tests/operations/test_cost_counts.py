@@ -68,6 +68,9 @@ def test_memory_is_that_of_every_process_and_of_the_optimisers_state():
 READ = {  # rule: (wildcards, model, tokens read, models loaded)
     "reference_logps": (MISTRAL, "mistral-7b-v0.3", 2 * PAIRS * (PROMPT + RESPONSE), 1),
     "score_responses": (SAMPLED, "skywork-reward-27b", PAIRS * 5 * (PROMPT + RESPONSE), 1),
+    "heldout_reference": (MISTRAL, "mistral-7b-v0.3", 2 * 250 * (PROMPT + RESPONSE), 1),
+    "heldout": (EVERY, "mistral-7b-v0.3", 3 * 2 * 250 * (PROMPT + RESPONSE), 3),
+    "heldout_scores": (SAMPLED, "skywork-reward-27b", 250 * 5 * (PROMPT + RESPONSE), 1),
     "reward_scores": (EVERY, "skywork-reward-27b", 3 * 1000 * (PROMPT + RESPONSE), 1),
     "qa": (EVERY, "mistral-7b-v0.3", 3 * 16e6, 3),
 }
@@ -85,6 +88,7 @@ def test_reading_is_two_flops_a_parameter_and_token(rule):
 
 WRITTEN = {  # rule: (wildcards, model, prompts, samples, tokens of a response, models, tokens read beside the prompts)
     "sample_responses": (SAMPLED, "gemma-2-27b-it", PAIRS, 5, RESPONSE, 1, 0),
+    "heldout_responses": (SAMPLED, "gemma-2-27b-it", 250, 5, RESPONSE, 1, 0),
     "did_completions": (MISTRAL, "mistral-7b-v0.3", 40_000, 1, RESPONSE, 1, 0),
     "entropy_samples": (MISTRAL, "mistral-7b-v0.3", 1000, 4, RESPONSE, 1, 0),
     "did_entropy": (

@@ -18,6 +18,7 @@ from diffinfo.tables import artifacts
 from pages import lines
 
 MP = "micro-mistral/magpie-pro"
+HELD_OUT = ["logp_chosen", "logp_rejected", "reference_logp_chosen", "reference_logp_rejected"]
 
 
 def student(values) -> tuple[float, float, float, int]:
@@ -69,7 +70,11 @@ def everything(tree) -> dict[str, object]:
     ]
     frame = pd.DataFrame(rng.uniform(1, 2, (30, 7)), columns=columns)
     artifacts.write(update, frame.assign(prompt_id=[f"p{i}" for i in range(30)], samples=4), "update")
+    heldout = tree.root / f"train/{MP}/dpo-b0.1/1-5/heldout.parquet"
+    frame = pd.DataFrame(rng.uniform(-9, 0, (60, 4)), columns=HELD_OUT)
+    artifacts.write(heldout, frame.assign(epoch=np.repeat(range(1, 6), 12), prompt_id="p"), "heldout")
     return {
+        "heldout": heldout,
         "smc": smc,
         "update": update,
         "log": log,
@@ -78,6 +83,7 @@ def everything(tree) -> dict[str, object]:
         "entropy": tree.entropy(f"entropy/{MP}/dpo-b0.1/epoch-5", 40.0, 2.0),
         "of_reference": tree.entropy(f"entropy/{MP}/ref/epoch-0", 30.0, 1.0),
         "did": tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, 1.5, accuracy=0.3),
+        "did_sampled": tree.entropy(f"did_sampled/{MP}/dpo-b0.1/epoch-5/entropy", 53.0, 2.5, accuracy=0.6),
         "winrates": tree.winrates(f"{MP}/dpo-b0.1", 4, 55.0),
         "judgments": judged,
         "qa": qa,
@@ -106,6 +112,11 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     }
     base = artifacts.read(paths["reference"], "scores").set_index("prompt_id").score
     expected |= {"reward": [*own.values()], "reward_gain": [value - base[prompt] for prompt, value in own.items()]}
+    heldout = artifacts.read(paths["heldout"], "heldout").tail(12)
+    for side in ("chosen", "rejected"):
+        expected[f"heldout_logp_{side}"] = heldout[f"logp_{side}"] - heldout[f"reference_logp_{side}"]
+    margin = expected["heldout_logp_chosen"] - expected["heldout_logp_rejected"]
+    expected["heldout_dpo_loss"] = -np.log(1 / (1 + np.exp(-0.1 * margin)))
     update = artifacts.read(paths["update"], "update")
     expected |= {name: update[name] for name in ("kl_reference", "kl_policy", "entropy_change", "covariance")}
     expected["smc_entropy"] = [72.0, 73.0, 74.0, 75.0, 76.0]  # at T = 8
@@ -123,6 +134,8 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert of(last, "did_entropy") == pytest.approx((33, 33 - 1.5 * z, 33 + 1.5 * z, 1000))
     wilson = stats.binomtest(300, 1000).proportion_ci(0.95, method="wilson")
     assert of(last, "beta_accuracy") == pytest.approx((0.3, wilson.low, wilson.high, 1000))
+    assert of(last, "did_sampled_entropy") == pytest.approx((53, 53 - 2.5 * z, 53 + 2.5 * z, 1000))
+    assert last.did_sampled_accuracy == pytest.approx(0.6)
     assert of(best, "win_rate") == (55, 53, 57, 200)
     assert of(best, "wildbench_score") == pytest.approx(student([3, 5, 9, 4]))
     assert pd.isna(last.win_rate)
@@ -141,6 +154,16 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert "seed" not in shown[0]
     pd.testing.assert_frame_equal(pd.read_csv(out.with_suffix(".csv")), frame, check_dtype=False, check_exact=False)
     assert "<table" in out.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(("method", "beta"), [("dpo-b0.02", 0.02), ("logpi-b2", 2.0), ("dpo-pg", 0.1)])
+def test_the_held_out_loss_is_at_the_methods_beta(tree, method, beta):
+    path = tree.root / f"train/{MP}/{method}/1-1/heldout.parquet"
+    frame = pd.DataFrame([[-3.0, -5.0, -4.0, -4.5], [-7.0, -2.0, -6.0, -1.5]], columns=HELD_OUT)
+    artifacts.write(path, frame.assign(epoch=1, prompt_id=["p", "q"]), "heldout")
+    (row,) = grid.table([path]).itertuples()
+    losses = [np.log(1 + np.exp(-beta * margin)) for margin in (1.5, -0.5)]
+    assert (row.heldout_dpo_loss, row.heldout_logp_chosen) == (pytest.approx(np.mean(losses)), 0.0)
 
 
 def test_the_ranked_metric_of_a_benchmark_stands_first():
@@ -199,7 +222,7 @@ def test_a_table_of_another_kind_is_refused(tree):
 
 def test_declarations_are_consistent():
     results = [result for found in MEASURES.values() for result in found]
-    assert len({result.stage for result in results}) == len(results) == len(RESULTS) - 1  # and the training's
+    assert len({result.stage for result in results}) == len(results) == len(RESULTS) - 2  # and the training's
     assert len(NUMBERS) == sum(len(result.numbers) for result in RESULTS.values())
     assert all("{run}" in result.path and result.kind in artifacts.SCHEMAS for result in RESULTS.values())
 

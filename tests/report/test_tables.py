@@ -156,6 +156,36 @@ def test_table2_marks_doubtful_proxies_with_a_dagger(tree, tmp_path):
     assert artifacts.read(out, "table2").set_index("method").dagger[["dpo-b0.1", "dpo-pg"]].tolist() == [False, True]
 
 
+def test_table2_has_a_column_of_its_own_for_sampled_pairs(tree, tmp_path):
+    """Entropy, interval and dagger of each column by itself; without such proxies no column."""
+    inputs = [
+        tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, accuracy=0.8),
+        tree.entropy(f"did/{MP}/dpo-pg/epoch-5/entropy", 22.0, accuracy=0.3),
+        table3(tree, tmp_path),
+    ]
+    out, z = tmp_path / "table2.parquet", stats.norm.ppf(0.975)
+    tables.table2(inputs=inputs, out=out)
+    assert "sampled" not in out.with_suffix(".md").read_text()
+    assert artifacts.read(out, "table2").sampled_did_entropy.isna().all()
+    inputs += [
+        tree.entropy(f"did_sampled/{MP}/dpo-b0.1/epoch-5/entropy", 44.0, 2.0, accuracy=0.4),
+        tree.entropy(f"did_sampled/{MP}/logpi-b0.1/epoch-5/entropy", 55.0, accuracy=0.9),
+    ]
+    for order in (inputs, inputs[::-1]):
+        tables.table2(inputs=order, out=out)
+        frame = artifacts.read(out, "table2")
+        both, greedy, alone = (cell_of(frame, "magpie-pro", name) for name in ("dpo-b0.1", "dpo-pg", "logpi-b0.1"))
+        assert (both.did_entropy, both.sampled_did_entropy, both.sampled_beta_accuracy) == (33.0, 44.0, 0.4)
+        assert (both.low, both.sampled_high) == (pytest.approx(33 - z), pytest.approx(44 + 2 * z))
+        assert (both.dagger, both.sampled_dagger) == (False, True)
+        assert (greedy.dagger, greedy.sampled_dagger) == (True, False)
+        assert pd.isna(greedy.sampled_did_entropy)
+        assert (alone.sampled_did_entropy, alone.dagger, alone.sampled_dagger) == (55.0, False, False)
+    (row,) = [line for line in lines(out.with_suffix(".md"), "method") if line["H(q)"].startswith("33.00")]
+    assert row["H(q), sampled pairs"] == "44.00 (-3.92, +3.92) †"
+    assert row["β′-accuracy, sampled pairs"] == "40.0%"
+
+
 def test_a_path_that_names_no_cell_is_refused_in_one_sentence(tree, tmp_path):
     stray = tree.entropy("somewhere/else", 1.0)
     with pytest.raises(UserError, match="names no cell of the grid"):

@@ -14,7 +14,8 @@ PAPER = "workflow/presets/paper.yaml"
 MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
     "expected_reward": ({"reward_scores"}, "span"),
     "entropy": ({"entropy"}, "epoch"),
-    "did": ({"did_entropy"}, "epoch"),
+    "did": ({"did_entropy did"}, "epoch"),
+    "did_sampled": ({"did_entropy did_sampled"}, "epoch"),
     "smc": ({"smc"}, "epoch"),
     "update": ({"update"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
@@ -80,7 +81,9 @@ def test_another_model_is_one_line(done, jobs_tools):
     base = yaml.safe_load((done.folder / "config.yaml").read_text())
     row = {"model": "micro-gemma2", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
     jobs = beyond_report(done.plan(changes={"grid": [*base["grid"], row]}))
-    assert rules(jobs) == {"world_model": 1, "sft": 1, "reference_logps": 1, "preference": 1, "qa": 1}
+    assert rules(jobs) == dict.fromkeys(
+        ["world_model", "sft", "reference_logps", "preference", "heldout_reference", "heldout", "qa"], 1
+    )
     assert all(wildcards["model"] == "micro-gemma2" for _, wildcards in jobs)
 
 
@@ -110,7 +113,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
         (
             {"objectives": {"dpop_lambda": 5.0}},
-            {"preference", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
+            {"preference", "heldout", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
         ),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
@@ -154,24 +157,6 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
         "entropy", "table1",
     }  # fmt: skip
     assert {w["method"] for rule, w in jobs if rule == "preference"} == {"logpi-b0.1", "logpi-b0.02"}
-
-
-def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_factory, jobs_tools):
-    """Another draw trains and measures its cells, and makes nothing else; the paper's tables and claims show none of it."""
-    beyond_report, rules = jobs_tools
-    row = {"model": "micro-mistral", "dataset": "draw", "methods": ["dpo-pg"]}
-    row |= {"measures": ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]}
-    changes = {"datasets": {"draw": {"of": "magpie-pro", "labels": "permuted", "labels_seed": 3}}, "grid+": [row]}
-    jobs = done.plan(changes=changes)
-    assert rules(beyond_report(jobs)) == dict.fromkeys(
-        ("permuted_logps", "preference", "reward_completions", "reward_scores", "entropy_samples", "entropy", "did_completions",
-         "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select", "arena_hard", "wildbench",
-         "qa"), 1,
-    )  # fmt: skip
-    assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
-    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc", "claims"}
-    pairs = project_factory().plan("results/data/magpie-pro-permuted-1/preferences.parquet")
-    assert rules(pairs) == {"world_dataset": 1, "ingest_pairs": 1, "permuted_labels": 1}
 
 
 def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
@@ -219,13 +204,14 @@ def cells_of(values):
 
 def planned_as_asked(project, values, changes):
     """Exactly what the grid asks for is planned: each end of each measure, each training, pi_ref where it is compared."""
-    found = {(rule, *map(wildcards.get, ("model", "dataset", "method", "span", "epoch")))
+    keys = ("model", "dataset", "method", "span", "epoch")
+    found = {(" ".join([rule, *filter(None, [wildcards.get("did")])]), *map(wildcards.get, keys))
              for rule, wildcards in project.plan(changes=changes)}  # fmt: skip
     per_job, epochs = values["preference"]["epochs_per_job"], values["epochs"]
     spans = [f"{first}-{min(first + per_job - 1, epochs)}" for first in range(1, epochs + 1, per_job)]
     asked = set()
     for *cell, measures in cells_of(values):
-        asked |= {("preference", *cell, span, None) for span in spans}
+        asked |= {(rule, *cell, span, None) for rule in ("preference", "heldout") for span in spans}
         for measure in measures:
             names, kind = MEASURED[measure]
             ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
@@ -233,7 +219,7 @@ def planned_as_asked(project, values, changes):
             end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
             origin = values["datasets"][cell[1]].get("of", cell[1])
             asked |= {(name, cell[0], origin, "ref", *end) for name in names if end}
-    ends = {"preference"}.union(*(names for names, _ in MEASURED.values()))
+    ends = {"preference", "heldout"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
     made = {name for name, dataset in values["datasets"].items() if "of" in dataset}
     own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}
@@ -379,15 +365,3 @@ def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
     assert "vllm is not in this environment: add --sdm conda" in said
     assert not (project.folder / "results/base").exists()
-
-
-@pytest.mark.parametrize(("decode", "streams"), [("greedy", False), ("sample", True)])
-def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, decode, streams):
-    """y_w and y_l are independent in the theory: with one stream they share their random numbers."""
-    shown = project_factory().snakemake(
-        "-n", "-p", "--until", "did_completions", changes={"did": {"decode": decode}, "epochs": 1}
-    )
-    jobs = [line for line in shown.splitlines() if "diffinfo.sample.complete" in line and "results/did/" in line]
-    assert len(jobs) > 2
-    assert [streams and "/ref/" in line for line in jobs] == ['"stream":"reference"' in line for line in jobs]
-    assert any("/ref/" in line for line in jobs)

@@ -148,6 +148,22 @@ def correlation(xy: pd.Series, xx: pd.Series, yy: pd.Series) -> Estimate:
     return Estimate("", r, r - half, r + half, n)
 
 
+def slope(xy: pd.Series, xx: pd.Series) -> Estimate:
+    """The slope of y on x pooled from independent groups, by the delta method; NaN where x does not vary.
+
+    Args:
+        xy: each group's sum of products of x and y about the group's means.
+        xx: the same of x and x.
+    """
+    n, total = len(xy), xx.sum()
+    if not total > 0:
+        return Estimate("", math.nan, math.nan, math.nan, n)
+    value = float(xy.sum() / total)
+    influence = (xy - value * xx) / total
+    half = float(student(n) * math.sqrt(n / (n - 1) * np.square(influence).sum())) if n > 1 else math.inf
+    return Estimate("", value, value - half, value + half, n)
+
+
 def number(value: Any, digits: int) -> str:
     """A number for print; "" where there is none."""
     return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"

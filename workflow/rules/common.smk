@@ -44,6 +44,7 @@ wildcard_constraints:
     method=f"{methods.PATTERN}|{methods.REFERENCE}",
     span=r"\d+-\d+",
     epoch=r"\d+",
+    did="did|did_sampled",
 
 
 def cells(measure=None):

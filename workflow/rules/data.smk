@@ -88,6 +88,7 @@ rule ingest_pairs:
         prompts="<results>/data/{dataset}/prompts.parquet",
         test="<results>/data/{dataset}/test_prompts.parquet",
         preferences="<results>/data/{dataset}/preferences.parquet",
+        heldout="<results>/data/{dataset}/heldout.parquet",
         quarantine="<results>/data/{dataset}/quarantine.parquet",
     log:
         "<results>/logs/data/{dataset}/ingest.log",
@@ -105,7 +106,7 @@ rule ingest_pairs:
     shell:
         "python -m diffinfo.data.ingest {params.spec:q} {params.source:q}"
         " --prompts {output.prompts:q} --test_prompts {output.test:q}"
-        " --preferences {output.preferences:q} --quarantine {output.quarantine:q} 2> {log:q}"
+        " --preferences {output.preferences:q} --heldout {output.heldout:q} --quarantine {output.quarantine:q} 2> {log:q}"
 
 
 rule ingest_prompts:

@@ -1,18 +1,6 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import (
-    ENTROPY,
-    JUDGED,
-    LOG,
-    MEASURES,
-    PROXY,
-    QA,
-    QA_ITEMS,
-    SCORES,
-    TRAINING,
-    UPDATE,
-    WILDBENCH,
-    WINRATES,
-)
+from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
+from diffinfo.measures import SCORES, TRAINING, UPDATE, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -34,10 +22,11 @@ FIGURES = {
 
 
 def grid_targets():
-    """Every measure of every cell of the grid, whatever the method, and every training's log."""
+    """Every measure of every cell of the grid, whatever the method, and what every training leaves."""
+    training = [TRAINING, HELD_OUT] if CONFIG.preference.held_out else [TRAINING]
     found = [
         path
-        for measure, results in {None: [TRAINING], **MEASURES}.items()
+        for measure, results in {None: training, **MEASURES}.items()
         for result in results
         for path in paths(result.path, measure, reference=result.of_reference)
     ]
@@ -84,7 +73,11 @@ def all_inputs(wildcards, input):
 
 TABLES = {
     "table1": paths(ENTROPY, "entropy", datasets=ORIGINS, reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS), "<results>/tables/table3.parquet"],
+    "table2": [
+        *paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS),
+        *paths(f"{PROXY_SAMPLED}/entropy.parquet", "did_sampled", datasets=ORIGINS),
+        "<results>/tables/table3.parquet",
+    ],
     "table3": [
         *paths(WINRATES, "benchmarks", datasets=ORIGINS),
         *paths(WILDBENCH, "benchmarks", datasets=ORIGINS),
@@ -99,6 +92,7 @@ CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in na
 BY_UNIT = [  # what claims are judged by, of datasets and their placebos
     path
     for pattern, measure, methods in (
+        *([(HELD_OUT.path, None, ("dpo", "dpo-pg", "dpop", "cal-dpo"))] if CONFIG.preference.held_out else []),
         (UPDATE, "update", ("logpi",)),
         (SCORES, "expected_reward", ("dpo", "logpi")),
         (f"{PROXY}/entropy.parquet", "did", None),

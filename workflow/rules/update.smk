@@ -1,8 +1,8 @@
 # Ours, beside the paper's Table 2: size and direction of every update, and H(q_T) of the DID without a proxy.
-# Needs: results/{sft,train,data,entropy}. Gives: results/{update,smc}, results/{tables,figures}/{updates,did_smc}.*
-from diffinfo.measures import SMC, UPDATE
+# Needs: results/{sft,train,data,entropy}. Gives: results/{update,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*
+from diffinfo.measures import SMC, TARGET, UPDATE
 
-OURS = {"updates": (UPDATE, "update"), "did_smc": (SMC, "smc")}
+OURS = {"updates": (UPDATE, "update"), "target": (TARGET, "target"), "did_smc": (SMC, "smc")}
 
 
 def ours_targets():
@@ -21,6 +21,12 @@ def update_settings(wildcards):
     return arguments(settings=computation(wildcards))
 
 
+def target_settings(wildcards):
+    """The reward that labels follow, and how sharply; the method's beta."""
+    kind, beta = CONFIG.datasets[CONFIG.origin(wildcards.dataset)].reward, methods.parse(wildcards.method).beta
+    return arguments(settings={"reward": kind, "sharpness": CONFIG.world.sharpness, "beta": beta})
+
+
 rule update:
     """Measure size and direction of an update from samples of pi and of pi_ref."""
     input:
@@ -29,7 +35,8 @@ rule update:
         samples="<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
         reference_samples=of_origin("<results>/entropy/{model}/{dataset}/ref/epoch-0.completions.parquet"),
     output:
-        "<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+        table="<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+        samples="<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.samples.parquet",
     log:
         "<results>/logs/update/{model}/{dataset}/{method}/epoch-{epoch}.log",
     benchmark:
@@ -45,7 +52,30 @@ rule update:
     shell:
         "python -m diffinfo.entropy.update --policy {params.folder:q} --reference {input.reference:q}"
         " --policy_samples {input.samples:q} --reference_samples {input.reference_samples:q} {params.settings:q}"
-        " --out {output:q} 2> {log:q}"
+        " --out {output.table:q} --samples {output.samples:q} 2> {log:q}"
+
+
+rule target_distance:
+    """Measure how far a policy is from pi* ∝ pi_ref p*^(1/beta), where p* is known."""
+    input:
+        scored="<results>/update/{model}/{dataset}/{method}/epoch-{epoch}.samples.parquet",
+        samples="<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
+        reference_samples=of_origin("<results>/entropy/{model}/{dataset}/ref/epoch-0.completions.parquet"),
+    output:
+        "<results>/target/{model}/{dataset}/{method}/epoch-{epoch}.parquet",
+    log:
+        "<results>/logs/target/{model}/{dataset}/{method}/epoch-{epoch}.log",
+    benchmark:
+        "<results>/benchmarks/target/{model}/{dataset}/{method}/epoch-{epoch}.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        settings=target_settings,
+    shell:
+        "python -m diffinfo.entropy.target --samples {input.scored:q} --policy_samples {input.samples:q}"
+        " --reference_samples {input.reference_samples:q} {params.settings:q} --out {output:q} 2> {log:q}"
 
 
 rule smc:

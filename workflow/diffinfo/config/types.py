@@ -110,13 +110,21 @@ class Dataset(Section):
     )
     of: str | None = Field(
         None,
-        description="A key of `datasets`: this one's pairs are made from that one's, as `labels` says. Prompts, SFT model and"
-        " samples of pi_ref are that one's.",
+        description="A key of `datasets`: this one's pairs are made from that one, as `labels` or `rejected` says. Prompts, SFT"
+        " model and samples of pi_ref are that one's.",
     )
     labels: Literal["permuted"] | None = Field(
         None, description="permuted: a placebo, the pairs of `of` with each one's labels swapped with probability 1/2."
     )
     labels_seed: int = Field(1, description="Which labels are swapped; a further draw is a further dataset.")
+    rejected: Literal["ideal", "worst", "reference"] | None = Field(
+        None,
+        description="y_w is a sample of pi_ref on a prompt of `of`, and y_l another: ideal: drawn by Equation 1's weights;"
+        " worst: the one with the least reward; reference: any.",
+    )
+    model: str | None = Field(
+        None, description="The model whose pi_ref is sampled, a key of `models`; given with `rejected`."
+    )
 
 
 class Sampling(Section):
@@ -128,6 +136,17 @@ class Sampling(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling; 1: off.")
     max_tokens: Count = Field(4096, description="Longest response, tokens.")
     seed: int = Field(42, description="Seed of the sampling.")
+
+
+class Candidates(Section):
+    """Samples of pi_ref at temperature 1, of which datasets with `rejected` are made (Equation 1; ours)."""
+
+    n: Annotated[int, Field(ge=3)] = Field(
+        16, description="Samples per prompt: one is y_w, and y_l is one of the others."
+    )
+    prompts: Count = Field(10_000, description="Prompts of the training set.")
+    max_tokens: Count = Field(4096, description="Longest sample, tokens.")
+    seed: int = Field(42, description="Seed of the prompts' choice, of the samples and of the choice among them.")
 
 
 class Engine(Section):
@@ -170,6 +189,9 @@ class Preference(Section):
     max_prompt_tokens: Count = Field(2048, description="Longest prompt, tokens.")
     max_tokens: Count = Field(4096, description="Longest prompt and response together, tokens.")
     seed: int = Field(1, description="Seed of the order of the pairs.")
+    held_out: Annotated[int, Field(ge=0)] = Field(
+        250, description="Pairs of held-out prompts, never trained on, that every epoch scores (ours); 0: none."
+    )
     processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
 
 
@@ -228,7 +250,9 @@ class Did(Section):
 
     prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
     decode: Literal["greedy", "sample"] = Field(
-        "greedy", description="How y_w and y_l are decoded: greedy is the paper's recipe, its theory asks for sample."
+        "greedy",
+        description="How y_w and y_l are decoded: greedy is the paper's recipe. Its theory asks for sample, as the measure"
+        " did_sampled always does.",
     )
     batch_size: Count = Field(64, description="Pairs per optimiser step.")
     learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
@@ -286,6 +310,7 @@ class Config(Section):
     datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
     reward_model: str = Field(description="The model that scores completions, a key of `models`.")
     sampling: Sampling
+    candidates: Candidates = Candidates()
     engine: Engine = Engine()
     betas: list[Positive] = Field(min_length=1, description="Each method that has a beta is trained with each of them.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(

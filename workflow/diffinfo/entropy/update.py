@@ -56,6 +56,7 @@ def main(
     reference_samples: Path,
     settings: Computation,
     out: Path,
+    samples: Path,
 ) -> None:
     """Measure an update from samples of both models, each scored by the other one.
 
@@ -66,6 +67,7 @@ def main(
         reference_samples: completions of pi_ref at temperature 1 on the same prompts.
         settings: attention kernel, precision and tokens of one forward pass.
         out: update table to write.
+        samples: update_samples table to write: both models' log-probabilities of every sample.
 
     Raises:
         UserError: for samples of another temperature, of other prompts, or only one a prompt.
@@ -81,7 +83,14 @@ def main(
         scores = score_completions(other, table.prompt_token_ids.tolist(), table.token_ids.tolist(), settings)
         both = (table.logp, scores) if other == reference else (scores, table.logp)
         tables[path] = pd.DataFrame(
-            {"prompt_id": table.prompt_id, "policy": both[0], "reference": both[1], "tokens": table.token_ids.map(len)}
+            {
+                "by_policy": path == policy_samples,
+                "prompt_id": table.prompt_id,
+                "sample": table["sample"],
+                "policy": both[0],
+                "reference": both[1],
+                "tokens": table.token_ids.map(len),
+            }
         )
     own, base = tables[policy_samples], tables[reference_samples]
     sizes = [table.prompt_id.value_counts().sort_index() for table in (own, base)]
@@ -91,6 +100,7 @@ def main(
             "set entropy.samples to 2 or more and sample both anew."
         )
     inputs = {"policy_samples": policy_samples, "reference_samples": reference_samples}
+    artifacts.write(samples, pd.concat([own, base], ignore_index=True), "update_samples", inputs=inputs)
     artifacts.write(out, by_prompt(own, base), "update", inputs=inputs)
 
 

@@ -18,7 +18,7 @@ from diffinfo.intervals import Estimate, bracketed, over_seeds
 from diffinfo.measures import NUMBERS, RESULTS
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paper
-from diffinfo.report.cells import cell, grid_rows, order, title, unseeded
+from diffinfo.report.cells import beta, cell, grid_rows, order, title, unseeded
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
@@ -35,17 +35,21 @@ def measured(inputs: list[Path], origins: dict[str, str]) -> dict[tuple[str, str
     Raises:
         UserError: when a path names no cell or a table is not what it should be.
     """
-    frames: dict[str, dict[tuple[str, str, str], list[pd.DataFrame]]] = defaultdict(lambda: defaultdict(list))
+    frames: dict[tuple[str, str], dict[tuple[str, str, str], list[pd.DataFrame]]]
+    frames = defaultdict(lambda: defaultdict(list))
     for path in inputs:
         c = cell(path)
-        frame = artifacts.read(path, RESULTS[c.stage].kind)
-        frames[c.stage][c.key].append(frame if "epoch" in frame else frame.assign(epoch=c.epoch))
+        kinds, own = [kind for stage, kind in RESULTS if stage == c.stage], artifacts.provenance(path).get("kind")
+        kind = str(own) if own in kinds else kinds[0]  # reading says what is wrong with another
+        frame = artifacts.read(path, kind)
+        named = {"beta": beta(c.method)} | ({} if "epoch" in frame else {"epoch": c.epoch})
+        frames[c.stage, kind][c.key].append(frame.assign(**named))
     found: dict[tuple[str, str, str], dict[int, Found]] = defaultdict(lambda: defaultdict(dict))
-    for stage, tables in frames.items():
+    for result, tables in frames.items():
         for key, parts in tables.items():
             reference = tables.get((key[0], origins.get(key[1], key[1]), REFERENCE)) if key[2] != REFERENCE else None
             for epoch, rows in pd.concat(parts).groupby("epoch"):
-                numbers = RESULTS[stage].read(rows, pd.concat(reference) if reference else None)
+                numbers = RESULTS[result].read(rows, pd.concat(reference) if reference else None)
                 found[key][int(str(epoch))] |= {name: e for name, e in numbers.items() if not math.isnan(e.value)}
     return found
 

@@ -23,13 +23,9 @@ from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
-_OVER_SEEDS = {
-    "prompts": "min",
-    "tasks": "min",
-    "games": "sum",
-    "unscored": "sum",
-    "battles": "sum",
-}  # counts; else means
+_PROXIES = {"did": "", "did_sampled": "sampled_"}  # stage: what its columns in Table 2 begin with
+# counts; else means
+_OVER_SEEDS = {"prompts": "min", "tasks": "min", "games": "sum", "unscored": "sum", "battles": "sum"}
 
 
 def table1(*, inputs: list[Path], out: Path) -> None:
@@ -90,7 +86,8 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     """Table 2: entropy of the Differential Information Distribution beside Arena-Hard and WildBench.
 
     Args:
-        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, and Table 3.
+        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, those of proxies
+            trained on sampled pairs, .../did_sampled/..., and Table 3.
         out: the table; the pages are written beside it.
         dagger_below: cells whose beta'-accuracy (K.1) is lower are marked as possible outliers.
     """
@@ -98,14 +95,13 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     sorted_inputs = _by_kind(inputs)
     for path in sorted_inputs["entropy"]:
         c, row = cell(path), _only_row(path, "entropy")
-        rows[c.key] = {
-            "epoch": c.epoch,
-            **_interval(row.entropy, row.stderr, "did_entropy", "low", "high"),
-            **row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict(),
-        }
-    rows = _over_seeds(rows, {"did_entropy": ("low", "high")})
+        own = {"epoch": c.epoch, **_interval(row.entropy, row.stderr, "did_entropy", "low", "high")}
+        own |= row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict()
+        rows.setdefault(c.key, {}).update({_PROXIES[c.stage] + name: value for name, value in own.items()})
+    rows = _over_seeds(rows, {f"{p}did_entropy": (f"{p}low", f"{p}high") for p in _PROXIES.values()})
     for found in rows.values():
-        found["dagger"] = not found["beta_accuracy"] >= dagger_below  # also where no prompt has a slope
+        for prefix in _PROXIES.values():  # also where no prompt has a slope, but not where nothing was measured
+            found[f"{prefix}dagger"] = not found.get(f"{prefix}beta_accuracy", 1.0) >= dagger_below
     bench = {
         (r["model"], r["dataset"], r["method"]): r
         for path in sorted_inputs["table3"]
@@ -117,7 +113,8 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
         printed = paper.printed("table2", model, dataset).get(method, {})
         judged: dict[Any, Any] = bench.get((model, dataset, method), {})
         records.append(
-            {"model": model, "dataset": dataset, "method": method, "dagger": False, **ours}
+            {"model": model, "dataset": dataset, "method": method, "dagger": False, "sampled_dagger": False}
+            | ours
             | {name: judged.get(name) for name in ("win_rate", "elo")}
             | {f"paper_{name}": printed.get(name) for name in ("did_entropy", "win_rate", "elo")}
             | {"paper_dagger": bool(printed.get("dagger", False))}
@@ -129,19 +126,20 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
         "95 % interval; β′-accuracy: share of prompts on which the proxy orders its samples as the DID should;",
         "AH: Arena-Hard win rate, WB: WildBench Elo (intervals in Table 3).",
     )
+    sampled = frame.sampled_did_entropy.notna().any()
+    said = "Sampled pairs (ours): the proxy learns from samples of π and π_ref at temperature 1, as its theory asks."
+    page.say(said if sampled else "")
     page.say(f"† marks a possible outlier: β′-accuracy below {dagger_below:.0%} (the paper's daggers are its own).")
     page.say(paper.whose_numbers(list(frame.model)), "The paper prints no Table 2 for Gemma2-9B.")
     page.say(_cut(frame, "proxy samples"), _seeds_said(frame))
 
     def line(row: Any) -> dict[str, str]:
         absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
-        value = bracketed(row.did_entropy, row.low, row.high, 2, absent)
-        accuracy = "" if pd.isna(row.beta_accuracy) else f"{row.beta_accuracy:.1%}"
         stated = paper.beta_accuracy(row.model, row.dataset, row.method)
         return {
             "method": title(row.method),
-            "H(q)": value + (" †" if row.dagger else ""),
-            "β′-accuracy": accuracy,
+            **_proxy(row, "", "", absent),
+            **(_proxy(row, "sampled_", ", sampled pairs", "") if sampled else {}),
             "AH [%]": number(row.win_rate, 1),
             "WB [Elo]": number(row.elo, 1),
             "H(q), paper": number(row.paper_did_entropy, 2) + (" †" if row.paper_dagger else ""),
@@ -153,6 +151,14 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
 
     _sections(page, frame, "table2", line)
     _write(frame, "table2", page, inputs, out, dagger_below=dagger_below)
+
+
+def _proxy(row: Any, prefix: str, which: str, absent: str) -> dict[str, str]:
+    """Entropy of a proxy, and its beta'-accuracy."""
+    names = ("did_entropy", "low", "high", "beta_accuracy", "dagger")
+    value, low, high, accuracy, dagger = (getattr(row, prefix + name) for name in names)
+    shown = bracketed(value, low, high, 2, absent) + (" †" if dagger else "")
+    return {f"H(q){which}": shown, f"β′-accuracy{which}": "" if pd.isna(accuracy) else f"{accuracy:.1%}"}
 
 
 def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:

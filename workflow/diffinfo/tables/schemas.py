@@ -31,7 +31,7 @@ def _of(kind: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
-UPDATED = list(MEASURES["update"][0].numbers)
+UPDATED, TARGETED = (list(MEASURES[name][0].numbers) for name in ("update", "target"))
 _CELL = _of(_TEXT, "model dataset method")
 
 # name: (version, schema). Raise the version whenever columns or their meaning change.
@@ -69,6 +69,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             rejected_truncated=_FLAG,
         ),
     ),
+    # of datasets with ``rejected``: candidates for y_l, and the share of them that is effective under Equation 1's weights
+    "resampled": (1, _schema(prompt_id=_TEXT, candidates=_INT, effective=_REAL)),
     # training -------------------------------------------------------------------------------------------------
     # log-probabilities in nats, summed over completion tokens
     "reference_logps": (
@@ -169,6 +171,26 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
             # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
             **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
+        ),
+    ),
+    # what it was made from, a row each sample of pi and of pi_ref; nats
+    "update_samples": (
+        1,
+        _schema(by_policy=_FLAG, prompt_id=_TEXT, sample=_INT, **_of(_REAL, "policy reference"), tokens=_INT),
+    ),
+    # distance from pi* ∝ pi_ref e^{s R / beta}, a row each prompt; nats
+    "target": (
+        1,
+        _schema(
+            prompt_id=_TEXT,
+            samples=_INT,  # of pi_ref, and as many of pi
+            log_z=_REAL,  # of pi_ref e^{s R / beta}, from both models' samples; too low in expectation
+            effective=_REAL,  # effective samples of that estimate, a share of all
+            reward_gain=_REAL,  # E_pi R - E_pi_ref R, the language's own reward
+            nearer=_REAL,  # KL(pi_ref || pi*) - KL(pi || pi*)
+            distance=_REAL,  # KL(pi || pi*), too low in expectation
+            # sums of products about the prompt's means, samples of pi_ref: of l and of s R / beta
+            **_of(_REAL, "ratio_target ratio_ratio target_target"),
         ),
     ),
     "judgments": (
@@ -304,8 +326,10 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
         **_of(_maybe(_REAL), "paper_entropy paper_reference"),
     )),
-    "table2": (2, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), did_entropy_sd=_maybe(_REAL), **_of(_FLAG, "dagger paper_dagger"),
+    "table2": (3, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), **_of(_FLAG, "dagger sampled_dagger paper_dagger"),
+        **_of(_maybe(_REAL), "did_entropy_sd sampled_did_entropy_sd"),
+        **_of(_maybe(_REAL), "sampled_did_entropy sampled_low sampled_high sampled_beta_accuracy"),  # ours: sampled pairs
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
     )),
@@ -333,6 +357,15 @@ SCHEMAS |= {
     "updates": (1, _schema(
         **_CELL, **_of(_INT, "epoch prompts"),
         **{f"{name}{end}": _maybe(_REAL) for name in UPDATED for end in ("", "_low", "_high")},
+    )),
+    "targets": (1, _schema(
+        **_CELL, **_of(_INT, "epoch prompts"), **_of(_REAL, "beta effective"),
+        **{f"{name}{end}": _maybe(_REAL) for name in TARGETED for end in ("", "_low", "_high")},
+    )),
+    # seeds pooled; gap: R(y_w) - R(y_l); behind: nats by which the ideal pairs' policy is nearer to pi*, by the same prompts
+    "rejected": (1, _schema(
+        **_CELL, rejected=_TEXT, **_of(_INT, "epoch seeds pairs candidates prompts"), effective=_REAL,
+        **{f"{name}{end}": _maybe(_REAL) for name in ["gap", *TARGETED, "behind"] for end in ("", "_low", "_high")},
     )),
     # of the cell nearest to the other side; placebo: of permuted labels, the mean over draws and the widest interval; beyond:
     # of the differences from it, the nearest to the other side; p and holm: of the verdict; seed_verdicts: from each seed alone
