@@ -16,9 +16,9 @@ def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_facto
     changes = {"datasets": {"draw": {"of": "magpie-pro", "labels": "permuted", "labels_seed": 3}}, "grid+": [row]}
     jobs = done.plan(changes=changes)
     assert rules(beyond_report(jobs)) == dict.fromkeys(
-        ("permuted_logps", "preference", "heldout", "reward_completions", "reward_scores", "entropy_samples", "entropy", "did_completions",
-         "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select", "arena_hard", "wildbench",
-         "qa"), 1,
+        ("permuted_logps", "preference", "heldout", "reward_completions", "reward_scores", "entropy_samples", "entropy",
+         "did_completions", "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select",
+         "arena_hard", "wildbench", "qa"), 1,
     )  # fmt: skip
     assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
     assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc", "claims"}
