@@ -239,3 +239,30 @@ def test_accuracies_stand_above_the_threshold():
     )
     wilson = stats.binomtest(30, 40).proportion_ci(0.95, "wilson")
     assert decisive("l", table) == [pytest.approx((0.25, wilson.low - 0.5, wilson.high - 0.5, 40))]
+
+
+def test_seeds_are_taken_apart():
+    """Of two seeds together every claim has what each of them has alone; Cal-DPO's epoch apart, which both choose."""
+    rng = np.random.default_rng(26)
+    methods = ("dpo-b0.1", "dpo-b0.02", "dpo-pg", "logpi-b0.1", "dpop-b0.1")
+    parts = []
+    for quantity in ("chosen", "rejected", "margin", "dpo_loss"):
+        values = {f"{method}{seed}": rng.normal(0, 1, 30) for method in methods for seed in ("-seed1", "-seed2")}
+        parts.append(cells(values, 2, quantity=quantity, benchmark="x", weight=1.0, tokens=rng.integers(1, 9)))
+    rows = pd.concat(parts)
+    one = rows[rows.quantity == "chosen"].assign(accuracy=0.9, beta_accuracy=0.6, prompts=50)
+    one = one.assign(won=one.value, score=one.value)
+    tables = {"a": one, "f": one, "g": one, "h1": one, "i": one} | dict.fromkeys(
+        ("b", "c", "d1", "d2", "e", "j1"), rows
+    )
+    tables["l"] = one.drop_duplicates(["method", "seed"])
+    for name, table in tables.items():
+        both = MEASURES[name](table).decisive
+        for seed in (1, 2):
+            alone = MEASURES[name](table[table.seed == seed]).decisive
+            assert [s.label for s in both] == [s.label for s in alone]
+            for ours, own in zip(both, alone, strict=True):
+                assert sorted(ours.seeds) == [1, 2]
+                assert list(own.seeds) == [seed]
+                same = ours.seeds[seed] == own.seeds[seed]
+                assert np.all(same), (name, ours.label)

@@ -53,8 +53,8 @@ def _say(found: list[Statistic], digits: int, unit: str) -> str:
 
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Methods without their seeds, which become a column."""
-    names = {name: unseeded(name) for name in frame.method.unique()}
-    return frame.assign(method=frame.method.map(lambda m: names[m][0]), seed=frame.method.map(lambda m: names[m][1]))
+    names = pd.DataFrame({name: unseeded(name) for name in frame.method.unique()}, index=["name", "seed"]).T
+    return frame.assign(method=frame.method.map(names["name"]), seed=frame.method.map(names["seed"]).astype(int))
 
 
 def read(path: Path, kind: str) -> tuple[str, pd.DataFrame]:

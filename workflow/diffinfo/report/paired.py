@@ -126,9 +126,9 @@ def compare(rows: pd.DataFrame, sign: int = 1) -> Comparison | None:
         sign: -1 for the lead of DPO-PG.
     """
     cell = ["method", "seed"]
-    present = sorted(set(zip(rows.method, rows.seed, strict=True)), key=lambda of: (order(of[0]), of[1]))
+    present = sorted(rows.groupby(cell).groups, key=lambda of: (order(of[0]), of[1]))
     rivals = [of for of in present if family(of[0]) in ("dpo", "dpo-pg")]
-    of_rivals = rows[rows.method.map(family).isin(("dpo", "dpo-pg"))]
+    of_rivals = rows[rows.method.isin([method for method, _ in rivals])]
     if of_rivals.duplicated([*cell, "benchmark", "item"]).any():  # several epochs
         count = of_rivals.drop_duplicates([*cell, "epoch"]).epoch.value_counts()
         rows = rows[rows.epoch.isin(count.index[count == len(rivals)])]
