@@ -9,19 +9,19 @@ def done(touched, tmp_path_factory):
 
 
 def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_factory, jobs_tools):
-    """Another draw trains and measures its cells, and makes nothing else; the paper's tables and claims show none of it."""
+    """Another draw trains and measures its cells, and makes nothing else; only our tables and the claims read them."""
     beyond_report, rules = jobs_tools
     row = {"model": "micro-mistral", "dataset": "draw", "methods": ["dpo-pg"]}
     row |= {"measures": ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]}
     changes = {"datasets": {"draw": {"of": "magpie-pro", "labels": "permuted", "labels_seed": 3}}, "grid+": [row]}
     jobs = done.plan(changes=changes)
     assert rules(beyond_report(jobs)) == dict.fromkeys(
-        ("permuted_logps", "preference", "reward_completions", "reward_scores", "entropy_samples", "entropy", "did_completions",
-         "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select", "arena_hard", "wildbench",
-         "qa"), 1,
+        ("permuted_logps", "preference", "heldout", "reward_completions", "reward_scores", "entropy_samples", "entropy",
+         "did_completions", "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select",
+         "arena_hard", "wildbench", "qa"), 1,
     )  # fmt: skip
     assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
-    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc"}
+    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc", "claims"}
     pairs = project_factory().plan("results/data/magpie-pro-permuted-1/preferences.parquet")
     assert rules(pairs) == {"world_dataset": 1, "ingest_pairs": 1, "permuted_labels": 1}
 

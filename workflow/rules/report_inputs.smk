@@ -1,20 +1,6 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import (
-    ENTROPY,
-    HELD_OUT,
-    JUDGED,
-    LOG,
-    MEASURES,
-    PROXY,
-    PROXY_SAMPLED,
-    QA,
-    QA_ITEMS,
-    SCORES,
-    TRAINING,
-    UPDATE,
-    WILDBENCH,
-    WINRATES,
-)
+from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
+from diffinfo.measures import SCORES, TRAINING, UPDATE, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -102,15 +88,20 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-BY_UNIT = [  # what claims are judged by, those with permuted labels too
-    *paths(UPDATE, "update", ("logpi",)),
-    *paths(HELD_OUT, None),
-    *paths(SCORES, "expected_reward", ("dpo", "logpi")),
-    *paths(f"{PROXY}/entropy.parquet", "did"),
-    *paths(f"{PROXY}/samples.parquet", "did"),
-    *paths(JUDGED, "benchmarks"),
-    *paths(WILDBENCH, "benchmarks"),
-    *paths(QA_ITEMS, "qa"),
+CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in names)]
+BY_UNIT = [  # what claims are judged by, of datasets and their placebos
+    path
+    for pattern, measure, methods in (
+        *([(HELD_OUT.path, None, ("dpo", "dpo-pg", "dpop", "cal-dpo"))] if CONFIG.preference.held_out else []),
+        (UPDATE, "update", ("logpi",)),
+        (SCORES, "expected_reward", ("dpo", "logpi")),
+        (f"{PROXY}/entropy.parquet", "did", None),
+        (f"{PROXY}/samples.parquet", "did", None),
+        (JUDGED, "benchmarks", None),
+        (WILDBENCH, "benchmarks", None),
+        (QA_ITEMS, "qa", None),
+    )
+    for path in paths(pattern, measure, methods, CLAIMED)
 ]
 LONGER = len(CONFIG.results) - len("<results>")
 for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_UNIT}.items():

@@ -174,7 +174,7 @@ def _judge(
         rows = _rows(tables, claim.rows, model, dataset)
         permuted = [_rows(tables, claim.rows, model, name) for name in placebos.get(dataset, ())]
         found = _judged(claim, rows, permuted)
-        beside = [more for kind in kinds if (more := own(_rows(tables, kind, model, dataset)))]
+        beside = [more for kind in kinds if (more := _measured(own, _rows(tables, kind, model, dataset)))]
         if not found and not beside:
             continue
         cases += 1
@@ -198,19 +198,21 @@ def _rows(tables: dict[str, pd.DataFrame], kind: str, model: str, dataset: str) 
     return frame[(frame.model == model) & (frame.dataset == dataset)]
 
 
-def _measured(claim: Claim, rows: pd.DataFrame) -> Finding | None:
-    return claim.measure(rows) if len(rows) else None
+def _measured(measure: Measure, rows: pd.DataFrame) -> Finding | None:
+    return measure(rows) if len(rows) else None
 
 
 def _judged(claim: Claim, rows: pd.DataFrame, permuted: list[pd.DataFrame]) -> Judged | None:
     """A claim on the rows of one model and dataset, beside those of its draws of permuted labels."""
-    found = _measured(claim, rows)
+    found = _measured(claim.measure, rows)
     if found is None:
         return None
     placebo = []
     for draw in permuted:
         shared = set(rows.get("method", ())) & set(draw.get("method", ()))
-        own, theirs = (_measured(claim, part[part.method.isin(shared)]) if shared else None for part in (rows, draw))
+        own, theirs = (
+            _measured(claim.measure, part[part.method.isin(shared)]) if shared else None for part in (rows, draw)
+        )
         sides = {s.label: s for s in theirs.decisive} if theirs else {}
         both = [(sides[s.label], s) for s in own.decisive if s.label in sides] if own else []
         placebo += [[(t.estimate(), s.minus(t)) for t, s in both]] if both else []

@@ -53,8 +53,8 @@ def _say(found: list[Statistic], digits: int, unit: str) -> str:
 
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Methods without their seeds, which become a column."""
-    names = {name: unseeded(name) for name in frame.method.unique()}
-    return frame.assign(method=frame.method.map(lambda m: names[m][0]), seed=frame.method.map(lambda m: names[m][1]))
+    names = pd.DataFrame({name: unseeded(name) for name in frame.method.unique()}, index=["name", "seed"]).T
+    return frame.assign(method=frame.method.map(names["name"]), seed=frame.method.map(names["seed"]).astype(int))
 
 
 def read(path: Path, kind: str) -> tuple[str, pd.DataFrame]:
@@ -63,30 +63,11 @@ def read(path: Path, kind: str) -> tuple[str, pd.DataFrame]:
     Returns:
         The name that claims know it by, and columns model, dataset, method, seed, epoch and those of its kind.
     """
-    name, frame = _READERS[kind](path)
+    rows_of = _READERS.get(kind)
+    name, frame = rows_of(path) if rows_of else paired.by_question(artifacts.read(path, kind), kind)
     c = cell(path)
     frame = frame if "epoch" in frame else frame.assign(epoch=c.epoch)
     return name, by_seed(frame.assign(model=c.model, dataset=c.dataset, method=c.method))
-
-
-def _judgments(path: Path) -> tuple[str, pd.DataFrame]:
-    """Both games of an Arena-Hard question are one row, in per cent; without a verdict of both it has no value (NaN)."""
-    from diffinfo.bench.arena_hard import OUTCOMES  # only here: it loads the judges
-    from diffinfo.bench.questions import ARENA_HARD, WILDBENCH
-
-    table = artifacts.read(path, "judgments", ["benchmark", "epoch", "prompt_id", "game", "verdict", "score"])
-    (benchmark,) = table.benchmark.unique()
-    frame = table.rename(columns={"prompt_id": "item"})
-    if benchmark == WILDBENCH:
-        return WILDBENCH, frame[["epoch", "benchmark", "item"]].assign(won=frame.score, weight=1.0)
-    of_a, weight = (frame.verdict.map({label: pair[i] for label, pair in OUTCOMES.items()}) for i in (0, 1))
-    won = 100 * weight * np.where(frame.game == 1, 1 - of_a, of_a)  # in game 1 the baseline is A
-    games = frame.assign(won=won, weight=weight.astype(float)).groupby(["epoch", "benchmark", "item"], as_index=False)
-    return ARENA_HARD, games[["won", "weight"]].sum(min_count=2)
-
-
-def _items(path: Path) -> tuple[str, pd.DataFrame]:
-    return "qa", artifacts.read(path, "qa_items").rename(columns={"value": "won"}).assign(weight=1.0)
 
 
 def _update(path: Path) -> tuple[str, pd.DataFrame]:
@@ -128,10 +109,10 @@ def _accuracy_of(path: Path) -> tuple[str, pd.DataFrame]:
 
 
 _READERS: dict[str, Callable[[Path], tuple[str, pd.DataFrame]]] = {
-    "judgments": _judgments, "qa_items": _items, "update": _update, "heldout": _heldout, "scores": _scores,
+    "update": _update, "heldout": _heldout, "scores": _scores,
     "completions": _proxy, "entropy": _accuracy_of,
 }  # fmt: skip
-KINDS = tuple(_READERS)  # tables of cells
+KINDS = (*paired.KINDS, *_READERS)  # tables of cells
 
 
 # Rows as numbers ------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ import pandas as pd
 from diffinfo.intervals import Estimate, over_seeds, student
 from diffinfo.report.cells import family, order, title
 
+KINDS = ("judgments", "qa_items")  # tables with a row each game, task or item
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -86,6 +88,32 @@ class Comparison:
     left_out: int  # questions for which one of the compared cells has no result
 
 
+def by_question(table: pd.DataFrame, kind: str) -> tuple[str, pd.DataFrame]:
+    """A cell's results as a row each question and epoch.
+
+    Args:
+        table: ``judgments`` or ``qa_items``.
+        kind: which of them.
+
+    Returns:
+        The table's name in the claims (arena-hard, wildbench or qa), and columns epoch, benchmark, item, won, weight.
+        Both games of an Arena-Hard question are one row, in per cent; without a verdict of both it has no value (NaN).
+    """
+    if kind == "qa_items":
+        return "qa", table.rename(columns={"value": "won"}).assign(weight=1.0)
+    from diffinfo.bench.arena_hard import OUTCOMES  # only here: it loads the judges
+    from diffinfo.bench.questions import ARENA_HARD, WILDBENCH
+
+    (benchmark,) = table.benchmark.unique()
+    frame = table.rename(columns={"prompt_id": "item"})
+    if benchmark == WILDBENCH:
+        return WILDBENCH, frame[["epoch", "benchmark", "item"]].assign(won=frame.score, weight=1.0)
+    of_a, weight = (frame.verdict.map({label: pair[i] for label, pair in OUTCOMES.items()}) for i in (0, 1))
+    won = 100 * weight * np.where(frame.game == 1, 1 - of_a, of_a)  # in game 1 the baseline is A
+    games = frame.assign(won=won, weight=weight.astype(float)).groupby(["epoch", "benchmark", "item"], as_index=False)
+    return ARENA_HARD, games[["won", "weight"]].sum(min_count=2)
+
+
 def compare(rows: pd.DataFrame, sign: int = 1) -> Comparison | None:
     """The mean of DPO's betas minus DPO-PG, paired by question; None where one of them is absent.
 
@@ -98,9 +126,9 @@ def compare(rows: pd.DataFrame, sign: int = 1) -> Comparison | None:
         sign: -1 for the lead of DPO-PG.
     """
     cell = ["method", "seed"]
-    present = sorted(set(zip(rows.method, rows.seed, strict=True)), key=lambda of: (order(of[0]), of[1]))
+    present = sorted(rows.groupby(cell).groups, key=lambda of: (order(of[0]), of[1]))
     rivals = [of for of in present if family(of[0]) in ("dpo", "dpo-pg")]
-    of_rivals = rows[rows.method.map(family).isin(("dpo", "dpo-pg"))]
+    of_rivals = rows[rows.method.isin([method for method, _ in rivals])]
     if of_rivals.duplicated([*cell, "benchmark", "item"]).any():  # several epochs
         count = of_rivals.drop_duplicates([*cell, "epoch"]).epoch.value_counts()
         rows = rows[rows.epoch.isin(count.index[count == len(rivals)])]
