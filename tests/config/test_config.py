@@ -98,7 +98,7 @@ BAD = {
         "sampling.model", "micro-reward",
         "sampling.model: 'micro-reward' has the architecture 'reward'; name a model that writes",
     ),
-    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded"),
+    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded, other"),
     "judge-without-model": ("judges.embedded.model", "micro-rewrad",
                             "judges.embedded.model: 'micro-rewrad' is not defined; did you mean 'micro-reward'?"),
     "wrong-literal": ("did.decode", "greedily", "did.decode: Input should be 'greedy' or 'sample', got 'greedily'"),

@@ -50,6 +50,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "world.base_steps": 400,
         "world.teacher_steps": 700,
         "world.reward_steps": 300,
+        "world.judge_steps": 100,
         "world.arena_prompts": 100,
         "world.wildbench_tasks": 64,
         "world.qa_items": 50,

@@ -35,7 +35,7 @@ def judged(rng, questions: int = 80) -> dict[str, pd.DataFrame]:
                 label = list(OUTCOMES)[int(np.digitize(of_a if game == 2 else -of_a, [-1.5, -0.3, 0.3, 1.5]))]
                 label = dict(zip(OUTCOMES, reversed(OUTCOMES), strict=True))[label]
                 records.append({"prompt_id": f"q{question}", "game": game, "verdict": label})
-        tables[method] = pd.DataFrame(records).assign(benchmark="arena-hard", epoch=1, score=np.nan)
+        tables[method] = pd.DataFrame(records).assign(benchmark="arena-hard", epoch=1, score=np.nan, apart=True)
     tables["dpo-pg"].loc[7, "verdict"] = None  # the second game of q3
     tables["dpo-b0.1"].loc[[20, 21], "verdict"] = None  # both of q10
     return tables

@@ -117,6 +117,27 @@ def test_table3_has_best_epochs_brackets_and_token_counts(tree, tmp_path):
     assert "also printed Mistral7B-v0.3 on Magpie-G27, Gemma2-9B on Magpie-Pro, Gemma2-9B on Magpie-G27" in text
 
 
+def test_table3_shows_arena_hard_selected_apart_over_questions(tree, tmp_path):
+    won = [1.0] * 12 + [0.5] * 5 + [0.0] * 3
+    apart = tree.games(f"{MP}/dpo-pg", won)
+    frame = artifacts.read(apart, "judgments")
+    frame.loc[frame.prompt_id.isin(["q3", "q4"]), "epoch"] = 2
+    frame.loc[frame.prompt_id == "q19", "verdict"] = None  # unscored: left out
+    artifacts.write(apart, frame, "judgments")
+    inputs = [tree.winrates(f"{MP}/dpo-pg", 2, 45.0), tree.winrates(f"{MP}/dpo-b0.1", 2, 45.0), apart]
+    tables.table3(inputs=inputs, wildbench=BENCH, out=tmp_path / "table3.parquet")
+    row = cell_of(artifacts.read(tmp_path / "table3.parquet", "table3"), "magpie-pro", "dpo-pg")
+    rates = 100 * np.array(won[:-1])  # both games of a question count once
+    low, high = stats.t.interval(0.95, 18, rates.mean(), stats.sem(rates))
+    found = (row.win_rate_apart, row.win_rate_apart_low, row.win_rate_apart_high)
+    assert found == pytest.approx((rates.mean(), low, high))
+    assert (row.win_rate, row.best_epoch, row.apart_first, row.apart_last) == (45.0, 2, 2, 4)
+    shown = {line["method"]: line for line in lines(tmp_path / "table3.md", "method")}
+    mean, ends = rates.mean(), (low - rates.mean(), high - rates.mean())
+    assert shown["DPO-PG"]["AH selected apart"] == f"{mean:.1f} ({ends[0]:+.1f}, {ends[1]:+.1f})"
+    assert (shown["DPO-PG"]["epochs apart"], shown["DPO β = 0.1"]["AH selected apart"]) == ("2, 4", "")
+
+
 def test_table3_refuses_judgments_of_several_epochs(tree, tmp_path):
     path = tree.judgments(f"{MP}/dpo-pg", [4.0] * 10)
     table = artifacts.read(path, "judgments")
@@ -233,7 +254,8 @@ def test_table3_plays_elo_as_configured_and_takes_scores_with_students_interval(
     )
     bracket = [f"{v:.2f} ({low - v:+.2f}, {high - v:+.2f})" for v, low, high in (elo, score)]
     assert shown == {
-        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "games (unscored)": "200 (1)",
+        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "AH selected apart": "", "epochs apart": "",
+        "games (unscored)": "200 (1)",
         "AH tokens": "31.5", "WB [Elo]": bracket[0], "WB score": bracket[1],
         "WB tokens": f"{found.wildbench_tokens['dpo-pg']:.1f}", "best epoch, paper": str(printed["best_epoch"]),
         "AH, paper": "{:.1f} ({:+.1f}, {:+.1f})".format(printed["win_rate"], *printed["win_rate_bracket"]),

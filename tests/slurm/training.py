@@ -17,7 +17,7 @@ from slurm.cluster import Cluster
 # A world too small to learn anything, whose trainings still last some seconds.
 NANO = {
     "world": {
-        "hidden": 32, "layers": 1, "corpus": 300, "base_steps": 2, "teacher_steps": 2, "reward_steps": 4,
+        "hidden": 32, "layers": 1, "corpus": 300, "base_steps": 2, "teacher_steps": 2, "reward_steps": 4, "judge_steps": 4,
         "pairs": 400, "test_prompts": 10,
     },
     "epochs": 6,

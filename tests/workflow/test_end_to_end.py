@@ -12,7 +12,7 @@ from diffinfo.tables import artifacts
 
 NANO = {
     "world": {
-        "hidden": 32, "layers": 1, "corpus": 300, "base_steps": 2, "teacher_steps": 2, "reward_steps": 4,
+        "hidden": 32, "layers": 1, "corpus": 300, "base_steps": 2, "teacher_steps": 2, "reward_steps": 4, "judge_steps": 4,
         "pairs": 40, "test_prompts": 10,
     },
     "epochs": 1,

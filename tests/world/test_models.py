@@ -38,3 +38,25 @@ def test_rewards_are_sharpened_to_log_odds(monkeypatch, tmp_path, tiny_mistral):
     talk = [{"role": "user", "content": "add 1 and 2"}, {"role": "assistant", "content": "3 ."}]
     with torch.no_grad():
         assert model(torch.tensor([chat.conversation_ids(talk)])).logits.item() == pytest.approx(3.0, abs=0.5)
+
+
+def test_a_second_reward_model_differs_by_its_name_alone(monkeypatch, tmp_path, tiny_mistral):
+    """Its head, its data and its number of steps are its own: it must not share the first one's errors."""
+    seen, steps = [], []
+    monkeypatch.setattr(training, "BATCH", 4)
+    monkeypatch.setattr(training, "reward", lambda prompt, answer: seen.append((prompt.text, answer)) or len(seen) % 2)
+    monkeypatch.setattr(training, "progress", lambda work, what: steps.append(len(work)) or work)
+    world = WORLD.model_copy(update={"reward_steps": 1, "judge_steps": 2})
+    heads, data = [], []
+    for at, name in enumerate(("", "judge", "judge", "other")):
+        seen.clear()
+        training.main(architecture="reward", backbone=tiny_mistral, world=world, name=name, out=tmp_path / f"{at}")
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / f"{at}", num_labels=1)
+        heads.append(model.score.weight.detach())
+        data.append(list(seen))
+    assert steps == [1, 2, 2, 2]
+    assert data[1] == data[2]
+    assert torch.equal(heads[1], heads[2])
+    for one, two in ((0, 1), (1, 3), (0, 3)):
+        assert not set(data[one][:4]) & set(data[two][:4])
+        assert (heads[one] - heads[two]).abs().max() > 0.01  # from the start: far more than two steps move

@@ -24,6 +24,7 @@ WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
 QA_ITEMS = "<results>/qa/{run}/{span}.items.parquet"  # beside it: read by the claims, not by the grid table
 JUDGED = "<results>/arena_hard/{run}/final/judgments.parquet"  # beside the win rates
+APART = "<results>/arena_hard/{run}/final/apart.parquet"  # the same with epochs selected by other questions
 
 
 @dataclass(frozen=True)

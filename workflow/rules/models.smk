@@ -14,13 +14,16 @@ def world_part(*keys):
 def world_model_kind(wildcards):
     """What a world model is; ``teacher`` where it plays the teacher."""
     teacher = wildcards.model == CONFIG.sampling.model
-    return arguments(architecture=spec(wildcards).architecture, teacher=True if teacher else None)
+    kind = spec(wildcards).architecture
+    further = kind == "reward" and wildcards.model != CONFIG.reward_model  # a judge of its own opinion
+    return arguments(architecture=kind, teacher=True if teacher else None, name=wildcards.model if further else None)
 
 
 def world_model_part(wildcards):
     """What a world model is made from."""
     if spec(wildcards).architecture == "reward":
-        return world_part(*WORLD_KEYS, "reward_steps")(wildcards)
+        steps = "reward_steps" if wildcards.model == CONFIG.reward_model else "judge_steps"
+        return world_part(*WORLD_KEYS, steps)(wildcards)
     steps = "teacher_steps" if wildcards.model == CONFIG.sampling.model else "base_steps"
     return world_part(*WORLD_KEYS, "corpus", steps)(wildcards)
 

@@ -1,5 +1,18 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING, WILDBENCH, WINRATES
+from diffinfo.measures import (
+    APART,
+    ENTROPY,
+    JUDGED,
+    LOG,
+    MEASURES,
+    PROXY,
+    QA,
+    QA_ITEMS,
+    SCORES,
+    TRAINING,
+    WILDBENCH,
+    WINRATES,
+)
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -72,6 +85,7 @@ TABLES = {
     "table2": [*paths(f"{PROXY}/entropy.parquet", "did"), "<results>/tables/table3.parquet"],
     "table3": [
         *paths(WINRATES, "benchmarks"),
+        *paths(APART, "benchmarks"),
         *paths(WILDBENCH, "benchmarks"),
     ],
 }
@@ -80,7 +94,10 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-BY_QUESTION = [*paths(JUDGED, "benchmarks"), *paths(WILDBENCH, "benchmarks"), *paths(QA_ITEMS, "qa")]
+BY_QUESTION = [
+    *(path for pattern in (JUDGED, APART, WILDBENCH) for path in paths(pattern, "benchmarks")),
+    *paths(QA_ITEMS, "qa"),
+]
 LONGER = len(CONFIG.results) - len("<results>")
 for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_QUESTION}.items():
     # Linux takes 128 KiB, and the page is made at the very end

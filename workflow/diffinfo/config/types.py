@@ -46,6 +46,7 @@ class World(Section):
     base_steps: Count = Field(400, description="Pre-training steps of each base model.")
     teacher_steps: Count = Field(700, description="Training steps of the teacher, from which responses are sampled.")
     reward_steps: Count = Field(300, description="Training steps of the reward model.")
+    judge_steps: Count = Field(100, description="Training steps of any other reward model: it has a seed of its own.")
     arena_prompts: Count = Field(100, description="Questions in the style of Arena-Hard.")
     wildbench_tasks: Count = Field(64, description="Tasks in the style of WildBench.")
     qa_items: Count = Field(50, description="Items per QA benchmark.")

@@ -156,7 +156,8 @@ class Costs:
         match rule:
             case "world_model":
                 steps = {c.sampling.model: c.world.teacher_steps, c.reward_model: c.world.reward_steps}
-                return self._train(model, 128 * 30 * steps.get(model, c.world.base_steps), 1, processes=1)
+                rest = c.world.judge_steps if c.models[model].architecture == "reward" else c.world.base_steps
+                return self._train(model, 128 * 30 * steps.get(model, rest), 1, processes=1)
             case "base_model":
                 gigabytes = 2 * c.models[model].billions
                 # what is to be trained is read in float32 and passes a few tokens forward (train.exactness)
@@ -207,7 +208,8 @@ class Costs:
             case "arena_hard_select":
                 return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
             case "arena_hard":
-                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard"))
+                judged = min(2, c.epochs)  # the best epoch, and at most as much again where the halves select others
+                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
             case "wildbench":
                 return self._judge(c.wildbench.judge, self._questions("wildbench"))
             case "ingest_pairs" | "ingest_prompts" | "pair_responses" | "world_dataset" | "did_pairs":

@@ -23,8 +23,8 @@ from diffinfo.intervals import Estimate, average, mean, number, over_seeds, shar
 from diffinfo.methods import METHODS
 from diffinfo.report import curves, paired, paper
 from diffinfo.report.cells import beta, cell, family, order, rows_of, title, unseeded
+from diffinfo.report.elo import rated
 from diffinfo.report.page import Page
-from diffinfo.report.tables import rated
 from diffinfo.tables import artifacts
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
@@ -170,7 +170,8 @@ def _claims(dagger_below: float) -> list[Claim]:
         Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
               "mean over β of DPO − DPO-PG > 0 nats", 1, ("table2",), _did_gap, "instructions"),
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ("arena-hard",), _paired("%", 1), "instructions"),
+              "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ("arena-hard",), _paired("%", 1), "instructions",
+              beside=((paired.AS_THE_PAPER,), _paired("%", 1))),
         Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
               "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, ("elo",), _elo_lead, "instructions"),
         Claim("h3", "DPO is ahead of DPO-PG in WildBench score.", "our check of Tables 2 and 3",

@@ -163,13 +163,14 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "judgments": (
-        1,
+        2,
         _schema(
             benchmark=_TEXT,
             epoch=_INT,
             prompt_id=_TEXT,
             game=_INT,  # Arena-Hard: 1 = baseline is A, 2 = answer is A; WildBench: 1
             judge=_TEXT,
+            apart=_FLAG,  # whether other questions than this one selected its epoch
             verdict=_maybe(_TEXT),  # Arena-Hard label, null when the judge gave none or two
             score=_maybe(_REAL),  # WildBench 1..10
             tokens=_INT,  # length of the judged answer, without the end-of-turn token
@@ -300,8 +301,12 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
     )),
-    "table3": (2, _schema(
-        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd"),
+    # win_rate: as the paper selects the epoch; win_rate_apart: each half at the epoch that the other selects, the first and
+    # the last of these epochs
+    "table3": (3, _schema(
+        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd win_rate_apart_sd"),
+        **_of(_maybe(_INT), "apart_first apart_last"),
+        **_of(_maybe(_REAL), "win_rate_apart win_rate_apart_low win_rate_apart_high"),
         **_of(_maybe(_INT), "seeds best_epoch games unscored battles tasks paper_best_epoch"),
         **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
         **_of(_maybe(_REAL), "elo elo_low elo_high score score_low score_high wildbench_tokens"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,19 +124,23 @@ def pretrain(
         record(folder)
 
 
-def train_reward(out: Path, backbone: Path, world: World) -> None:
-    """Fit a sequence classifier, begun from a language model, to the multifaceted reward of what all writers write."""
+def train_reward(out: Path, backbone: Path, world: World, name: str = "") -> None:
+    """Fit a sequence classifier, begun from a language model, to the multifaceted reward of what all writers write.
+
+    One with a ``name`` is a second opinion: its head and its data follow from the name, and it trains for ``judge_steps``.
+    """
     use_cpu_well()
-    torch.manual_seed(world.seed + 7)
-    rng = random.Random(f"{world.seed} reward")
+    torch.manual_seed(world.seed + 7 + zlib.crc32(name.encode()))
+    rng = random.Random(f"{world.seed} reward {name}".rstrip())
+    steps = world.judge_steps if name else world.reward_steps
     with whole_folder(out) as folder:
         chat = Chat(backbone)
         model: Any = MistralForSequenceClassification.from_pretrained(backbone, num_labels=1, dtype=torch.float32)
         optimizer = torch.optim.Adam(model.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=world.reward_steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         pad = int(chat.tokenizer.pad_token_id)
         error = 0.0
-        for _ in progress(range(world.reward_steps), "training the reward model"):
+        for _ in progress(range(steps), "training the reward model"):
             prompts = [draw_prompt(rng) for _ in range(BATCH)]
             answers = [_damage(rng, write(rng, prompt, rng.random())) for prompt in prompts]
             targets = SHARPNESS * torch.tensor([reward(p, a) for p, a in zip(prompts, answers, strict=True)])
@@ -187,6 +192,7 @@ def main(
     architecture: Literal["mistral", "gemma2", "reward"],
     teacher: bool = False,
     backbone: Path | None = None,
+    name: str = "",
     world: World,
     out: Path,
 ) -> None:
@@ -196,13 +202,14 @@ def main(
         architecture: mistral, gemma2 (base models or teacher), or reward.
         teacher: it reads better writers only: it plays gemma-2-27b-it.
         backbone: the language model that a reward model begins from.
+        name: of a reward model beside the one that scores completions: see ``train_reward``.
         world: the ``world`` part of the configuration.
         out: folder to write.
     """
     if architecture == "reward":
         if backbone is None:
             raise UserError("a reward model begins from a language model: --backbone is missing.")
-        train_reward(out, backbone, world)
+        train_reward(out, backbone, world, name)
         return
     pretrain(
         out,
