@@ -19,6 +19,7 @@ ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
 PROXY = "<results>/did/{run}/epoch-{epoch}"
 SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
 UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
+PATH = "<results>/path/{run}/{span}.parquet"  # the same of every epoch, on fewer prompts
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
@@ -125,6 +126,13 @@ TRAINING = Result(  # what every training leaves, whatever a row measures
     },
     _log,
 )  # fmt: skip
+UPDATES: dict[str, Number] = {
+    "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
+    "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
+    "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
+    "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
+    "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
+}
 MEASURES: dict[str, tuple[Result, ...]] = {
     "expected_reward": (
         Result(
@@ -162,18 +170,8 @@ MEASURES: dict[str, tuple[Result, ...]] = {
             _smc,
         ),
     ),
-    "update": (
-        Result(
-            UPDATE, "update",
-            {
-                "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
-                "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
-                "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
-                "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
-                "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
-            },
-            update,
-        ),
+    "update": (  # of the last epoch the grid takes what comes last
+        Result(PATH, "path", UPDATES, update), Result(UPDATE, "update", UPDATES, update)
     ),
     "benchmarks": (
         Result(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from diffinfo.measures import MEASURES, NUMBERS
+from diffinfo.measures import NUMBERS, UPDATES
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _IDS = pa.list_(pa.int32())
@@ -31,8 +31,20 @@ def _of(kind: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
-UPDATED = list(MEASURES["update"][0].numbers)
+UPDATED = list(UPDATES)
 _CELL = _of(_TEXT, "model dataset method")
+
+# size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
+_UPDATE: dict[str, Any] = dict(
+    prompt_id=_TEXT,
+    samples=_INT,  # of pi_ref, and as many of pi
+    kl_reference=_REAL,  # KL(pi_ref || pi)
+    kl_policy=_REAL,  # KL(pi || pi_ref)
+    entropy_change=_REAL,  # H(pi) - H(pi_ref)
+    covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
+    # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
+    **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
+)
 
 # name: (version, schema). Raise the version whenever columns or their meaning change.
 SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
@@ -148,20 +160,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             certified=_FLAG,  # whether high - low is at most smc.gap times uniform
         ),
     ),
-    # size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
-    "update": (
-        1,
-        _schema(
-            prompt_id=_TEXT,
-            samples=_INT,  # of pi_ref, and as many of pi
-            kl_reference=_REAL,  # KL(pi_ref || pi)
-            kl_policy=_REAL,  # KL(pi || pi_ref)
-            entropy_change=_REAL,  # H(pi) - H(pi_ref)
-            covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
-            # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
-            **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
-        ),
-    ),
+    "update": (1, _schema(**_UPDATE)),
+    "path": (1, _schema(epoch=_INT, **_UPDATE)),  # the same of every epoch of a span
     "judgments": (
         2,
         _schema(
