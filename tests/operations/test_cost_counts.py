@@ -70,6 +70,7 @@ READ = {  # rule: (wildcards, model, tokens read, models loaded)
     "score_responses": (SAMPLED, "skywork-reward-27b", PAIRS * 5 * (PROMPT + RESPONSE), 1),
     "reward_scores": (EVERY, "skywork-reward-27b", 3 * 1000 * (PROMPT + RESPONSE), 1),
     "qa": (EVERY, "mistral-7b-v0.3", 3 * 16e6, 3),
+    "path": (EVERY, "mistral-7b-v0.3", 2 * 3 * 100 * 4 * (PROMPT + RESPONSE), 4),  # three epochs and pi_ref
 }
 
 
@@ -96,6 +97,7 @@ WRITTEN = {  # rule: (wildcards, model, prompts, samples, tokens of a response, 
         1,
         2 * 1000 * 4 * (PROMPT + RESPONSE),
     ),  # π and π_ref
+    "path_samples": (EVERY, "mistral-7b-v0.3", 100, 4, RESPONSE, 3, 0),
     "reward_completions": (EVERY, "mistral-7b-v0.3", 1000, 1, RESPONSE, 3, 0),
     "answers": (EVERY, "mistral-7b-v0.3", 500 + 1024, 1, 600, 3, 0),
 }

@@ -18,6 +18,7 @@ from diffinfo.tables import artifacts
 from pages import lines
 
 UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"
+ENDS = (("", 0.0), ("_low", -0.5), ("_high", 1.0))
 BENCH = WildBench(judge="embedded", rounds=4)
 
 
@@ -342,3 +343,30 @@ def test_further_methods_are_rows_of_table_1(tree, tmp_path):
     ours = [row["β"] for row in lines(tmp_path / "table1.md", "β") if row["H(p*^{1/β})"] != "not in this grid"]
     assert ours == ["0.1", "DPO-PG"]
     assert "Rows of other methods: the entropy of the trained policy itself." in (tmp_path / "table1.md").read_text()
+
+
+def test_table2_shows_the_last_epochs_update_beside(tree, tmp_path):
+    found = [tree.entropy(f"did/{MP}/{m}/epoch-5/entropy", 33.0, accuracy=0.9) for m in ("dpo-b0.1", "dpo-pg")]
+    names = ("kl_reference", "entropy_change")
+    records = [
+        {"model": "micro-mistral", "dataset": "magpie-pro", "method": method, "epoch": epoch, "prompts": 9}
+        | {f"{name}{end}": at + i + shift for i, name in enumerate(names) for end, shift in ENDS}
+        for method, epoch, at in (
+            ("dpo-b0.1", 5, 3.0), ("dpo-b0.1", 1, 1.0), ("dpo-pg", 5, 6.0), ("dpo-pg-seed2", 5, 8.0), ("slic-b0.1", 5, 9.0),
+        )
+    ]  # fmt: skip
+    updates = tmp_path / "updates.parquet"
+    frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["updates"][1].names)
+    artifacts.write(updates, frame, "updates")
+    tables.table2(inputs=[*found, updates], out=tmp_path / "table2.parquet")
+    table = artifacts.read(tmp_path / "table2.parquet", "table2").set_index("method")
+    assert "slic-b0.1" not in table.index  # it has no number of Table 2
+    row = table.loc["dpo-b0.1"]
+    assert [row[f"kl_reference{end}"] for end, _ in ENDS] == [3.0, 2.5, 4.0]
+    assert [row[f"entropy_change{end}"] for end, _ in ENDS] == [4.0, 3.5, 5.0]
+    both = table.loc["dpo-pg"]  # the mean over seeds, whose interval covers them
+    assert both.kl_reference == pytest.approx(7.0)
+    assert both.kl_reference_low == pytest.approx(7 - math.hypot(stats.t.ppf(0.975, 1) * 1.0, 0.5))
+    shown = {line["method"]: line for line in lines(tmp_path / "table2.md", "method")}["DPO β = 0.1"]
+    assert shown["KL(π_ref‖π) (ours)"] == "3.000 (-0.500, +1.000)"
+    assert shown["H(π) − H(π_ref) (ours)"] == "4.00 (-0.50, +1.00)"

@@ -82,7 +82,11 @@ def all_inputs(wildcards, input):
 
 TABLES = {
     "table1": paths(ENTROPY, "entropy", reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did"), "<results>/tables/table3.parquet"],
+    "table2": [
+        *paths(f"{PROXY}/entropy.parquet", "did"),
+        "<results>/tables/table3.parquet",
+        *(["<results>/tables/updates.parquet"] if cells("update") else []),
+    ],
     "table3": [
         *paths(WINRATES, "benchmarks"),
         *paths(APART, "benchmarks"),

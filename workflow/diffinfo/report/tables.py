@@ -16,6 +16,7 @@ import pandas as pd
 from diffinfo.cli import UserError, run
 from diffinfo.config.benchmarks import WildBench
 from diffinfo.intervals import Z95, Estimate, bracketed, number, over_seeds
+from diffinfo.measures import NUMBERS
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paired, paper
 from diffinfo.report.cells import beta, cell, family, grid_rows, order, title, unseeded
@@ -24,6 +25,7 @@ from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
+_MOVED = ("kl_reference", "entropy_change")  # beside Table 2, of the table of updates
 _RATED = ("win_rate", "elo", "score", "win_rate_apart")  # Table 3's numbers with an interval
 _OVER_SEEDS = {
     "prompts": "min",
@@ -92,7 +94,8 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     """Table 2: entropy of the Differential Information Distribution beside Arena-Hard and WildBench.
 
     Args:
-        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, and Table 3.
+        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, Table 3, and the table
+            of updates, whose last epochs are shown beside (ours).
         out: the table; the pages are written beside it.
         dagger_below: cells whose beta'-accuracy (K.1) is lower are marked as possible outliers.
     """
@@ -114,12 +117,14 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
         for r in artifacts.read(path, "table3").dropna(subset=["win_rate", "elo"], how="all").to_dict("records")
     }
     rows |= {key: {} for key in bench if key not in rows}
+    moved = _moved(sorted_inputs["updates"])
     records = []
     for model, dataset, method, ours in _beside("table2", rows, []):
         printed = paper.printed("table2", model, dataset).get(method, {})
         judged: dict[Any, Any] = bench.get((model, dataset, method), {})
         records.append(
             {"model": model, "dataset": dataset, "method": method, "dagger": False, **ours}
+            | {name: value for name, value in moved.get((model, dataset, method), {}).items() if name != "seeds"}
             | {name: judged.get(name) for name in ("win_rate", "elo")}
             | {f"paper_{name}": printed.get(name) for name in ("did_entropy", "win_rate", "elo")}
             | {"paper_dagger": bool(printed.get("dagger", False))}
@@ -131,9 +136,18 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
         "95 % interval; β′-accuracy: share of prompts on which the proxy orders its samples as the DID should;",
         "AH: Arena-Hard win rate, WB: WildBench Elo (intervals in Table 3).",
     )
+    page.say(
+        "Ours: the size of the update from π_ref to π, and what it does to the policy's entropy (results/tables/updates.md)."
+        if moved
+        else ""
+    )
     page.say(f"† marks a possible outlier: β′-accuracy below {dagger_below:.0%} (the paper's daggers are its own).")
     page.say(paper.whose_numbers(list(frame.model)), "The paper prints no Table 2 for Gemma2-9B.")
     page.say(_cut(frame, "proxy samples"), _seeds_said(frame))
+
+    def change(row: Any, name: str) -> str:
+        value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+        return bracketed(value, low, high, NUMBERS[name].digits, "")
 
     def line(row: Any) -> dict[str, str]:
         absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
@@ -150,6 +164,7 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
             "β′-accuracy, paper": "" if stated is None else f"{stated:.1f}%",
             "AH, paper": number(row.paper_win_rate, 1),
             "WB, paper": number(row.paper_elo, 1),
+            **{f"{NUMBERS[name].title} (ours)": change(row, name) for name in (_MOVED if moved else ())},
             **_spread(frame, row, "did_entropy"),
         }
 
@@ -239,6 +254,17 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
 
     _sections(page, frame, "table3", line)
     _write(frame, "table3", page, inputs, out, wildbench=wildbench.model_dump(), pool=pool)
+
+
+def _moved(updates: list[Path]) -> Rows:
+    """Size and direction of each cell's update at its last epoch, from the table of updates."""
+    rows: Rows = {}
+    for path in updates:
+        table = artifacts.read(path, "updates").sort_values("epoch")
+        for record in table.to_dict("records"):  # the last epoch comes last
+            names = [f"{name}{end}" for name in _MOVED for end in ("", "_low", "_high")]
+            rows[record["model"], record["dataset"], record["method"]] = {name: record[name] for name in names}
+    return _over_seeds(rows, {name: (f"{name}_low", f"{name}_high") for name in _MOVED})
 
 
 def _difference(row: Any) -> str:

@@ -296,10 +296,12 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
         **_of(_maybe(_REAL), "paper_entropy paper_reference"),
     )),
-    "table2": (2, _schema(
+    "table2": (3, _schema(
         **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), did_entropy_sd=_maybe(_REAL), **_of(_FLAG, "dagger paper_dagger"),
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
+        **_of(_maybe(_REAL), "kl_reference kl_reference_low kl_reference_high"),
+        **_of(_maybe(_REAL), "entropy_change entropy_change_low entropy_change_high"),
     )),
     # win_rate: as the paper selects the epoch; win_rate_apart: each half at the epoch that the other selects, the first and
     # the last of these epochs
