@@ -25,6 +25,7 @@ from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, verdict, w
 from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
+from diffinfo.selection import halves
 from diffinfo.tables import artifacts
 
 OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
@@ -250,6 +251,71 @@ def test_final_mode_judges_the_best_epoch_alone(
     assert judged.epoch.unique().tolist() == rates.epoch.tolist() == [2]
     assert len(loopback.bodies) - before == 4
     assert artifacts.provenance(tmp_path / "final" / "winrates.parquet")["unanswered"] == {"2": 2}
+
+
+def test_each_half_of_the_questions_is_judged_where_the_other_half_is_best(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    half = halves(f"q{i}" for i in range(4))
+    one, two = ([q for q in half.index if half[q] == side] for side in (0, 1))
+    texts = {  # the first half is best at epoch 3, the second at epoch 2, all of them at epoch 2
+        1: dict.fromkeys(half.index, "plain"),
+        2: dict.fromkeys(two, "good") | {one[0]: "good", one[1]: "poor"},
+        3: dict.fromkeys(one, "good") | dict.fromkeys(two, "poor"),
+    }
+    worth = {"poor": 0, "baseline": 1, "plain": 1, "good": 2}
+
+    def reply(body: dict[str, Any], number: int) -> str:
+        a, b = (worth[side.split()[0]] for side in sides(body))
+        return "[[A>B]]" if a > b else "[[B>A]]" if b > a else "[[A=B]]"
+
+    loopback.reply = reply
+    spans = [write_answers("1-2", {e: texts[e] for e in (1, 2)}), write_answers("3-3", {3: texts[3]})]
+    of_span = [tmp_path / name for name in ("one", "two")]
+    for answers, at in zip(spans, of_span, strict=True):
+        stage(loopback, [answers], questions, words, at)
+    before = len(loopback.bodies)
+    judged, rates = stage(
+        loopback, spans, questions, words, tmp_path / "final", judge=loopback.config(max_tokens=99),
+        select=[at / "winrates.parquet" for at in of_span], verdicts=[at / "judgments.parquet" for at in of_span],
+        apart=tmp_path / "final" / "apart.parquet",
+    )  # fmt: skip
+    assert judged.epoch.tolist() == [2] * 8
+    assert rates.win_rate.tolist() == [100 * 3 / 4]  # the paper's way
+    assert not judged.apart.any()
+    apart = artifacts.read(tmp_path / "final" / "apart.parquet", "judgments")
+    at = apart.drop_duplicates("prompt_id").set_index("prompt_id").epoch.to_dict()
+    assert at == dict.fromkeys(one, 2) | dict.fromkeys(two, 3)
+    assert (len(apart), apart.apart.all()) == (8, True)
+    assert win_rate(battles(apart)) == 25  # one question of the first half is won
+    # paid: all questions at epoch 2, and of epoch 3 the second half alone
+    assert len(loopback.bodies) - before == 8 + 4
+    shared = judged.merge(apart, on=["epoch", "prompt_id", "game"])
+    assert len(shared) == 4
+    assert (shared.reply_x == shared.reply_y).all()
+    made = artifacts.provenance(tmp_path / "final" / "apart.parquet")["inputs"]
+    assert {"select 0", "verdicts 1"} <= set(made)
+
+
+def test_epochs_apart_are_the_first_of_equals_and_need_a_verdict() -> None:
+    half = pd.Series({"q0": 0, "q1": 1})
+    table = pd.concat([games("B>A", "A>B", "A>B", "B>A").assign(epoch=epoch) for epoch in (2, 1)])
+    assert module.apart_epochs(table, half) == {0: 1, 1: 1}
+    table.loc[(table.prompt_id == "q1") & (table.epoch == 1), "verdict"] = None
+    assert module.apart_epochs(table, half) == {0: 2, 1: 1}
+    assert module.apart_epochs(games("A>B", "A>B").assign(epoch=1), half) == {1: 1}
+
+
+def test_a_single_question_is_not_reported_apart(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    artifacts.write(questions, artifacts.read(questions, "benchmark")[:1], "benchmark")
+    answers = write_answers("1-1", {1: {"q0": "a"}})
+    stage(loopback, [answers], questions, words, tmp_path)
+    found = {"select": [tmp_path / "winrates.parquet"], "verdicts": [tmp_path / "judgments.parquet"]}
+    apart = tmp_path / "final" / "apart.parquet"
+    judged, _ = stage(loopback, [answers], questions, words, tmp_path / "final", apart=apart, **found)
+    assert (len(judged), len(artifacts.read(apart, "judgments"))) == (2, 0)
 
 
 def test_judge_without_verdicts_is_an_error(

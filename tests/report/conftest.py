@@ -144,19 +144,20 @@ class Tree:
                 "judge": "embedded",
                 "verdict": None,
             }
-            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": ""}
+            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": "", "apart": True}
             for i, score in enumerate(scores)
         ]
         artifacts.write(path, pd.DataFrame(rows), "judgments")
         return path
 
-    def games(self, run: str, outcomes: list[float]) -> Path:
+    def games(self, run: str, outcomes: list[float], apart: bool = True) -> Path:
         """Arena-Hard: both games of each question end alike, 1, 1/2 or 0 for the answer."""
-        path = self.root / "arena_hard" / run / "final" / "judgments.parquet"
+        path = self.root / "arena_hard" / run / "final" / ("apart.parquet" if apart else "judgments.parquet")
         labels = {1.0: ("B>A", "A>B"), 0.5: ("A=B", "A=B"), 0.0: ("A>B", "B>A")}
         facts = {"benchmark": "arena-hard", "epoch": 4, "judge": "embedded", "score": None, "tokens": 30, "chars": 120}
         rows = [
-            facts | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": ""}
+            facts
+            | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": "", "apart": apart}
             for i, outcome in enumerate(outcomes)
             for game, label in enumerate(labels[outcome], 1)
         ]

@@ -38,6 +38,7 @@ def judged(rng, questions: int = 80) -> dict[str, pd.DataFrame]:
                 label = dict(zip(OUTCOMES, reversed(OUTCOMES), strict=True))[label]
                 records.append({"prompt_id": f"q{question}", "game": game, "verdict": label})
         rest = {"epoch": 1, "score": np.nan, "judge": "x", "tokens": 1, "chars": 1, "truncated": False, "reply": ""}
+        rest["apart"] = True
         tables[method] = pd.DataFrame(records).assign(benchmark="arena-hard", **rest)
     tables["dpo-pg"].loc[7, "verdict"] = None  # the second game of q3
     tables["dpo-b0.1"].loc[[20, 21], "verdict"] = None  # both of q10

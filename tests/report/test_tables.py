@@ -18,6 +18,7 @@ from diffinfo.tables import artifacts
 from pages import lines
 
 UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"
+ENDS = (("", 0.0), ("_low", -0.5), ("_high", 1.0))
 BENCH = WildBench(judge="embedded", rounds=4)
 
 
@@ -115,6 +116,27 @@ def test_table3_has_best_epochs_brackets_and_token_counts(tree, tmp_path):
     assert "23.4 (-1.9, +2.0)" in text
     assert "200 (1)" in text
     assert "also printed Mistral7B-v0.3 on Magpie-G27, Gemma2-9B on Magpie-Pro, Gemma2-9B on Magpie-G27" in text
+
+
+def test_table3_shows_arena_hard_selected_apart_over_questions(tree, tmp_path):
+    won = [1.0] * 12 + [0.5] * 5 + [0.0] * 3
+    apart = tree.games(f"{MP}/dpo-pg", won)
+    frame = artifacts.read(apart, "judgments")
+    frame.loc[frame.prompt_id.isin(["q3", "q4"]), "epoch"] = 2
+    frame.loc[frame.prompt_id == "q19", "verdict"] = None  # unscored: left out
+    artifacts.write(apart, frame, "judgments")
+    inputs = [tree.winrates(f"{MP}/dpo-pg", 2, 45.0), tree.winrates(f"{MP}/dpo-b0.1", 2, 45.0), apart]
+    tables.table3(inputs=inputs, wildbench=BENCH, out=tmp_path / "table3.parquet")
+    row = cell_of(artifacts.read(tmp_path / "table3.parquet", "table3"), "magpie-pro", "dpo-pg")
+    rates = 100 * np.array(won[:-1])  # both games of a question count once
+    low, high = stats.t.interval(0.95, 18, rates.mean(), stats.sem(rates))
+    found = (row.win_rate_apart, row.win_rate_apart_low, row.win_rate_apart_high)
+    assert found == pytest.approx((rates.mean(), low, high))
+    assert (row.win_rate, row.best_epoch, row.apart_first, row.apart_last) == (45.0, 2, 2, 4)
+    shown = {line["method"]: line for line in lines(tmp_path / "table3.md", "method")}
+    mean, ends = rates.mean(), (low - rates.mean(), high - rates.mean())
+    assert shown["DPO-PG"]["AH selected apart"] == f"{mean:.1f} ({ends[0]:+.1f}, {ends[1]:+.1f})"
+    assert (shown["DPO-PG"]["epochs apart"], shown["DPO β = 0.1"]["AH selected apart"]) == ("2, 4", "")
 
 
 def test_table3_refuses_judgments_of_several_epochs(tree, tmp_path):
@@ -263,7 +285,8 @@ def test_table3_plays_elo_as_configured_and_takes_scores_with_students_interval(
     )
     bracket = [f"{v:.2f} ({low - v:+.2f}, {high - v:+.2f})" for v, low, high in (elo, score)]
     assert shown == {
-        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "games (unscored)": "200 (1)",
+        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "AH selected apart": "", "epochs apart": "",
+        "games (unscored)": "200 (1)",
         "AH tokens": "31.5", "WB [Elo]": bracket[0], "WB score": bracket[1],
         "WB tokens": f"{found.wildbench_tokens['dpo-pg']:.1f}", "best epoch, paper": str(printed["best_epoch"]),
         "AH, paper": "{:.1f} ({:+.1f}, {:+.1f})".format(printed["win_rate"], *printed["win_rate_bracket"]),
@@ -350,3 +373,30 @@ def test_further_methods_are_rows_of_table_1(tree, tmp_path):
     ours = [row["β"] for row in lines(tmp_path / "table1.md", "β") if row["H(p*^{1/β})"] != "not in this grid"]
     assert ours == ["0.1", "DPO-PG"]
     assert "Rows of other methods: the entropy of the trained policy itself." in (tmp_path / "table1.md").read_text()
+
+
+def test_table2_shows_the_last_epochs_update_beside(tree, tmp_path):
+    found = [tree.entropy(f"did/{MP}/{m}/epoch-5/entropy", 33.0, accuracy=0.9) for m in ("dpo-b0.1", "dpo-pg")]
+    names = ("kl_reference", "entropy_change")
+    records = [
+        {"model": "micro-mistral", "dataset": "magpie-pro", "method": method, "epoch": epoch, "prompts": 9}
+        | {f"{name}{end}": at + i + shift for i, name in enumerate(names) for end, shift in ENDS}
+        for method, epoch, at in (
+            ("dpo-b0.1", 5, 3.0), ("dpo-b0.1", 1, 1.0), ("dpo-pg", 5, 6.0), ("dpo-pg-seed2", 5, 8.0), ("slic-b0.1", 5, 9.0),
+        )
+    ]  # fmt: skip
+    updates = tmp_path / "updates.parquet"
+    frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["updates"][1].names)
+    artifacts.write(updates, frame, "updates")
+    tables.table2(inputs=[*found, updates], out=tmp_path / "table2.parquet")
+    table = artifacts.read(tmp_path / "table2.parquet", "table2").set_index("method")
+    assert "slic-b0.1" not in table.index  # it has no number of Table 2
+    row = table.loc["dpo-b0.1"]
+    assert [row[f"kl_reference{end}"] for end, _ in ENDS] == [3.0, 2.5, 4.0]
+    assert [row[f"entropy_change{end}"] for end, _ in ENDS] == [4.0, 3.5, 5.0]
+    both = table.loc["dpo-pg"]  # the mean over seeds, whose interval covers them
+    assert both.kl_reference == pytest.approx(7.0)
+    assert both.kl_reference_low == pytest.approx(7 - math.hypot(stats.t.ppf(0.975, 1) * 1.0, 0.5))
+    shown = {line["method"]: line for line in lines(tmp_path / "table2.md", "method")}["DPO β = 0.1"]
+    assert shown["KL(π_ref‖π) (ours)"] == "3.000 (-0.500, +1.000)"
+    assert shown["H(π) − H(π_ref) (ours)"] == "4.00 (-0.50, +1.00)"

@@ -21,7 +21,7 @@ MEASURED = {  # measure: the rules whose jobs end it, and whether there is one p
     "did": ({"did_entropy did"}, "epoch"),
     "did_sampled": ({"did_entropy did_sampled"}, "epoch"),
     "smc": ({"smc"}, "epoch"),
-    "update": ({"update"}, "epoch"),
+    "update": ({"update"}, "epoch"),  # and a path of every span
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }
@@ -95,14 +95,14 @@ def test_another_model_is_one_entry_and_one_row(done, jobs_tools):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"arena_hard": {"judge": "other"}}, {"arena_hard"}),
-        ({"arena_hard": {"select_judge": "other"}}, {"arena_hard_select", "arena_hard", "wildbench"}),
-        ({"wildbench": {"judge": "other"}}, {"wildbench"}),
+        ({"arena_hard": {"judge": "paid"}}, {"arena_hard"}),
+        ({"arena_hard": {"select_judge": "paid"}}, {"arena_hard_select", "arena_hard", "wildbench"}),
+        ({"wildbench": {"judge": "paid"}}, {"wildbench"}),
     ],
 )
 def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes, expected):
     beyond_report, rules = jobs_tools
-    endpoint = {"other": {"kind": "openai", "model": "some-judge", "base_url": "http://127.0.0.1:9/v1"}}
+    endpoint = {"paid": {"kind": "openai", "model": "some-judge", "base_url": "http://127.0.0.1:9/v1"}}
     jobs = done.plan(changes={"judges": endpoint, **changes})
     assert set(rules(beyond_report(jobs))) == expected
     assert {"table2", "table3", "claims"} <= set(rules(jobs))
@@ -118,7 +118,8 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
         (
             {"objectives": {"dpop_lambda": 5.0}},
-            {"preference", "heldout", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
+            {"preference", "heldout", "entropy_samples", "update", "path_samples", "path"}
+            | {"updates", "table2", "grid", "figure5", "claims"},
         ),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
@@ -212,10 +213,11 @@ def planned_as_asked(project, values, changes):
             names, kind = MEASURED[measure]
             ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
             asked |= {(name, *cell, *end) for name in names for end in ends}
+            asked |= {("path", *cell, span, None) for span in spans if measure == "update"}
             end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
             origin = values["datasets"][cell[1]].get("of", cell[1])
             asked |= {(name, cell[0], origin, "ref", *end) for name in names if end}
-    ends = {"preference", "heldout"}.union(*(names for names, _ in MEASURED.values()))
+    ends = {"preference", "heldout", "path"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
     made = {name for name, dataset in values["datasets"].items() if "of" in dataset}
     own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}

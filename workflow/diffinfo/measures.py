@@ -23,11 +23,13 @@ PROXY_SAMPLED = "<results>/did_sampled/{run}/epoch-{epoch}"
 SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
 UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
 TARGET = "<results>/target/{run}/epoch-{epoch}.parquet"
+PATH = "<results>/path/{run}/{span}.parquet"  # the same of every epoch, on fewer prompts
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
 QA_ITEMS = "<results>/qa/{run}/{span}.items.parquet"  # beside it: read by the claims, not by the grid table
 JUDGED = "<results>/arena_hard/{run}/final/judgments.parquet"  # beside the win rates
+APART = "<results>/arena_hard/{run}/final/apart.parquet"  # the same with epochs selected by other questions
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,20 @@ HELD_OUT = Result(  # the same of pairs that are never trained on, where prefere
     },
     _heldout,
 )  # fmt: skip
+UPDATES: dict[str, Number] = {
+    "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
+    "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
+    "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
+    "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
+    "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
+}
+TARGETS: dict[str, Number] = {
+    "target_slope": Number("slope of ℓ on sR/β", "1 at π*, within prompts, under π_ref", "prompts", 3),
+    "target_correlation": Number("corr(ℓ, R)", "1 at π*, within prompts, under π_ref", "prompts", 2),
+    "target_reward_gain": Number("true E[R(y) − R(y_ref)]", "reward, paired by prompt", "prompts", 3),
+    "target_nearer": Number("KL(π_ref‖π*) − KL(π‖π*)", "nats, positive: nearer to π* than π_ref", "prompts", 2),
+    "target_distance": Number("KL(π‖π*) at least", "nats, too low in expectation", "prompts", 2),
+}
 MEASURES: dict[str, tuple[Result, ...]] = {
     "expected_reward": (
         Result(
@@ -206,30 +222,12 @@ MEASURES: dict[str, tuple[Result, ...]] = {
             _smc,
         ),
     ),
-    "update": (
-        Result(
-            UPDATE, "update",
-            {
-                "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
-                "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
-                "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
-                "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
-                "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
-            },
-            update,
-        ),
+    "update": (  # of the last epoch the grid takes what comes last
+        Result(PATH, "path", UPDATES, update), Result(UPDATE, "update", UPDATES, update)
     ),
     "target": (
         Result(
-            TARGET, "target",
-            {
-                "target_slope": Number("slope of ℓ on sR/β", "1 at π*, within prompts, under π_ref", "prompts", 3),
-                "target_correlation": Number("corr(ℓ, R)", "1 at π*, within prompts, under π_ref", "prompts", 2),
-                "target_reward_gain": Number("true E[R(y) − R(y_ref)]", "reward, paired by prompt", "prompts", 3),
-                "target_nearer": Number("KL(π_ref‖π*) − KL(π‖π*)", "nats, positive: nearer to π* than π_ref", "prompts", 2),
-                "target_distance": Number("KL(π‖π*) at least", "nats, too low in expectation", "prompts", 2),
-            },
-            target,
+            TARGET, "target", TARGETS, target,
         ),
     ),
     "benchmarks": (

@@ -1,5 +1,5 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
+from diffinfo.measures import APART, ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
 from diffinfo.measures import SCORES, TRAINING, UPDATE, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
@@ -77,10 +77,10 @@ TABLES = {
         *paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS),
         *paths(f"{PROXY_SAMPLED}/entropy.parquet", "did_sampled", datasets=ORIGINS),
         "<results>/tables/table3.parquet",
+        *(["<results>/tables/updates.parquet"] if cells("update") else []),
     ],
     "table3": [
-        *paths(WINRATES, "benchmarks", datasets=ORIGINS),
-        *paths(WILDBENCH, "benchmarks", datasets=ORIGINS),
+        path for pattern in (WINRATES, APART, WILDBENCH) for path in paths(pattern, "benchmarks", datasets=ORIGINS)
     ],
 }
 SETTINGS = {
@@ -98,6 +98,7 @@ BY_UNIT = [  # what claims are judged by, of datasets and their placebos
         (f"{PROXY}/entropy.parquet", "did", None),
         (f"{PROXY}/samples.parquet", "did", None),
         (JUDGED, "benchmarks", None),
+        (APART, "benchmarks", None),
         (WILDBENCH, "benchmarks", None),
         (QA_ITEMS, "qa", None),
     )

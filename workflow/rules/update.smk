@@ -1,8 +1,13 @@
 # Ours, beside the paper's Table 2: size and direction of every update, and H(q_T) of the DID without a proxy.
-# Needs: results/{sft,train,data,entropy}. Gives: results/{update,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*
-from diffinfo.measures import SMC, TARGET, UPDATE
+# Needs: results/{sft,train,data,entropy}.
+# Gives: results/{update,path,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*
+from diffinfo.measures import PATH, SMC, TARGET, UPDATE
 
-OURS = {"updates": (UPDATE, "update"), "target": (TARGET, "target"), "did_smc": (SMC, "smc")}
+OURS = {
+    "updates": ((PATH, UPDATE), "update"),
+    "target": ((TARGET,), "target"),
+    "did_smc": ((SMC,), "smc"),
+}
 
 
 def ours_targets():
@@ -14,6 +19,13 @@ def smc_settings(wildcards):
     """Particles and lengths, on prompts that the DID proxy has not seen."""
     limits = {"skip": CONFIG.did.prompts, "max_prompt_tokens": CONFIG.preference.max_prompt_tokens}
     return arguments(settings={"smc": CONFIG.smc, "engine": CONFIG.engine, **limits, **kernel(wildcards)})
+
+
+def path_sampling(wildcards):
+    """The first prompts of those of the entropy, sampled as they are there."""
+    e = CONFIG.entropy
+    limits = {"max_tokens": e.max_tokens, "limit": min(CONFIG.update.prompts, e.prompts)}
+    return sampling(wildcards, n=e.samples, temperature=1.0, seed=e.seed, **limits)
 
 
 def update_settings(wildcards):
@@ -78,6 +90,58 @@ rule target_distance:
         " --reference_samples {input.reference_samples:q} {params.settings:q} --out {output:q} 2> {log:q}"
 
 
+rule path_samples:
+    """Sample every epoch of a span at temperature 1, on few prompts."""
+    input:
+        models=policy,
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
+    output:
+        "<results>/path/{model}/{dataset}/{method}/{span}.completions.parquet",
+    log:
+        "<results>/logs/path/{model}/{dataset}/{method}/{span}.samples.log",
+    benchmark:
+        "<results>/benchmarks/path/{model}/{dataset}/{method}/{span}.samples.tsv"
+    conda:
+        ENGINE_ENV
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        epochs=epoch_argument,
+        settings=path_sampling,
+        prompts=listed("prompts"),
+    shell:
+        "python -m diffinfo.sample.complete --models {input.models:q} {params.epochs:q} {params.prompts:q}"
+        f" {{params.settings:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
+
+
+rule path:
+    """Measure the update at every epoch of a span."""
+    input:
+        models=policy,
+        reference=of_origin("<results>/sft/{model}/{dataset}/model"),
+        samples="<results>/path/{model}/{dataset}/{method}/{span}.completions.parquet",
+        reference_samples=of_origin("<results>/entropy/{model}/{dataset}/ref/epoch-0.completions.parquet"),
+    output:
+        "<results>/path/{model}/{dataset}/{method}/{span}.parquet",
+    log:
+        "<results>/logs/path/{model}/{dataset}/{method}/{span}.log",
+    benchmark:
+        "<results>/benchmarks/path/{model}/{dataset}/{method}/{span}.tsv"
+    conda:
+        "../../envs/base.yaml"
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        epochs=epoch_argument,
+        settings=update_settings,
+    shell:
+        "python -m diffinfo.entropy.update --policy {input.models:q} --reference {input.reference:q} {params.epochs:q}"
+        " --policy_samples {input.samples:q} --reference_samples {input.reference_samples:q} {params.settings:q}"
+        " --out {output:q} 2> {log:q}"
+
+
 rule smc:
     """Estimate H(q_T) of the DID by sequential Monte Carlo on both models, with its certificate."""
     input:
@@ -103,14 +167,14 @@ rule smc:
         " --prompts {input.prompts:q} {params.settings:q} --out {output:q} 2> {log:q}"
 
 
-for NAME, (PATH, MEASURE) in OURS.items():
+for NAME, (PATTERNS, MEASURE) in OURS.items():
 
     rule:
         """A table and a figure of what we measure beside Table 2."""
         name:
             NAME
         input:
-            paths(PATH, MEASURE),
+            [path for pattern in PATTERNS for path in paths(pattern, MEASURE)],
         output:
             data=f"<results>/tables/{NAME}.parquet",
             note=f"<results>/tables/{NAME}.md",

@@ -125,11 +125,13 @@ def provenance(
     table: tuple[str, Path],
     answers: list[Path],
     select: list[Path] | None,
+    verdicts: list[Path] | None,
     reward_model: Path | None,
 ) -> dict[str, Any]:
     """What judgments are made from, as ``artifacts.write`` takes it: the inputs by name and the judge's identity."""
     inputs = {f"answers {i}": path for i, path in enumerate(answers)} | dict([table])
     inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
+    inputs |= {f"verdicts {i}": path for i, path in enumerate(verdicts or [])}
     inputs |= {"reward_model": reward_model} if reward_model else {}
     return {"inputs": inputs, "judge": identity(judge)}
 

@@ -150,7 +150,7 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
         A ``judgments`` table, sorted by epoch and task; score is null where the reply was cut or could not be read.
     """
     frame = answers[["epoch", "prompt_id", "tokens", "chars", "truncated"]].assign(
-        benchmark=WILDBENCH, game=1, judge=name, verdict=None, reply="", score=1.0
+        benchmark=WILDBENCH, game=1, judge=name, verdict=None, reply="", score=1.0, apart=False
     )
     full = answers["chars"] > 0
     requests = [_request(row) for row in answers[full].to_dict("records")]
@@ -357,7 +357,8 @@ def main(
             )
         epochs[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
         log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"]["overall"], counts)
-    made = provenance(judge, ("tasks", tasks), answers, select, reward_model)
+    made = provenance(judge, ("tasks", tasks), answers, select, None, reward_model)
+    graded["apart"] = bool(select)  # by other tasks
     artifacts.write(out, graded, "judgments", **made, epochs=epochs)
 
 

@@ -273,6 +273,14 @@ class Smc(Section):
     seed: int = Field(42, description="Seed of the prompts' choice and of the particles.")
 
 
+class Update(Section):
+    """Size and direction of updates (ours, beside Table 2), which are measured on the samples of `entropy`."""
+
+    prompts: Count = Field(
+        100, description="Every epoch is measured on that many of their prompts, the last also on all."
+    )
+
+
 class ExpectedReward(Section):
     """Reward of held-out completions at each epoch (Figure 6)."""
 
@@ -330,6 +338,7 @@ class Config(Section):
     entropy: Entropy = Entropy()
     did: Did = Did()
     smc: Smc = Smc()
+    update: Update = Update()
     expected_reward: ExpectedReward = ExpectedReward()
     answers: Answers = Answers()
     judges: dict[Name, Judge] = Field(description="Judges, by name.")

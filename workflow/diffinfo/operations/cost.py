@@ -202,6 +202,12 @@ class Costs:
                 return self._infer(
                     model, read=2 * min(c.entropy.prompts, data.rows) * c.entropy.samples * sequence, models=2
                 )
+            case "path_samples":
+                prompts = min(c.update.prompts, c.entropy.prompts, data.rows)
+                return self._write(model, data, prompts, c.entropy.samples, c.entropy.max_tokens, models=epochs)
+            case "path":
+                read = 2 * epochs * min(c.update.prompts, c.entropy.prompts, data.rows) * c.entropy.samples * sequence
+                return self._infer(model, read=read, models=1 + epochs)
             case "smc":  # two models, each with a forward run and a conditional one a length, four times N particles
                 tokens = max(c.smc.lengths) + sum(c.smc.lengths)
                 cost = self._infer(model, read=8 * c.smc.prompts * c.smc.particles * tokens, models=2)
@@ -223,7 +229,8 @@ class Costs:
             case "arena_hard_select":
                 return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
             case "arena_hard":
-                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard"))
+                judged = min(2, c.epochs)  # the best epoch, and at most as much again where the halves select others
+                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
             case "wildbench":
                 return self._judge(c.wildbench.judge, self._questions("wildbench"))
             case (

@@ -23,6 +23,7 @@ import pandas as pd
 from diffinfo.intervals import Estimate, over_seeds, student
 from diffinfo.report.cells import family, order, title
 
+AS_THE_PAPER = "arena-hard-paper"  # Arena-Hard at the epoch that the reported questions selected
 KINDS = ("judgments", "qa_items")  # tables with a row each game, task or item
 
 
@@ -96,7 +97,8 @@ def by_question(table: pd.DataFrame, kind: str) -> tuple[str, pd.DataFrame]:
         kind: which of them.
 
     Returns:
-        The table's name in the claims (arena-hard, wildbench or qa), and columns epoch, benchmark, item, won, weight.
+        The table's name in the claims (arena-hard, the same as the paper selects epochs, wildbench or qa), and columns epoch,
+        benchmark, item, won, weight.
         Both games of an Arena-Hard question are one row, in per cent; without a verdict of both it has no value (NaN).
     """
     if kind == "qa_items":
@@ -104,14 +106,20 @@ def by_question(table: pd.DataFrame, kind: str) -> tuple[str, pd.DataFrame]:
     from diffinfo.bench.arena_hard import OUTCOMES  # only here: it loads the judges
     from diffinfo.bench.questions import ARENA_HARD, WILDBENCH
 
-    (benchmark,) = table.benchmark.unique()
+    benchmark = table.benchmark.iloc[0] if len(table) else ARENA_HARD
     frame = table.rename(columns={"prompt_id": "item"})
     if benchmark == WILDBENCH:
         return WILDBENCH, frame[["epoch", "benchmark", "item"]].assign(won=frame.score, weight=1.0)
     of_a, weight = (frame.verdict.map({label: pair[i] for label, pair in OUTCOMES.items()}) for i in (0, 1))
     won = 100 * weight * np.where(frame.game == 1, 1 - of_a, of_a)  # in game 1 the baseline is A
     games = frame.assign(won=won, weight=weight.astype(float)).groupby(["epoch", "benchmark", "item"], as_index=False)
-    return ARENA_HARD, games[["won", "weight"]].sum(min_count=2)
+    return ARENA_HARD if table.apart.all() else AS_THE_PAPER, games[["won", "weight"]].sum(min_count=2)
+
+
+def rate(questions: pd.DataFrame) -> Estimate:
+    """A cell's own rate, from what ``by_question`` gives of it: plain mean over benchmarks, Student over questions."""
+    played = questions.dropna(subset=["won"]).set_index(["benchmark", "item"])
+    return stratified(_influence(played.won, played.weight))
 
 
 def compare(rows: pd.DataFrame, sign: int = 1) -> Comparison | None:

@@ -52,30 +52,27 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
     """Write the table and figure of updates' size and direction.
 
     Args:
-        inputs: ``update`` tables, .../update/MODEL/DATASET/METHOD/epoch-K; of several epochs of a method the figure is a path.
+        inputs: ``path`` tables, .../path/MODEL/DATASET/METHOD/SPAN, and behind them ``update`` tables, which have more prompts
+            of the last epoch, .../update/MODEL/DATASET/METHOD/epoch-K. The figure is a path a method.
         out: the table; the pages are written beside it.
         figure: the drawing, .svg; a .png is written beside it.
     """
-    records = []
+    records: dict[Any, dict[str, Any]] = {}
     for path in inputs:
-        c, rows = cell(path), artifacts.read(path, "update")
-        record: dict[str, Any] = {
-            "model": c.model,
-            "dataset": c.dataset,
-            "method": c.method,
-            "epoch": c.epoch,
-            "prompts": len(rows),
-        }
-        for name, e in update(rows).items():
-            record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
-        records.append(record)
-    frame = _sorted(records, "updates", "epoch")
+        c, table = cell(path), artifacts.read(path, artifacts.provenance(path)["kind"])
+        for epoch, rows in table.groupby("epoch") if "epoch" in table else [(c.epoch, table)]:
+            record: dict[str, Any] = {"model": c.model, "dataset": c.dataset, "method": c.method, "epoch": epoch}
+            for name, e in update(rows).items():
+                record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+            records[*c.key, epoch] = record | {"prompts": len(rows)}
+    frame = _sorted(list(records.values()), "updates", "epoch")
     page = Page("Size and direction of every update, beside Table 2")
     page.say(
         "Ours, not the paper's. ℓ = log π − log π_ref, in nats; in brackets the 95 % interval over prompts.",
         "The divergences are the update's size. H(π) − H(π_ref), and −Cov(ℓ, log π_ref), which is the slope of the entropy",
         "at π_ref along the update, are its direction: positive smooths, negative reinforces. All are finite without a",
-        "limit of length. Where ℓ follows the number of tokens (last column), what looks like smoothing may be length.",
+        "limit of length. Where ℓ follows the number of tokens (last column), what looks like smoothing may be length. Epochs",
+        "before the last are measured on fewer prompts.",
     )
     page.say(
         "A rise or fall of log π(y_w) tells size: E_μ[ℓ] = KL(μ‖π_ref) − KL(μ‖π) for every distribution μ of chosen responses",

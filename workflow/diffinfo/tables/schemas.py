@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from diffinfo.measures import MEASURES, NUMBERS
+from diffinfo.measures import NUMBERS, TARGETS, UPDATES
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _IDS = pa.list_(pa.int32())
@@ -31,8 +31,20 @@ def _of(kind: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
-UPDATED, TARGETED = (list(MEASURES[name][0].numbers) for name in ("update", "target"))
+UPDATED, TARGETED = list(UPDATES), list(TARGETS)
 _CELL = _of(_TEXT, "model dataset method")
+
+# size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
+_UPDATE: dict[str, Any] = dict(
+    prompt_id=_TEXT,
+    samples=_INT,  # of pi_ref, and as many of pi
+    kl_reference=_REAL,  # KL(pi_ref || pi)
+    kl_policy=_REAL,  # KL(pi || pi_ref)
+    entropy_change=_REAL,  # H(pi) - H(pi_ref)
+    covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
+    # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
+    **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
+)
 
 # name: (version, schema). Raise the version whenever columns or their meaning change.
 SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
@@ -159,20 +171,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             certified=_FLAG,  # whether high - low is at most smc.gap times uniform
         ),
     ),
-    # size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
-    "update": (
-        1,
-        _schema(
-            prompt_id=_TEXT,
-            samples=_INT,  # of pi_ref, and as many of pi
-            kl_reference=_REAL,  # KL(pi_ref || pi)
-            kl_policy=_REAL,  # KL(pi || pi_ref)
-            entropy_change=_REAL,  # H(pi) - H(pi_ref)
-            covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
-            # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
-            **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
-        ),
-    ),
+    "update": (1, _schema(**_UPDATE)),
+    "path": (1, _schema(epoch=_INT, **_UPDATE)),  # the same of every epoch of a span
     # what it was made from, a row each sample of pi and of pi_ref; nats
     "update_samples": (
         1,
@@ -194,13 +194,14 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "judgments": (
-        1,
+        2,
         _schema(
             benchmark=_TEXT,
             epoch=_INT,
             prompt_id=_TEXT,
             game=_INT,  # Arena-Hard: 1 = baseline is A, 2 = answer is A; WildBench: 1
             judge=_TEXT,
+            apart=_FLAG,  # whether other questions than this one selected its epoch
             verdict=_maybe(_TEXT),  # Arena-Hard label, null when the judge gave none or two
             score=_maybe(_REAL),  # WildBench 1..10
             tokens=_INT,  # length of the judged answer, without the end-of-turn token
@@ -332,9 +333,15 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "sampled_did_entropy sampled_low sampled_high sampled_beta_accuracy"),  # ours: sampled pairs
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
+        **_of(_maybe(_REAL), "kl_reference kl_reference_low kl_reference_high"),
+        **_of(_maybe(_REAL), "entropy_change entropy_change_low entropy_change_high"),
     )),
-    "table3": (2, _schema(
-        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd"),
+    # win_rate: as the paper selects the epoch; win_rate_apart: each half at the epoch that the other selects, the first and
+    # the last of these epochs
+    "table3": (3, _schema(
+        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd win_rate_apart_sd"),
+        **_of(_maybe(_INT), "apart_first apart_last"),
+        **_of(_maybe(_REAL), "win_rate_apart win_rate_apart_low win_rate_apart_high"),
         **_of(_maybe(_INT), "seeds best_epoch games unscored battles tasks paper_best_epoch"),
         **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
         **_of(_maybe(_REAL), "elo elo_low elo_high score score_low score_high wildbench_tokens"),
