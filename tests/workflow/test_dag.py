@@ -216,7 +216,7 @@ def planned_as_asked(project, values, changes):
     assert {job for job in found if job[0] in ends} == asked
     made = {name for name, dataset in values["datasets"].items() if "of" in dataset}
     own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}
-    assert own <= {"permuted_logps"}  # prompts, SFT and all of pi_ref are the origin's
+    assert own <= {"permuted_logps", "rejected_responses", "reference_logps"}  # prompts and pi_ref are the origin's
 
 
 @pytest.mark.parametrize("preset", [None, PAPER])
