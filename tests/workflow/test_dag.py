@@ -112,7 +112,7 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
-        ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
+        ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "figure12", "claims"}),
         (
             {"objectives": {"dpop_lambda": 5.0}},
             {"preference", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
