@@ -81,7 +81,7 @@ BAD = {
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
-        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update',"
+        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update', 'target',"
         " 'benchmarks' or 'qa', got 'reward'",
     ),
     "unknown-dataset": ("grid.0.dataset", "ultrafeedbak",

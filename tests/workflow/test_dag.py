@@ -18,6 +18,7 @@ MEASURED = {  # measure: the rules whose jobs end it, and whether there is one p
     "did_sampled": ({"did_entropy did_sampled"}, "epoch"),
     "smc": ({"smc"}, "epoch"),
     "update": ({"update"}, "epoch"),
+    "target": ({"target_distance"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }

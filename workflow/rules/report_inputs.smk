@@ -1,6 +1,21 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
-from diffinfo.measures import SCORES, TRAINING, WILDBENCH, WINRATES
+from diffinfo.measures import (
+    ENTROPY,
+    HELD_OUT,
+    HELDOUT,
+    JUDGED,
+    LOG,
+    MEASURES,
+    PROXY,
+    PROXY_SAMPLED,
+    QA,
+    QA_ITEMS,
+    SCORES,
+    TRAINING,
+    UPDATE,
+    WILDBENCH,
+    WINRATES,
+)
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -88,13 +103,23 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-BY_QUESTION = [
+CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in names)]
+BY_UNIT = [  # what claims are judged by, of datasets and their placebos
     path
-    for pattern, measure in ((JUDGED, "benchmarks"), (WILDBENCH, "benchmarks"), (QA_ITEMS, "qa"))
-    for path in paths(pattern, measure, datasets=ORIGINS)
+    for pattern, measure, methods in (
+        (UPDATE, "update", ("logpi",)),
+        (SCORES, "expected_reward", ("dpo", "logpi")),
+        (f"{PROXY}/entropy.parquet", "did", None),
+        (f"{PROXY}/samples.parquet", "did", None),
+        (JUDGED, "benchmarks", None),
+        (WILDBENCH, "benchmarks", None),
+        (QA_ITEMS, "qa", None),
+        *([(HELDOUT, None, ("dpo", "dpo-pg", "dpop", "cal-dpo"))] if CONFIG.preference.held_out else ()),
+    )
+    for path in paths(pattern, measure, methods, CLAIMED)
 ]
 LONGER = len(CONFIG.results) - len("<results>")
-for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_QUESTION}.items():
+for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_UNIT}.items():
     # Linux takes 128 KiB, and the page is made at the very end
     if sum(len(path) + LONGER + 4 for path in INPUTS) > 120_000:
         raise WorkflowError(

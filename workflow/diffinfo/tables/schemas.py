@@ -345,8 +345,8 @@ SCHEMAS |= {
     **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),
     # quantity "mrr", or "lead": DPO-PG's over the mean of DPO's, over all epochs (epoch 0)
     **dict.fromkeys(("figure3", "figure12"), (1, _MRR)),
-    # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
-    "figure6": (1, _schema(
+    # reward above pi_ref; quantity: see ``report.rewards.reward_table``
+    "figure6": (2, _schema(
         **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
     )),
     # means over ``prompts``, with 95 % intervals; log_z is the pooled runs' mean, low and high those of its entropy
@@ -367,8 +367,11 @@ SCHEMAS |= {
         **_CELL, rejected=_TEXT, **_of(_INT, "epoch seeds pairs candidates prompts"), effective=_REAL,
         **{f"{name}{end}": _maybe(_REAL) for name in ["gap", *TARGETED, "behind"] for end in ("", "_low", "_high")},
     )),
-    "claims": (1, _schema(
-        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
-        **_of(_maybe(_REAL), "value low high"), n=_maybe(_INT),
+    # of the cell nearest to the other side; placebo: of permuted labels, the mean over draws and the widest interval; beyond:
+    # of the differences from it, the nearest to the other side; p and holm: of the verdict; seed_verdicts: from each seed alone
+    "claims": (2, _schema(
+        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict holm seed_verdicts"),
+        **_of(_maybe(_REAL), "value low high placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
+        **_of(_maybe(_INT), "n seeds placebo_draws"),
     )),
 }  # fmt: skip
