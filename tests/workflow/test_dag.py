@@ -220,7 +220,7 @@ def planned_as_asked(project, values, changes):
             asked |= {(name, cell[0], origin, "ref", *end) for name in names if end}
     ends = {"preference", "heldout", "path"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
-    made = {name for name, dataset in values["datasets"].items() if "of" in dataset}
+    made = {name for name, dataset in values["datasets"].items() if "labels" in dataset}
     own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}
     assert own <= {"permuted_logps", "rejected_responses", "reference_logps"}  # prompts and pi_ref are the origin's
 
