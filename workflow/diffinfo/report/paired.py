@@ -23,6 +23,7 @@ import pandas as pd
 from diffinfo.intervals import Estimate, over_seeds, student
 from diffinfo.report.cells import family, order, title
 
+AS_THE_PAPER = "arena-hard-paper"  # Arena-Hard at the epoch that the reported questions selected
 KINDS = ("judgments", "qa_items")  # tables with a row each game, task or item
 
 
