@@ -230,6 +230,7 @@ def test_what_permuted_labels_do_as_well_does_not_hold(tree, tmp_path):
     assert (row.placebo, row.placebo_low, row.placebo_high, row.placebo_draws) == pytest.approx(
         (np.mean(theirs), min(e[1] for e in each), max(e[2] for e in each), 2)
     )
+    assert row.evidence.endswith("; permuted labels are of log π β = 0.1 alone")
     nearest = student(own["logpi-b0.1"] - theirs[0])
     assert (row.beyond, row.beyond_low, row.beyond_high) == pytest.approx(nearest[:3])
     p = [stats.ttest_1samp(v, 0).pvalue for v in (*own.values(), *(own["logpi-b0.1"] - v for v in theirs))]

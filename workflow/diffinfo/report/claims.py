@@ -180,6 +180,9 @@ def _judge(
         cases += 1
         said = [found.finding.words() if found else f"what decides is not measured ({claim.rows})"]
         said += [f"the paper's statistic: {more.words()}" for more in beside]
+        compared = [e.label for e, _ in found.placebo[0]] if found and found.placebo else []
+        if found and compared and len(compared) < len(found.estimates):
+            said.append(f"permuted labels are of {', '.join(compared)} alone")
         record = head | nothing | {"model": model, "dataset": dataset, "evidence": "; ".join(said)}
         if found:
             record |= _numbers(claim, found)
