@@ -314,7 +314,7 @@ def _page(frame: pd.DataFrame, any_labels: dict[str, str]) -> Page:
     page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in VERDICTS) + ".")
     kept = (frame.holm == "still decided").sum()
     page.say(
-        f"Holm's correction for all {frame.p.notna().sum()} of them leaves {kept} of the"
+        f"Holm's correction for the {frame.p.notna().sum()} that were measured leaves {kept} of the"
         f" {counts.get(HOLDS, 0) + counts.get(FAILS, 0)} that hold or do not hold; it changes no verdict.",
     )
     page.say(
