@@ -81,8 +81,17 @@ BAD = {
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
-        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update',"
+        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update', 'target',"
         " 'benchmarks' or 'qa', got 'reward'",
+    ),
+    "target-unknown": (
+        "grid.11", {"model": "micro-mistral", "dataset": "magpie-g27", "methods": ["dpo-b2"], "measures": ["target"]},
+        "grid.11.measures: the true preferences of magpie-g27 are not known; remove 'target': it needs ready pairs of the"
+        " world",
+    ),
+    "target-of-another-method": (
+        "grid.1.measures", ["target"],
+        "grid.1.measures: 'target' is the optimum of dpo, not of logpi; remove it, or list the method in another row",
     ),
     "unknown-dataset": ("grid.0.dataset", "ultrafeedbak",
                         "grid.0.dataset: 'ultrafeedbak' is not defined; did you mean 'ultrafeedback'?"),
@@ -98,7 +107,9 @@ BAD = {
         "sampling.model", "micro-reward",
         "sampling.model: 'micro-reward' has the architecture 'reward'; name a model that writes",
     ),
-    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded"),
+    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded, truth"),
+    "judge-of-no-reward": ("judges.truth.model", "multi", "judges.truth.model: 'multi' is not defined; did you mean"
+                           " 'multifaceted'?"),
     "judge-without-model": ("judges.embedded.model", "micro-rewrad",
                             "judges.embedded.model: 'micro-rewrad' is not defined; did you mean 'micro-reward'?"),
     "wrong-literal": ("did.decode", "greedily", "did.decode: Input should be 'greedy' or 'sample', got 'greedily'"),
@@ -184,7 +195,7 @@ BAD = {
                   "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"),
     "half-masters-of-whole-models": (
         "training.master_weights", "bfloat16",
-        "training.master_weights: bfloat16 has no meaning for micro-mistral, whose dtype is float32; set float32",
+        "training.master_weights: bfloat16 has no meaning for micro-gemma2, micro-mistral, whose dtype is float32; set float32",
     ),
     "prompt-too-long": ("preference.max_prompt_tokens", 10**6,
                         "preference.max_prompt_tokens: must be smaller than preference.max_tokens"),
@@ -314,8 +325,10 @@ def test_the_shipped_files_are_good(over: Path | None) -> None:
 
 
 def test_methods_and_spans_spread() -> None:
-    loaded = parse(changed(("epochs", 7), ("grid.0.methods", ["dpo", "dpo-pg", "dpop-b0.3"])))
-    assert loaded.methods(loaded.grid[0]) == ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "dpop-b0.3"]
+    loaded = parse(changed(("epochs", 7), ("grid.1.methods", ["logpi", "dpo-pg", "dpop-b0.3"])))
+    assert loaded.methods(loaded.grid[1]) == [
+        *(f"logpi-b{beta}" for beta in ("0.2", "0.1", "0.05", "0.02")), "dpo-pg", "dpop-b0.3",
+    ]  # fmt: skip
     assert loaded.spans() == ["1-3", "4-6", "7-7"]
 
 

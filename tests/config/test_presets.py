@@ -45,6 +45,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "world.corpus": 40_000,
         "world.pairs": 1024,
         "world.test_prompts": 1000,
+        "world.sharpness": 1.0,
         "world.hidden": 96,
         "world.layers": 2,
         "world.base_steps": 400,

@@ -114,6 +114,7 @@ def test_each_models_samples_are_scored_by_the_other(tmp_path):
         start(tmp_path / name, "mistral", hidden=32, layers=1, seed=seed)
     own, base = samples(tmp_path / "own", 1, 3, logp=-2.0), samples(tmp_path / "base", 2, 3, logp=-3.0)
     common = {"settings": Computation(attention="sdpa", micro_batch_tokens=64), "out": tmp_path / "u.parquet"}
+    common["samples"] = tmp_path / "s.parquet"
     both = {"policy": tmp_path / "policy", "reference": tmp_path / "reference"}
     update.main(**both, policy_samples=tmp_path / "own", reference_samples=tmp_path / "base", **common)
     table = artifacts.read(tmp_path / "u.parquet", "update").set_index("prompt_id")
@@ -127,6 +128,14 @@ def test_each_models_samples_are_scored_by_the_other(tmp_path):
             logp = logits.double().log_softmax(-1).gather(1, torch.tensor(row.token_ids)[:, None])
             values.append(float(logp.sum()))
         scores[name] = pd.Series(values)
+    kept = artifacts.read(tmp_path / "s.parquet", "update_samples")
+    for by_policy, rows, own_logp in ((True, own, -2.0), (False, base, -3.0)):
+        part = kept[kept.by_policy == by_policy].reset_index(drop=True)
+        assert (part.prompt_id.tolist(), part["sample"].tolist()) == (rows.prompt_id.tolist(), rows["sample"].tolist())
+        mine, other = ("policy", "reference") if by_policy else ("reference", "policy")
+        assert (part[mine] == own_logp).all()
+        assert part[other].tolist() == pytest.approx(scores[other].tolist(), abs=1e-4)
+        assert part.tokens.tolist() == rows.token_ids.map(len).tolist()
     for prompt in ("p0", "p1", "p2"):
         at = own.prompt_id == prompt
         assert table.loc[prompt, "kl_reference"] == pytest.approx((-3.0 - scores["policy"][at]).mean(), abs=1e-4)

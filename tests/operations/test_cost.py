@@ -58,6 +58,20 @@ def test_a_placebo_costs_what_its_origin_costs():
     assert found.job("permuted_logps", MISTRAL).gpus == 0
 
 
+def test_candidates_are_written_and_scored_and_give_as_many_pairs():
+    made = {"own": {"of": "magpie-pro", "rejected": "ideal", "model": "mistral-7b-v0.3"}}
+    few, many = (costs(datasets=made, candidates={"prompts": 1000, "n": n}) for n in (4, 8))
+    start = read_assumptions().hardware["a100"].start_minutes / 60
+    one, two = (found.job("candidates", MISTRAL).hours - start for found in (few, many))
+    assert two == pytest.approx(2 * one, rel=0.02)  # the prompts are read once
+    data = read_assumptions().datasets["Magpie-Align/Magpie-Llama-3.1-Pro-DPO-100K-v0.1"]
+    whole = costs().job("preference", MISTRAL).hours - start
+    pairs = few.job("preference", MISTRAL | {"dataset": "own"}).hours - start
+    assert pairs == pytest.approx(whole * 1000 / data.rows)
+    scored = many.job("candidate_scores", MISTRAL)
+    assert (scored.model, scored.hours > few.job("candidate_scores", MISTRAL).hours) == ("skywork-reward-27b", True)
+
+
 def test_machines_share_the_gpus_and_the_memory():
     one, two = costs().job("preference", MISTRAL), costs(train_nodes=2).job("preference", MISTRAL)
     assert (two.gpus, two.nodes, two.cpus) == (8, 2, one.cpus // 2)

@@ -10,7 +10,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from project import ROOT, cells_of
+
 PAPER = "workflow/presets/paper.yaml"
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+CELLS = list(cells_of(DEFAULT))
 MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
     "expected_reward": ({"reward_scores"}, "span"),
     "entropy": ({"entropy"}, "epoch"),
@@ -18,6 +22,7 @@ MEASURED = {  # measure: the rules whose jobs end it, and whether there is one p
     "did_sampled": ({"did_entropy did_sampled"}, "epoch"),
     "smc": ({"smc"}, "epoch"),
     "update": ({"update"}, "epoch"),
+    "target": ({"target_distance"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }
@@ -39,8 +44,9 @@ def test_second_run_has_nothing_to_do(done):
 
 def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    jobs = beyond_report(done.plan(changes={"betas": [0.1, 0.02, 0.3]}))
-    assert rules(jobs)["preference"] == 5  # dpo on three datasets, logpi on two
+    jobs = beyond_report(done.plan(changes={"betas": [*DEFAULT["betas"], 0.3]}))
+    spread = [method for row in DEFAULT["grid"] for method in row["methods"] if method in ("dpo", "logpi")]
+    assert rules(jobs)["preference"] == len(spread) > 4
     assert all(wildcards["method"].endswith("-b0.3") for _, wildcards in jobs)
 
 
@@ -48,20 +54,20 @@ def test_one_more_seed_adds_only_its_cells_and_reaches_the_training(done, jobs_t
     beyond_report, rules = jobs_tools
     changes = {"seeds": [1, 7]}
     jobs = beyond_report(done.plan(changes=changes))
-    assert rules(jobs)["preference"] == 26
+    assert rules(jobs)["preference"] == len(CELLS)
     assert not rules(jobs).keys() & {"sft", "reference_logps", "world_model"}
     assert all(wildcards["method"].endswith("-seed7") for _, wildcards in jobs)
     shown = done.snakemake("-n", "-p", changes=changes)
     trained = dict(re.findall(r"train\.preference .*'--settings={\"method\":\"(.*?)\",.*?\"seed\":(\d+)", shown))
     trained.pop("logpi-b1")  # the DID proxies, whose training has the seed of all
-    assert len(trained) == 7
+    assert len(trained) == len({method for _, _, method, _ in CELLS})
     assert set(trained.values()) == {"7"}
 
 
 def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
     jobs = beyond_report(done.plan(changes={"epochs": 4}))
-    assert rules(jobs)["preference"] == 26
+    assert rules(jobs)["preference"] == len(CELLS)
     final = {"arena_hard", "wildbench"}  # the best epoch of the run is chosen anew
     for rule, wildcards in jobs:
         assert rule in final or wildcards.get("span") == "4-4" or wildcards.get("epoch") == "4"
@@ -69,22 +75,22 @@ def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
 
 def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo", "dpo-pg"], "measures": ["did", "qa"]}
+    row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo-b0.1", "dpo-pg"], "measures": ["did", "qa"]}
     changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid+": [row]}
     jobs = beyond_report(done.plan(changes=changes))
-    assert rules(jobs)["preference"] == 3
+    assert rules(jobs)["preference"] == 2
     assert all(wildcards["dataset"] == "extra" for _, wildcards in jobs)
 
 
-def test_another_model_is_one_line(done, jobs_tools):
+def test_another_model_is_one_entry_and_one_row(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    base = yaml.safe_load((done.folder / "config.yaml").read_text())
-    row = {"model": "micro-gemma2", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
-    jobs = beyond_report(done.plan(changes={"grid": [*base["grid"], row]}))
+    row = {"model": "another", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
+    changes = {"models": {"another": DEFAULT["models"]["micro-gemma2"]}, "grid+": [row]}
+    jobs = beyond_report(done.plan(changes=changes))
     assert rules(jobs) == dict.fromkeys(
         ["world_model", "sft", "reference_logps", "preference", "heldout_reference", "heldout", "qa"], 1
     )
-    assert all(wildcards["model"] == "micro-gemma2" for _, wildcards in jobs)
+    assert all(wildcards["model"] == "another" for _, wildcards in jobs)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
     rules = jobs_tools[1]
     found = rules(done.plan(changes=changes))
     if expected is None:  # new benchmark questions: answered and judged again, nothing is trained
-        assert found["qa"] == 10
+        assert found["qa"] == sum("qa" in measures for *_, measures in CELLS)
         assert not {"preference", "sft", "world_model", "did_train"} & set(found)
     else:
         assert set(found) == expected
@@ -133,8 +139,8 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
 
 def test_another_world_makes_its_models_again(done, jobs_tools):
     found = jobs_tools[1](done.plan(changes={"world": {"hidden": 32}}))
-    assert found["world_model"] == 3
-    assert found["preference"] == 26
+    assert found["world_model"] == 4
+    assert found["preference"] == len(CELLS)
 
 
 def test_docstrings_and_comments_rerun_nothing(touched, tmp_path):
@@ -156,7 +162,9 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
         "world_model", "world_dataset", "ingest_pairs", "sft", "reference_logps", "preference", "entropy_samples",
         "entropy", "table1",
     }  # fmt: skip
-    assert {w["method"] for rule, w in jobs if rule == "preference"} == {"logpi-b0.1", "logpi-b0.02"}
+    assert {w["method"] for rule, w in jobs if rule == "preference"} == {
+        method for *_, method, measures in CELLS if "entropy" in measures
+    }
 
 
 def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
@@ -191,17 +199,6 @@ def test_paper_preset(project_factory, jobs_tools):
     assert not rules(jobs)["world_model"]
 
 
-def cells_of(values):
-    """(model, dataset, method, measures) of every cell, by hand."""
-    for row in values["grid"]:
-        for method in row["methods"]:
-            family = method in ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
-            for name in [f"{method}-b{beta:g}" for beta in values["betas"]] if family else [method]:
-                for seed in values.get("seeds") or [values["preference"].get("seed", 1)]:
-                    own = name if seed == values["preference"].get("seed", 1) else f"{name}-seed{seed}"
-                    yield row["model"], row["dataset"], own, row.get("measures", [])
-
-
 def planned_as_asked(project, values, changes):
     """Exactly what the grid asks for is planned: each end of each measure, each training, pi_ref where it is compared."""
     keys = ("model", "dataset", "method", "span", "epoch")
@@ -221,7 +218,7 @@ def planned_as_asked(project, values, changes):
             asked |= {(name, cell[0], origin, "ref", *end) for name in names if end}
     ends = {"preference", "heldout"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
-    made = {name for name, dataset in values["datasets"].items() if "of" in dataset}
+    made = {name for name, dataset in values["datasets"].items() if "labels" in dataset}
     own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}
     assert own <= {"permuted_logps"}  # prompts, SFT and all of pi_ref are the origin's
 

@@ -74,7 +74,7 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
         "qa": f"qa/{cell}/1-1.parquet", "wildbench": f"wildbench/{cell}/judgments.parquet",
     }  # fmt: skip
     row = {"model": "micro-mistral", "dataset": "ultrafeedback", "methods": ["dpo-b0.1"], "measures": [*MEASURES]}
-    targets = [f"results/tables/{name}.md" for name in ("grid", "updates", "did_smc")]
+    targets = [f"results/tables/{name}.md" for name in ("grid", "updates", "target", "did_smc")]
     world.snakemake("--cores", "2", *targets, changes={**NANO, **small, "grid": [row]})
 
     did = results / f"did/{cell}/epoch-1"
@@ -117,7 +117,8 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     reference, trained = (row for _, row in artifacts.read(results / "tables/grid.parquet", "grid").iterrows())
     assert (reference.method, reference.epoch, trained.method, trained.epoch) == ("ref", 0, "dpo-b0.1", 1)
     lacking = trained[[*NUMBERS]][trained[[*NUMBERS]].isna()].index.tolist()
-    assert lacking in ([], ["length_correlation"])  # which needs samples of several lengths
+    # what needs samples of several lengths, and of several rewards
+    assert set(lacking) <= {"length_correlation", "target_slope", "target_correlation"}
     smc, update = (artifacts.read(results / f"{kind}/{cell}/epoch-1.parquet", kind) for kind in ("smc", "update"))
     seen = set(pairs.prompt_id)
     assert (set(smc.length), smc.prompt_id.nunique(), bool(seen & set(smc.prompt_id))) == ({2, 4}, 2, False)
@@ -126,8 +127,8 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     base = artifacts.read(
         results / "entropy/micro-mistral/ultrafeedback/ref/epoch-0.completions.parquet", "completions"
     )
-    for name, count in (("updates", 1), ("did_smc", 2)):
-        assert len(artifacts.read(results / f"tables/{name}.parquet", name)) == count
+    for name, kind, count in (("updates", "updates", 1), ("target", "targets", 1), ("did_smc", "did_smc", 2)):
+        assert len(artifacts.read(results / f"tables/{name}.parquet", kind)) == count
         assert (results / f"figures/{name}.svg").stat().st_size > 5000
     assert trained.entropy_change == pytest.approx(base.logp.mean() - own.logp.mean())
     assert reference[[*NUMBERS]].dropna().index.tolist() == ["reward", "entropy"]

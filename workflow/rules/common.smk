@@ -48,11 +48,12 @@ wildcard_constraints:
 
 
 def cells(measure=None):
-    """(model, dataset, method) of every grid cell whose row asks for ``measure``."""
+    """(model, dataset, method) of every grid cell whose row asks for ``measure``; the target is known of the world's pairs alone."""
     return [
         (row.model, row.dataset, method)
         for row in CONFIG.grid
         if measure is None or measure in row.measures
+        if measure != "target" or CONFIG.datasets[CONFIG.origin(row.dataset)].source == "world"
         for method in CONFIG.methods(row)
     ]
 

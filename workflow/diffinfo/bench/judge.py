@@ -96,6 +96,8 @@ def make_judge(
         if reward_model is not None:
             raise UserError(f"judge '{judge.model}' is an endpoint: leave out --reward_model.")
         return Endpoint(judge, cache, job)
+    if judge.kind == "world":
+        return RewardModel(lambda conversations: _true_rewards(conversations, judge.model))
     if reward_model is None:
         raise UserError(f"judge '{judge.model}' is a reward model: --reward_model must name its folder.")
 
@@ -105,6 +107,17 @@ def make_judge(
         return reward(reward_model, conversations, scoring)
 
     return RewardModel(score)
+
+
+def _true_rewards(conversations: list[Messages], kind: str) -> list[float]:
+    from diffinfo.world.language import SCALE, parse, reward
+
+    try:
+        return [
+            SCALE * reward(parse(prompt["content"]), answer["content"], kind) for *_, prompt, answer in conversations
+        ]
+    except ValueError as error:
+        raise UserError(f"{error}: use a judge of another kind than 'world'.") from None
 
 
 def provenance(
@@ -123,7 +136,7 @@ def provenance(
 
 def identity(judge: JudgeConfig) -> dict[str, Any]:
     """What decides a judge's replies: for provenance and as part of the cache's keys. It holds no secret."""
-    if judge.kind == "reward-model":
+    if judge.kind != "openai":
         return {"kind": judge.kind, "model": judge.model, "much_better": MUCH_BETTER, "better": BETTER}
     return {"kind": judge.kind, **judge.model_dump(include={"model", "base_url", "max_tokens"}), "temperature": 0.0}
 

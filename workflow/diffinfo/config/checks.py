@@ -85,6 +85,9 @@ def _pointers(config: Config) -> Iterator[str]:
         if architecture is not None and (architecture == "reward") != (path in scorers):
             needed = "a model whose architecture is 'reward'" if path in scorers else "a model that writes"
             yield f"{path}: '{name}' has the architecture '{architecture}'; name {needed}"
+    for name, judge in config.judges.items():
+        if judge.kind == "world":
+            yield from _known(f"judges.{name}.model", judge.model, ("multifaceted", "correctness"))
     judges = {f"arena_hard.{key}": getattr(config.arena_hard, key) for key in ("select_judge", "judge")}
     for path, name in (judges | {"wildbench.judge": config.wildbench.judge}).items():
         yield from _known(path, name, config.judges)
@@ -213,11 +216,11 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
 
 
 def _target(path: str, row: Row, config: Config) -> Iterator[str]:
-    """The target needs a known p*, and a method whose optimum it is."""
+    """The target needs a known p*, and a method whose optimum it is. Of data from elsewhere it is not measured."""
     if "target" not in row.measures:
         return
     dataset = config.datasets.get(config.origin(row.dataset)) if row.dataset in config.datasets else None
-    if dataset and (dataset.source != "world" or dataset.format == "prompts"):
+    if dataset and dataset.format == "prompts":
         yield f"{path}: the true preferences of {row.dataset} are not known; remove 'target': it needs ready pairs of the world"
     for method in row.methods:
         name = re.sub(rf"(-b{BETA})?(-seed\d+)?$", "", method)

@@ -232,7 +232,9 @@ class Row(Section):
         min_length=1, description="`dpo`: with every beta of `betas`; `dpo-b0.3`: with that one."
     )
     measures: list[Literal[tuple(MEASURES)]] = Field(  # type: ignore[valid-type] # of diffinfo.measures
-        [], description="What is measured of each method; without any, its training log alone."
+        [],
+        description="What is measured of each method; without any, its training log alone. `target` is measured where `source`"
+        " is `world`.",
     )
 
 

@@ -347,6 +347,8 @@ class Costs:
         if judge.runs_here:
             tokens = 2 * calls * (self._answer_tokens() + 20)
             return self._infer(judge.model, read=tokens, rows=tokens)
+        if judge.kind == "world":
+            return Cost(hours=0.003)
         price = prices.get(judge.model, prices["default"])
         return Cost(
             hours=1 / 60 + calls * 10 / 3600 / judge.concurrency,  # a reply takes some ten seconds

@@ -103,6 +103,7 @@ def main(*, inputs: list[Path], out: Path, origins: dict[str, str] | None = None
     page.say(
         "One row an epoch; in brackets the 95 % interval as lower and upper end minus the value.",
         "A training's numbers are means over the epoch's batches; a loss is its method's own and compares with no other's.",
+        "Held out (ours): over pairs that are never trained on.",
         "Elo and mean reciprocal ranks depend on who else is compared: see Table 3, Figures 3 and 12.",
     )
     if (frame.seeds > 1).any():

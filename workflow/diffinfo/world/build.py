@@ -22,6 +22,7 @@ from diffinfo.world.qa_tasks import Item, write_tasks
 
 OVERLAP = 0.05  # share of prompts that a dataset shares with those it should be disjoint from
 RESPONSES = 5
+CANDIDATES = 16  # then greedy answers of pi_ref win a fifth of their games, so that there is room above and below
 
 
 def prompts(name: str, world: World) -> Iterator[Prompt]:
@@ -79,8 +80,8 @@ def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
 
 
 def strong_answer(rng: random.Random, prompt: Prompt) -> str:
-    """What a strong competitor would answer: the best of four by a writer who never errs."""
-    return max((write(rng, prompt, 1.0) for _ in range(4)), key=lambda answer: reward(prompt, answer))
+    """What a strong competitor would answer: the best of ``CANDIDATES`` by a writer who never errs."""
+    return max((write(rng, prompt, 1.0) for _ in range(CANDIDATES)), key=lambda answer: reward(prompt, answer))
 
 
 def arena_hard(world: World) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -94,7 +95,7 @@ def arena_hard(world: World) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         questions.append({"uid": uid, "category": "micro-arena", "cluster": prompt.task, "prompt": prompt.text})
         message = {"role": "assistant", "content": {"answer": strong_answer(rng, prompt)}}
         messages = [{"role": "user", "content": prompt.text}, message]
-        answers.append({"uid": uid, "ans_id": uid, "model": "best-of-4-writer", "messages": messages})
+        answers.append({"uid": uid, "ans_id": uid, "model": f"best-of-{CANDIDATES}-writer", "messages": messages})
     return questions, answers
 
 

@@ -147,6 +147,8 @@ _PLEASANT = {
     for word, value in zip(words, values, strict=True)
 }
 
+SCALE = 3.0  # of the reward where it judges: a difference of one unit is a clear one
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -33,11 +33,10 @@ from diffinfo.train.epochs import Run
 from diffinfo.train.sft import sft_step
 from diffinfo.train.speed import Speed
 from diffinfo.train.trainer import Trainer
-from diffinfo.world.language import document, draw_prompt, exam, reward, write
+from diffinfo.world.language import SCALE, document, draw_prompt, exam, reward, write
 from diffinfo.world.tokenizer import build
 
 BATCH = 128
-SCALE = 3.0  # of what it is fitted to: judges take a difference of one unit of the language's reward for a clear one
 # Small initial weights keep such small models from ever attending to the topic of a prompt.
 _SHAPE: dict[str, Any] = {"initializer_range": 0.05, "max_position_embeddings": 8192}
 
