@@ -13,6 +13,7 @@ from scipy import stats
 from diffinfo.config.benchmarks import WildBench
 from diffinfo.intervals import Estimate, mean, over_seeds
 from diffinfo.report import claims
+from diffinfo.report.evidence import by_seed
 from diffinfo.report.figures import FIGURES
 from diffinfo.tables import artifacts
 
@@ -134,7 +135,7 @@ def test_verdicts_flip_when_the_numbers_flip(tree, tmp_path):
     text = (tmp_path / "a/claims.md").read_text()
     assert "17 holds; 0 as with permuted labels; 0 does not hold; 0 undecided" in text
     kept = (paper_way.holm == "still decided").sum()
-    assert f"Holm's correction for all 17 of them leaves {kept} of the 17 that hold" in text
+    assert f"Holm's correction for the 17 that were measured leaves {kept} of the 17 that hold" in text
     assert "No permuted labels were run" in text
 
 
@@ -230,6 +231,7 @@ def test_what_permuted_labels_do_as_well_does_not_hold(tree, tmp_path):
     assert (row.placebo, row.placebo_low, row.placebo_high, row.placebo_draws) == pytest.approx(
         (np.mean(theirs), min(e[1] for e in each), max(e[2] for e in each), 2)
     )
+    assert row.evidence.endswith("; permuted labels are of log π β = 0.1 alone")
     nearest = student(own["logpi-b0.1"] - theirs[0])
     assert (row.beyond, row.beyond_low, row.beyond_high) == pytest.approx(nearest[:3])
     p = [stats.ttest_1samp(v, 0).pvalue for v in (*own.values(), *(own["logpi-b0.1"] - v for v in theirs))]
@@ -244,6 +246,23 @@ def test_what_permuted_labels_do_as_well_does_not_hold(tree, tmp_path):
     other = judge([tree.update(f"{draw}/logpi-b0.02", theirs[0]) for draw in DRAWS] + inputs[:1], tmp_path).loc["a"]
     assert (other.verdict, other.placebo_draws) == ("holds", 0)
     assert "not run" in (tmp_path / "claims.md").read_text()
+
+
+def test_labels_without_effect_do_not_hold():
+    """The statistic is far from zero with any labels, and the same at every prompt but for noise: both draws would have to be
+    exceeded, each in 2.5 % by itself."""
+    rng, verdicts = np.random.default_rng(27), []
+
+    def run(level: np.ndarray) -> pd.DataFrame:
+        names = [f"p{i}" for i in range(len(level))]
+        values = {"item": names, "value": level + rng.normal(0, 1, len(level)), "epoch": 3}
+        return by_seed(pd.DataFrame({"method": "logpi-b0.1", **values}))
+
+    for _ in range(300):
+        level = rng.gamma(9, 3, 40)
+        verdicts.append(claims._judged(CLAIMS["a"], run(level), [run(level), run(level)]).verdict)
+    assert set(verdicts) <= {"holds", "as with permuted labels"}
+    assert verdicts.count("holds") / 300 <= 0.03
 
 
 def test_a_lead_is_compared_over_the_methods_that_the_placebo_has(tree, tmp_path):

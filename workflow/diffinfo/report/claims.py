@@ -20,12 +20,11 @@ from diffinfo.bench.questions import ARENA_HARD, WILDBENCH
 from diffinfo.cli import run
 from diffinfo.config.benchmarks import WildBench
 from diffinfo.intervals import Estimate, number
-from diffinfo.report import evidence, paper
+from diffinfo.report import evidence, paired, paper
 from diffinfo.report.cells import cell, grid_rows
 from diffinfo.report.elo import rated
 from diffinfo.report.evidence import Finding, Measure
 from diffinfo.report.page import Page
-from diffinfo.report.paired import AS_THE_PAPER
 from diffinfo.tables import artifacts
 
 HOLDS, ALIKE, FAILS, OPEN = "holds", "as with permuted labels", "does not hold", "undecided"
@@ -186,6 +185,9 @@ def _judge(
         cases += 1
         said = [found.finding.words() if found else f"what decides is not measured ({claim.rows})"]
         said += [f"the paper's statistic: {more.words()}" for more in beside]
+        compared = [e.label for e, _ in found.placebo[0]] if found and found.placebo else []
+        if found and compared and len(compared) < len(found.estimates):
+            said.append(f"permuted labels are of {', '.join(compared)} alone")
         record = head | nothing | {"model": model, "dataset": dataset, "evidence": "; ".join(said)}
         if found:
             record |= _numbers(claim, found)
@@ -282,7 +284,7 @@ def _claims(dagger_below: float) -> list[Claim]:
               "instructions"),
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
               "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ARENA_HARD, evidence.ahead("%", 1), "instructions",
-              ((AS_THE_PAPER,), evidence.ahead("%", 1))),
+              ((paired.AS_THE_PAPER,), evidence.ahead("%", 1))),
         Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
               "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, "elo", evidence.elo_lead, "instructions"),
         Claim("h3", "DPO is ahead of DPO-PG in WildBench score.", "our check of Tables 2 and 3",
@@ -317,7 +319,7 @@ def _page(frame: pd.DataFrame, any_labels: dict[str, str]) -> Page:
     page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in VERDICTS) + ".")
     kept = (frame.holm == "still decided").sum()
     page.say(
-        f"Holm's correction for all {frame.p.notna().sum()} of them leaves {kept} of the"
+        f"Holm's correction for the {frame.p.notna().sum()} that were measured leaves {kept} of the"
         f" {counts.get(HOLDS, 0) + counts.get(FAILS, 0)} that hold or do not hold; it changes no verdict.",
     )
     page.say(
