@@ -62,6 +62,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "smc.gap": 0.01,
         "smc.floor": 0.0,
         "smc.seed": 42,
+        "update.prompts": 100,
     },
     "ours: a preset takes nothing from config.yaml": {
         "base": "defaults",

@@ -216,6 +216,11 @@ def planned_as_asked(project, values, changes):
             asked |= {("path", *cell, span, None) for span in spans if measure == "update"}
             end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
             asked |= {(name, *cell[:2], "ref", *end) for name in names if end}
+    every = list(cells_of(values))
+    if any("update" in measures for *_, measures in every):  # QA of pi_ref, for methods at equal KL
+        asked |= {
+            ("qa", model, dataset, "ref", "0-0", None) for model, dataset, _, measures in every if "qa" in measures
+        }
     ends = {"preference", "path"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
 
