@@ -59,7 +59,7 @@ def test_a_method_is_in_grid_tables_figures_evidence_and_plan(with_ipo):
     planned = {(row["rule"], row["dataset"]): row["jobs"] for row in json.loads(told.stdout)}
     before = {
         "preference": 7,
-        "qa": 3,
+        "qa": 4,  # that of pi_ref too
         "did_entropy": 3,
         "smc": 3,
         "update": 7,

@@ -12,6 +12,13 @@ def ours_targets():
     return found + (["<results>/tables/matched.md"] if cells("update") else [])
 
 
+def along_paths():
+    """QA items and scores where updates are measured, those of pi_ref too."""
+    rows = [f"/{model}/{dataset}/" for model, dataset, _ in cells("update")]
+    found = paths(QA_ITEMS, "qa", reference=True) + paths(SCORES, "expected_reward", reference=True)
+    return [path for path in found if any(row in path for row in rows)]
+
+
 def smc_settings(wildcards):
     """Particles and lengths, on prompts that the DID proxy has not seen."""
     limits = {"skip": CONFIG.did.prompts, "max_prompt_tokens": CONFIG.preference.max_prompt_tokens}
@@ -114,8 +121,7 @@ rule matched:
     input:
         "<results>/tables/updates.parquet",
         paths(PATH, "update"),
-        paths(QA_ITEMS, "qa", reference=True),
-        paths(SCORES, "expected_reward", reference=True),
+        along_paths(),
     output:
         data="<results>/tables/matched.parquet",
         note="<results>/tables/matched.md",
