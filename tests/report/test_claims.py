@@ -130,7 +130,7 @@ def test_verdicts_flip_when_the_numbers_flip(tree, tmp_path):
     assert (where["a"], where["b"], where["k1"], where["k2"]) == ("magpie-pro",) * 2 + ("correctness",) * 2
     gap = paper_way.set_index("claim").loc["a"]
     assert gap.value == 10
-    assert gap.low == pytest.approx(10 - 1.96 * 2**0.5, abs=1e-3)
+    assert gap.low == pytest.approx(10 - stats.t.ppf(0.975, 999) * 2**0.5)
     assert gap.n == 1000
     text = (tmp_path / "a/claims.md").read_text()
     assert "17 holds; 0 does not hold; 0 undecided" in text
@@ -331,6 +331,6 @@ def test_the_weakest_estimate_of_a_claim_is_shown_and_datasets_are_kept_apart(tr
     found = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim")
     assert found.loc["a", ["dataset", "verdict", "value"]].tolist() == ["magpie-pro", "holds", 10.0]
     assert found.loc["k1", ["dataset", "verdict", "value"]].tolist() == ["correctness", "holds", -20.0]
-    half = 1.96 * 2**0.5
+    half = stats.t.ppf(0.975, 999) * 2**0.5
     assert found.loc["a", ["low", "high"]].tolist() == pytest.approx([10 - half, 10 + half], abs=1e-3)
     assert (found.drop(index=["a", "k1"]).evidence == "not measured in this grid").all()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from diffinfo.intervals import Z95, Estimate, correlation, mean, share
+from diffinfo.intervals import Z95, Estimate, correlation, mean, share, student
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
 SCORES = "<results>/reward/{run}/{span}/scores.parquet"
@@ -79,7 +79,7 @@ def _of_entropy(column: str) -> Callable[[pd.DataFrame, pd.DataFrame | None], di
 
     def read(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
         (row,) = rows.itertuples()
-        half = Z95 * row.stderr
+        half = float(student(row.prompts)) * row.stderr
         found = {column: Estimate("", row.entropy, row.entropy - half, row.entropy + half, row.prompts)}
         if pd.notna(row.beta_accuracy):
             found["beta_accuracy"] = share("", row.beta_accuracy * row.prompts, row.prompts)

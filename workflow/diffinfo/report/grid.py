@@ -40,7 +40,7 @@ def measured(inputs: list[Path]) -> dict[tuple[str, str, str], dict[int, Found]]
         frame = artifacts.read(path, RESULTS[c.stage].kind)
         frames[c.stage][c.key].append(frame if "epoch" in frame else frame.assign(epoch=c.epoch))
     found: dict[tuple[str, str, str], dict[int, Found]] = defaultdict(lambda: defaultdict(dict))
-    for stage, tables in frames.items():
+    for stage, tables in sorted(frames.items(), key=lambda found: list(RESULTS).index(found[0])):  # as declared
         for key, parts in tables.items():
             reference = tables.get((*key[:2], REFERENCE)) if key[2] != REFERENCE else None
             for epoch, rows in pd.concat(parts).groupby("epoch"):
