@@ -383,3 +383,27 @@ def test_models_of_two_vocabularies_have_no_ratio(tmp_path):
         start(tmp_path / name, name, hidden=32, layers=1, seed=1)
     with pytest.raises(UserError, match="826: a ratio needs one vocabulary"):
         load_pair(tmp_path / "mistral", tmp_path / "gemma2", "eager", "float32", 10)
+
+
+@pytest.mark.parametrize("prompts", [4, 12])
+def test_the_interval_over_prompts_contains_the_exact_entropy_as_often_as_it_says(prompts):
+    """400 repetitions, each with its own prompts (last tokens) and runs: Student's interval of the table of H(q_T)."""
+    (policy, reference), length, repeats, stops = bigrams(24, 11, 0.7), 6, 400, [0]
+    rng = np.random.default_rng(12)
+    shifts = torch.from_numpy(0.4 * rng.normal(size=(24, 1)))  # contexts differ in how far they are from pi_ref
+    policy = torch.cat([(policy[:-1] - reference[:-1]) * shifts.exp() + reference[:-1], policy[-1:]]).log_softmax(-1)
+    after = [exact(*(torch.cat([m[:-1], m[k : k + 1]]) for m in (policy, reference)), length, stops) for k in range(24)]
+    truth = np.mean([entropy for _, entropy in after])
+    starts = rng.integers(24, size=repeats * prompts)
+
+    class Behind(Bigrams):
+        def step(self, tokens):
+            first = torch.from_numpy(starts).repeat_interleave(smc.ISLANDS)[:, None].expand(*self.shape)
+            return super().step(first if tokens is None else tokens)
+
+    groups = len(starts) * smc.ISLANDS
+    found = smc.run(Behind(policy, reference, groups, 24), streams(groups, 13), 24, [length], stops)
+    entropies = found.pooled(smc.ISLANDS).at(length)[1].numpy().reshape(repeats, prompts)
+    intervals = [mean(row) for row in entropies]
+    covered = np.mean([e.low <= truth <= e.high for e in intervals])
+    assert 0.93 <= covered <= 0.97

@@ -128,10 +128,10 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert of(reference, "reward") == pytest.approx(student(base))
     assert pd.isna(reference.reward_gain)
 
-    z = stats.norm.ppf(0.975)
-    assert of(last, "entropy") == pytest.approx((40, 40 - 2 * z, 40 + 2 * z, 1000))
-    assert of(reference, "entropy") == pytest.approx((30, 30 - z, 30 + z, 1000))
-    assert of(last, "did_entropy") == pytest.approx((33, 33 - 1.5 * z, 33 + 1.5 * z, 1000))
+    z, t = stats.norm.ppf(0.975), stats.t.ppf(0.975, 999)
+    assert of(last, "entropy") == pytest.approx((40, 40 - 2 * t, 40 + 2 * t, 1000))
+    assert of(reference, "entropy") == pytest.approx((30, 30 - t, 30 + t, 1000))
+    assert of(last, "did_entropy") == pytest.approx((33, 33 - 1.5 * t, 33 + 1.5 * t, 1000))
     wilson = stats.binomtest(300, 1000).proportion_ci(0.95, method="wilson")
     assert of(last, "beta_accuracy") == pytest.approx((0.3, wilson.low, wilson.high, 1000))
     assert of(last, "did_sampled_entropy") == pytest.approx((53, 53 - 2.5 * z, 53 + 2.5 * z, 1000))
@@ -149,7 +149,7 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
 
     shown = lines(out.with_suffix(".md"), "method")
     assert [line["method"] for line in shown] == ["π_ref", *["DPO β = 0.1"] * 5]
-    assert shown[5]["H(DID)"] == f"33.00 ({-1.5 * z:+.2f}, {1.5 * z:+.2f})"
+    assert shown[5]["H(DID)"] == f"33.00 ({-1.5 * t:+.2f}, {1.5 * t:+.2f})"
     assert (shown[4]["Arena-Hard"], shown[5]["Arena-Hard"]) == ("55.0 (-2.0, +2.0)", "")
     assert "seed" not in shown[0]
     pd.testing.assert_frame_equal(pd.read_csv(out.with_suffix(".csv")), frame, check_dtype=False, check_exact=False)
@@ -198,7 +198,7 @@ def test_seeds_are_rows_of_their_own_and_one_of_all(tree, tmp_path):
     found = list(zip(frame.epoch, frame.seed.fillna(0), frame.seeds, strict=True))
     assert found == [(4, 1, 1), (4, 0, 3), (5, 1, 1), (5, 2, 1), (5, 7, 1), (5, 0, 3)]
     every = frame.iloc[-1]
-    half = np.hypot(stats.t.ppf(0.975, 2) * stats.sem([40, 43, 49]), 2 * stats.norm.ppf(0.975))
+    half = np.hypot(stats.t.ppf(0.975, 2) * stats.sem([40, 43, 49]), 2 * stats.t.ppf(0.975, 999))
     assert of(every, "entropy") == pytest.approx((44, 44 - half, 44 + half, 1000))
     assert every.entropy_sd == pytest.approx(np.std([40, 43, 49], ddof=1))
     assert pd.isna(every.win_rate)  # the seeds' best epochs differ
@@ -209,7 +209,12 @@ def test_seeds_are_rows_of_their_own_and_one_of_all(tree, tmp_path):
 
 def test_rows_and_columns_do_not_depend_on_the_order_of_files(tree):
     paths = [*everything(tree).values(), tree.winrates("micro-gemma2/magpie-pro/dpo-pg", 1, 50.0)]
+    last = artifacts.read(paths[1], "update")[:20]  # the path has fewer prompts of the last epoch: "update" wins
+    paths.append(tree.root / f"path/{MP}/dpo-b0.1/1-5.parquet")
+    artifacts.write(paths[-1], pd.concat([last.assign(epoch=4), last.assign(epoch=5)]), "path")
     frame = grid.table(paths)
+    moved = frame[frame.method == "dpo-b0.1"].set_index("epoch").kl_reference_n
+    assert (moved[4], moved[5]) == (20, 30)
     pd.testing.assert_frame_equal(frame, grid.table(paths[::-1]))
     assert list(frame.model)[-1] == "micro-gemma2"
 

@@ -59,8 +59,8 @@ def test_table1_sets_ours_beside_the_papers(tree, tmp_path):
     frame = artifacts.read(out, "table1")
     row = cell_of(frame, "ultrafeedback", "logpi-b0.1")
     assert (row.entropy, row.reference, row.beta, row.epoch) == (40.0, 30.0, 0.1, 5)
-    assert row.low == pytest.approx(40 - 1.96, abs=1e-3)
-    assert row.reference_high == pytest.approx(30 + 0.98, abs=1e-3)
+    t = stats.t.ppf(0.975, 999)  # over 1,000 prompts
+    assert (row.low, row.reference_high) == pytest.approx((40 - t, 30 + 0.5 * t))
     assert (row.paper_entropy, row.paper_reference) == (619.79, 374.65)
     assert pd.isna(cell_of(frame, "ultrafeedback", "logpi-b0.2").entropy)  # the paper's, not ours
     assert list(frame.method) == ["logpi-b0.2", "logpi-b0.1", "logpi-b0.05", "logpi-b0.02"]
@@ -224,9 +224,10 @@ def test_every_column_of_table1_shows_its_number(tree, tmp_path):
     inputs.append(tree.entropy(f"entropy/{UF}/logpi-b0.02/epoch-5", 50.0))  # none of its samples was cut
     tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
     absent, row = lines(tmp_path / "table1.md", "β")[:2]
-    half = 1.96 * math.sqrt(1 + 0.25)
+    own = stats.t.ppf(0.975, 76)
+    half = math.hypot(own, 0.5 * stats.t.ppf(0.975, 999))
     assert row == {
-        "β": "0.1", "H(p*^{1/β})": "40.00 (-1.96, +1.96)", "H(π_ref)": "30.00 (-0.98, +0.98)",
+        "β": "0.1", "H(p*^{1/β})": f"40.00 (-{own:.2f}, +{own:.2f})", "H(π_ref)": "30.00 (-0.98, +0.98)",
         "difference": f"10.00 (-{half:.2f}, +{half:.2f})", "prompts": "77",
         "H(p*^{1/β}), paper": "619.79", "H(π_ref), paper": "374.65",
     }  # fmt: skip
@@ -349,7 +350,7 @@ def test_tables_of_several_seeds_give_means_spread_and_the_wider_interval(tree, 
     ]
     tables.table2(inputs=[*proxies, out], out=tmp_path / "table2.parquet")
     row = cell_of(artifacts.read(tmp_path / "table2.parquet", "table2"), "magpie-pro", "dpo-b0.1")
-    half = math.hypot(stats.t.ppf(0.975, 2) * stats.sem([31, 32, 36]), stats.norm.ppf(0.975))
+    half = math.hypot(stats.t.ppf(0.975, 2) * stats.sem([31, 32, 36]), stats.t.ppf(0.975, 999))
     assert (row.did_entropy, row.low, row.high) == pytest.approx((33, 33 - half, 33 + half))
     assert (row.beta_accuracy, row.dagger, row.win_rate, row.seeds, row.epoch) == (pytest.approx(0.5), False, 53, 3, 5)
 
@@ -358,7 +359,7 @@ def test_tables_of_several_seeds_give_means_spread_and_the_wider_interval(tree, 
     ]
     tables.table1(inputs=[*entropies, tree.entropy(f"entropy/{MP}/ref/epoch-0", 30.0)], out=tmp_path / "table1.parquet")
     row = cell_of(artifacts.read(tmp_path / "table1.parquet", "table1"), "magpie-pro", "logpi-b0.1")
-    half = math.hypot(stats.t.ppf(0.975, 1) * 0.5, stats.norm.ppf(0.975))
+    half = math.hypot(stats.t.ppf(0.975, 1) * 0.5, stats.t.ppf(0.975, 999))
     assert (row.entropy, row.low, row.entropy_sd) == pytest.approx((40.5, 40.5 - half, math.sqrt(0.5)))
     assert (row.seeds, row.reference, row.beta) == (2, 30, 0.1)
 

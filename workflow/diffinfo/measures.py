@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from diffinfo.intervals import Z95, Estimate, correlation, mean, share, slope
+from diffinfo.intervals import Z95, Estimate, correlation, mean, share, slope, student
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
 HELDOUT = "<results>/train/{run}/{span}/heldout.parquet"
@@ -98,7 +98,7 @@ def _of_entropy(column: str, accuracy: str = "") -> Callable[[pd.DataFrame, pd.D
 
     def read(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
         (row,) = rows.itertuples()
-        half = Z95 * row.stderr
+        half = float(student(row.prompts)) * row.stderr
         found = {column: Estimate("", row.entropy, row.entropy - half, row.entropy + half, row.prompts)}
         if pd.notna(row.beta_accuracy):
             found[accuracy] = share("", row.beta_accuracy * row.prompts, row.prompts)

@@ -1,7 +1,7 @@
 # Ours, beside the paper's Table 2: size and direction of every update, and H(q_T) of the DID without a proxy.
-# Needs: results/{sft,train,data,entropy}.
-# Gives: results/{update,path,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*
-from diffinfo.measures import PATH, SMC, TARGET, UPDATE
+# Needs: results/{sft,train,data,entropy,qa,reward}.
+# Gives: results/{update,path,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*, results/tables/matched.*
+from diffinfo.measures import PATH, QA_ITEMS, SCORES, SMC, TARGET, UPDATE
 
 OURS = {
     "updates": ((PATH, UPDATE), "update"),
@@ -12,7 +12,16 @@ OURS = {
 
 def ours_targets():
     """The table of each measure that some cell of the grid has."""
-    return [f"<results>/tables/{name}.md" for name, (_, measure) in OURS.items() if cells(measure)]
+    found = [f"<results>/tables/{name}.md" for name, (_, measure) in OURS.items() if cells(measure)]
+    return found + (["<results>/tables/matched.md"] if cells("update") else [])
+
+
+def along_paths():
+    """QA items and scores where updates are measured, those of pi_ref too."""
+    rows = [f"/{model}/{dataset}/" for model, dataset, _ in cells("update")]
+    found = paths(QA_ITEMS, "qa", datasets=ORIGINS, reference=True)
+    found += paths(SCORES, "expected_reward", datasets=ORIGINS, reference=True)
+    return [path for path in found if any(row in path for row in rows)]
 
 
 def smc_settings(wildcards):
@@ -140,6 +149,30 @@ rule path:
         "python -m diffinfo.entropy.update --policy {input.models:q} --reference {input.reference:q} {params.epochs:q}"
         " --policy_samples {input.samples:q} --reference_samples {input.reference_samples:q} {params.settings:q}"
         " --out {output:q} 2> {log:q}"
+
+
+rule matched:
+    """Compare methods at equal KL from pi_ref."""
+    input:
+        "<results>/tables/updates.parquet",
+        paths(PATH, "update", datasets=ORIGINS),
+        along_paths(),
+    output:
+        data="<results>/tables/matched.parquet",
+        note="<results>/tables/matched.md",
+        page=report("<results>/tables/matched.html", caption="../report/matched.rst", category="Tables"),
+    log:
+        "<results>/logs/report/matched.log",
+    benchmark:
+        "<results>/benchmarks/report/matched.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        inputs=all_inputs,
+    shell:
+        "python -m diffinfo.report.matched {params.inputs:q} --out {output.data:q} 2> {log:q}"
 
 
 rule smc:

@@ -45,7 +45,7 @@ def measured(inputs: list[Path], origins: dict[str, str]) -> dict[tuple[str, str
         named = {"beta": beta(c.method)} | ({} if "epoch" in frame else {"epoch": c.epoch})
         frames[c.stage, kind][c.key].append(frame.assign(**named))
     found: dict[tuple[str, str, str], dict[int, Found]] = defaultdict(lambda: defaultdict(dict))
-    for result, tables in frames.items():
+    for result, tables in sorted(frames.items(), key=lambda found: list(RESULTS).index(found[0])):  # as declared
         for key, parts in tables.items():
             reference = tables.get((key[0], origins.get(key[1], key[1]), REFERENCE)) if key[2] != REFERENCE else None
             for epoch, rows in pd.concat(parts).groupby("epoch"):

@@ -15,7 +15,7 @@ import pandas as pd
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.benchmarks import WildBench
-from diffinfo.intervals import Z95, Estimate, bracketed, number, over_seeds
+from diffinfo.intervals import Estimate, bracketed, number, over_seeds, student
 from diffinfo.measures import NUMBERS
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paired, paper
@@ -46,7 +46,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
         if c.method != REFERENCE:
             rows[c.key] = {
                 "epoch": c.epoch,
-                **_interval(row.entropy, row.stderr, "entropy", "low", "high"),
+                **_interval(row, "entropy", "low", "high"),
                 **row[["prompts", "truncated", "mean_tokens"]].to_dict(),
             }
     rows = _over_seeds(rows, {"entropy": ("low", "high")})
@@ -54,7 +54,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
     for model, dataset, method, ours in _beside("table1", rows, list(references)):
         reference, printed = references.get((model, dataset)), paper.printed("table1", model, dataset)
         if reference is not None:
-            ours |= _interval(reference.entropy, reference.stderr, "reference", "reference_low", "reference_high")
+            ours |= _interval(reference, "reference", "reference_low", "reference_high")
         records.append(
             {"model": model, "dataset": dataset, "method": method, "beta": beta(method), **ours}
             | {"paper_entropy": printed.get(method), "paper_reference": printed.get(REFERENCE)}
@@ -101,7 +101,7 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     sorted_inputs = _by_kind(inputs)
     for path in sorted_inputs["entropy"]:
         c, row = cell(path), _only_row(path, "entropy")
-        own = {"epoch": c.epoch, **_interval(row.entropy, row.stderr, "did_entropy", "low", "high")}
+        own = {"epoch": c.epoch, **_interval(row, "did_entropy", "low", "high")}
         own |= row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict()
         rows.setdefault(c.key, {}).update({_PROXIES[c.stage] + name: value for name, value in own.items()})
     rows = _over_seeds(rows, {f"{p}did_entropy": (f"{p}low", f"{p}high") for p in _PROXIES.values()})
@@ -299,8 +299,10 @@ def _only_row(path: Path, kind: str) -> Any:
     return table.iloc[0]
 
 
-def _interval(value: float, stderr: float, name: str, low: str, high: str) -> dict[str, float]:
-    return {name: value, low: value - Z95 * stderr, high: value + Z95 * stderr}
+def _interval(row: Any, name: str, low: str, high: str) -> dict[str, float]:
+    """An entropy with Student's interval over prompts."""
+    half = float(student(row.prompts)) * row.stderr
+    return {name: row.entropy, low: row.entropy - half, high: row.entropy + half}
 
 
 def _over_seeds(rows: Rows, intervals: dict[str, tuple[str, str]]) -> Rows:

@@ -365,6 +365,11 @@ SCHEMAS |= {
         **_CELL, **_of(_INT, "epoch prompts"),
         **{f"{name}{end}": _maybe(_REAL) for name in UPDATED for end in ("", "_low", "_high")},
     )),
+    # method minus other at equal KL(pi_ref || pi); first and most: KL of a path's first measured point, and its largest
+    "matched": (1, _schema(
+        **_of(_TEXT, "measure model dataset method other"), **_of(_REAL, "first most other_first other_most"),
+        **_of(_maybe(_REAL), "kl value low high"), n=_maybe(_INT),
+    )),
     "targets": (1, _schema(
         **_CELL, **_of(_INT, "epoch prompts"), **_of(_REAL, "beta effective"),
         **{f"{name}{end}": _maybe(_REAL) for name in TARGETED for end in ("", "_low", "_high")},
