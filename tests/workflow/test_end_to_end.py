@@ -48,6 +48,7 @@ def test_real_arena_hard_questions_are_answered_and_judged(world, public_data):
     folder = public_data / "arena-hard"
     arena = {
         "questions": str(folder / "question.HEAD.jsonl"), "baseline": str(folder / "answer.gpt-4-0314.HEAD.jsonl"), "limit": 5,
+        "judge": "embedded",
     }  # fmt: skip
     target = "results/arena_hard/micro-mistral/ultrafeedback/dpo-b0.1/final"
     world.snakemake("--cores", "2", f"{target}/winrates.parquet", changes={**NANO, "arena_hard": arena})
@@ -137,7 +138,9 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     graded = artifacts.read(results / made["wildbench"], "judgments")
     assert len(graded) == 3
     assert graded.score.between(1, 10).all()
-    assert artifacts.provenance(results / made["wildbench"])["judge"]["model"] == "micro-reward"
+    assert (
+        artifacts.provenance(results / made["wildbench"])["judge"]["model"] == "multifaceted"
+    )  # the language's own reward
 
 
 def test_the_plan_is_set_against_what_jobs_took(world):

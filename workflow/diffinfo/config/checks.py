@@ -91,6 +91,9 @@ def _pointers(config: Config) -> Iterator[str]:
     judges = {f"arena_hard.{key}": getattr(config.arena_hard, key) for key in ("select_judge", "judge")}
     for path, name in (judges | {"wildbench.judge": config.wildbench.judge}).items():
         yield from _known(path, name, config.judges)
+        asked = config.wildbench.tasks if path.startswith("wildbench") else config.arena_hard.questions
+        if name in config.judges and config.judges[name].kind == "world" and asked != "world":
+            yield f"{path}: '{name}' knows the micro world's questions alone; name a judge of another kind"
 
 
 def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:

@@ -148,7 +148,8 @@ def target(*, inputs: list[Path], out: Path, figure: Path) -> None:
         each = part.assign(low=part.target_slope_low, high=part.target_slope_high).sort_values("beta")
         drawing.line(axis, each, "beta", "target_slope", "DPO", color=drawing.style("dpo-b0.1")["color"], marker=".")
         axis.axhline(1, color="#999999", linewidth=0.8)
-        axis.set(title=drawing.panel_title(model, dataset), xlabel=r"$\beta$", xscale="log")
+        ends = (part.beta.min() / 1.3, part.beta.max() * 1.3)  # given, for there may be no slope to draw
+        axis.set(title=drawing.panel_title(model, dataset), xlabel=r"$\beta$", xscale="log", xlim=ends)
         axis.set_ylabel(r"slope of $\ell$ on $sR/\beta$")
     drawing.legend(drawn, [axis for axis, *_ in panels], "1: the optimum; bands: 95 % over prompts")
     _write(frame, "targets", page, drawn, inputs, out, figure)
