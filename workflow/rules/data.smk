@@ -8,8 +8,11 @@ SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format =
 
 
 def dataset_spec(wildcards):
-    """A dataset's name and entry."""
-    return arguments(dataset=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset])
+    """A dataset's name and entry; the micro world has no more held-out prompts than ``world`` says."""
+    spec = CONFIG.datasets[wildcards.dataset]
+    if spec.source == "world":
+        spec = spec.model_copy(update={"test_prompts": min(spec.test_prompts, CONFIG.world.test_prompts)})
+    return arguments(dataset=wildcards.dataset, spec=spec)
 
 
 def world_dataset_spec(wildcards):
