@@ -28,6 +28,16 @@ def world(project_factory, warm_server):
     return project
 
 
+def test_a_world_dataset_has_as_many_pairs_and_held_out_prompts_as_it_says(world):
+    """Not a thousand of its pairs are held out, which the public datasets' default would be."""
+    own = {**NANO["world"], "pairs": 1100, "test_prompts": 30}
+    folder = world.folder / "results/data/correctness"
+    world.snakemake("--cores", "2", "results/data/correctness/preferences.parquet", changes={**NANO, "world": own})
+    sizes = [len(artifacts.read(folder / f"{name}.parquet", kind)) for name, kind in
+             (("preferences", "preferences"), ("test_prompts", "prompts"), ("heldout", "preferences"))]  # fmt: skip
+    assert sizes == [1100, 30, 30]
+
+
 def test_real_magpie_rows_become_pairs_and_train_a_model(world, public_data):
     source = public_data / "magpie" / "example_instructions_5res_armorm.json"
     changes = {**NANO, "datasets": {"magpie-pro": {"source": str(source)}}}
