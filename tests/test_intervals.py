@@ -101,9 +101,10 @@ def test_differences_add_variances():
     assert (gap.label, gap.n) == ("x", 40)
 
 
-def test_entropies_have_normal_intervals():
-    got = tables._interval(50.0, 1.5, "entropy", "low", "high")
-    assert got == pytest.approx({"entropy": 50.0, "low": 50 - Z * 1.5, "high": 50 + Z * 1.5}, rel=1e-6)
+def test_entropies_have_students_intervals_over_prompts():
+    got = tables._interval(pd.Series({"entropy": 50.0, "stderr": 1.5, "prompts": 6}), "entropy", "low", "high")
+    half = stats.t.ppf(0.975, 5) * 1.5
+    assert got == pytest.approx({"entropy": 50.0, "low": 50 - half, "high": 50 + half}, rel=1e-6)
 
 
 def test_smoothed_curves_have_students_interval_of_the_last_steps():

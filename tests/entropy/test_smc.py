@@ -361,5 +361,5 @@ def test_the_stage_measures_prompts_that_the_proxy_has_not_seen(tmp_path, folder
 def test_models_of_two_vocabularies_have_no_ratio(tmp_path):
     for name in ("mistral", "gemma2"):
         start(tmp_path / name, name, hidden=32, layers=1, seed=1)
-    with pytest.raises(UserError, match="826: a ratio needs one vocabulary"):
+    with pytest.raises(UserError, match="840: a ratio needs one vocabulary"):
         load_pair(tmp_path / "mistral", tmp_path / "gemma2", "eager", "float32", 10)
