@@ -17,11 +17,18 @@ def test_a_placebo_shares_all_but_its_labels_with_its_origin(done, project_facto
     jobs = done.plan(changes=changes)
     assert rules(beyond_report(jobs)) == dict.fromkeys(
         ("permuted_logps", "preference", "heldout", "reward_completions", "reward_scores", "entropy_samples", "entropy",
-         "did_completions", "did_pairs", "did_train", "did_entropy", "smc", "update", "answers", "arena_hard_select",
-         "arena_hard", "wildbench", "qa"), 1,
+         "did_completions", "did_pairs", "did_train", "did_entropy", "smc", "update", "path_samples", "path", "answers",
+         "arena_hard_select", "arena_hard", "wildbench", "qa"), 1,
     )  # fmt: skip
     assert all(wildcards["dataset"] == "draw" for _, wildcards in beyond_report(jobs))
-    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {"grid", "updates", "did_smc", "claims"}
+    assert set(rules(jobs)) - set(rules(beyond_report(jobs))) == {
+        "grid",
+        "updates",
+        "did_smc",
+        "matched",
+        "table2",
+        "claims",
+    }
     pairs = project_factory().plan("results/data/magpie-pro-permuted-1/preferences.parquet")
     assert rules(pairs) == {"world_dataset": 1, "ingest_pairs": 1, "permuted_labels": 1}
 
