@@ -21,6 +21,20 @@ FIGURES = {
 }
 
 
+WRITTEN_BESIDE = (".md", ".csv", ".tex")  # a table's Parquet
+DRAWN_BESIDE = (".png", ".pdf")  # a figure's SVG
+
+
+def shown(folder, name, category):
+    """The page of a table or the SVG of a figure with its caption, for Snakemake's own report, which sorts by the label."""
+    kind, number = re.fullmatch(r"(\D+)(\d*)", name).groups()
+    label = {"result": f"{kind.title()} {number:0>2}" if number else kind.replace("_", " ")}
+    suffix = {"tables": "html", "figures": "svg"}[folder]
+    return report(
+        f"<results>/{folder}/{name}.{suffix}", caption=f"../report/{name}.rst", category=category, labels=label
+    )
+
+
 def grid_targets():
     """Every measure of every cell of the grid, whatever the method, and what every training leaves."""
     training = [TRAINING, HELD_OUT] if CONFIG.preference.held_out else [TRAINING]
