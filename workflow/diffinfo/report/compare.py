@@ -33,7 +33,7 @@ def keys(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
         for key in dict.fromkeys([*a, *b]):
             yield from keys(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
     elif a != b:
-        yield path, *("" if value is None else str(value) for value in (a, b))
+        yield path, "" if a is None else str(a), "" if b is None else str(b)
 
 
 def numbers(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def numbers(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         for name in NUMBERS:
             ends = [[row[f"{name}{end}_{side}"] for end in ("", "_low", "_high")] for side in "ab"]
             if ends[0] != ends[1] and not pd.isna(ends[0][0]) and not pd.isna(ends[1][0]):
-                own, other = (Estimate("", *values, 0) for values in ends)
+                own, other = (Estimate("", value, low, high, 0) for value, low, high in ends)
                 gap = other - own
                 at = {key: row[key] for key in CELL} | {"measure": name, "a": own.value, "b": other.value}
                 found.append(at | {"difference": gap.value, "low": gap.low, "high": gap.high})

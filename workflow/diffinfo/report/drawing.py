@@ -78,16 +78,18 @@ def line(axis: Axes, data: pd.DataFrame, x: str, y: str, label: str, **look: Any
 
 def points(axis: Axes, data: pd.DataFrame, x: str, y: str, label: str, place: float, **look: Any) -> None:
     """A curve of few points with bars for its intervals, ``place`` points of print aside, where no other's cover them."""
-    aside = axis.transData + ScaledTranslation(place / 72, 0, axis.figure.dpi_scale_trans)
-    axis.plot(data[x], data[y], label=label, marker="o", markersize=3.5, transform=aside, **look)
+    drawn = axis.plot(data[x], data[y], label=label, marker="o", markersize=3.5, **look)
     middle, half = (data["low"] + data["high"]) / 2, (data["high"] - data["low"]) / 2  # a value may lie outside
-    bars = {"linestyle": "none", "elinewidth": 1, "capsize": 2, "color": look["color"]}
-    axis.errorbar(data[x], middle, yerr=half, transform=aside, **bars)
+    bars = axis.errorbar(data[x], middle, half, linestyle="none", elinewidth=1, capsize=2, color=look["color"])
+    aside = ScaledTranslation(place / 72, 0, axis.figure.dpi_scale_trans)
+    for artist in (*drawn, *bars.get_children()):
+        artist.set_transform(artist.get_transform() + aside)
+    axis.margins(x=0.12)
 
 
 def places(count: int) -> list[float]:
     """Where ``points`` of so many curves go: around 0, at most 4 points of print from each other."""
-    return [min(4, 32 / count) * (place - (count - 1) / 2) for place in range(count)]
+    return [min(4, 24 / count) * (place - (count - 1) / 2) for place in range(count)]
 
 
 def share(axes: Iterable[Axes]) -> None:

@@ -199,15 +199,13 @@ def training(*, inputs: list[Path], out: Path) -> None:
                         look |= {"linewidth": 0.8} if METHODS[family(method)].beta else {"linestyle": (0, (5, 1.5))}
                 if raw:  # batches are not compared with the reference here: their scatter is part of the message
                     axis.plot(curve.step, curve.value, color=look["color"], alpha=0.3, linewidth=0.7)
+                    curve = curve.assign(**curve[["low", "high"]].where(curve.n >= 8))  # of fewer, wider than the axis
                 drawing.line(axis, curve, "step", "mean", label, **look)
         y = _SIGNS[shown[0]] if not together else r"$\log\,\pi(y) - \log\,\pi_\mathrm{ref}(y)$"
         topic = f": {_TOPICS[shown[0]]}" if per_row > 1 else ""
         _axes(axis, panel_title(model, dataset) + topic, "training step", f"{y} [nats]")
         drawing.epochs(axis, part)
-        if raw:  # few batches: their intervals reach far beyond what was measured
-            low, high = (end(part[part.quantity.isin(shown)].value) for end in (min, max))
-            axis.set_ylim(low - 0.2 * (high - low), high + 0.2 * (high - low))
-        else:
+        if not raw:
             axis.axhline(start, color="#444444", linewidth=0.8)
     compared: dict[Any, list[Axes]] = {}  # a quantity of one model
     for axis, ((model, _), shown) in zip(axes, panels, strict=False):

@@ -22,7 +22,8 @@ _TEX = {
     "y_w": "$y_w$", "y_l": "$y_l$", "q_T": "$q_T$", "π̃": r"$\tilde\pi$", "π*": r"$\pi^*$", "β′": r"$\beta'$", "H(q)": "$H(q)$",
     **{sign: f"${name}$" for sign, name in {
         "π": r"\pi", "β": r"\beta", "τ": r"\tau", "μ": r"\mu", "ℓ": r"\ell", "Δ": r"\Delta", "−": "-", "±": r"\pm", "′": "'",
-        "‖": r"\Vert", "∣": r"\mid", "∝": r"\propto", "²": "^2", "≥": r"\ge", "≤": r"\le", "<": "<", ">": ">", "|": "|"}.items()},
+        "‖": r"\Vert", "∣": r"\mid", "∝": r"\propto", "²": "^2", "≥": r"\ge", "≤": r"\le"}.items()},
+    **{sign: f"${sign}$" for sign in "<>|"},
     "†": r"\dag{}", "–": "--", "…": r"\dots{}",
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

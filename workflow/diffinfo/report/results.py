@@ -109,9 +109,7 @@ def _section(path: Path, out: Path, claims: list[list[Any]]) -> dict[str, Any]:
     notes = [path.with_suffix(".md"), path.parents[1] / "tables" / f"{path.stem}.md"]
     note = next(file for file in notes if file.exists())
     page, caption = Page.read(note.read_text(encoding="utf-8")), CAPTIONS / f"{path.stem}.rst"
-    said = (
-        re.sub(r"\\ |:\w+:`([^`]*)`", r"^\1", caption.read_text("utf-8")).replace("^^", "^") if caption.exists() else ""
-    )
+    said = re.sub(r"\\ |:\w+:`([^`]*)`", r"^{\1}", caption.read_text("utf-8")) if caption.exists() else ""
     return {
         "name": path.stem,
         "id": f"{path.stem}-figure" if image and note.parent.name == "tables" else path.stem,
@@ -136,9 +134,14 @@ def _files(path: Path, out: Path) -> list[tuple[str, str]]:
     """The same in other formats, as it lies relative to the page."""
     kinds = {".parquet": "Parquet", ".csv": "CSV", ".tex": "LaTeX", ".md": "Markdown"}
     kinds |= {".svg": "SVG", ".pdf": "PDF", ".png": "PNG"} if path.suffix == ".svg" else {}
-    found = [(name, path.with_suffix(suffix)) for suffix, name in kinds.items()]
+    # the data of a figure may be its table's, those of the laboratory what it measured, in a folder that runs share
+    folders = (path.parent, out.parent / "tables", out.parent / "synthetic", out.parent / "../../synthetic")
     last = out.with_name("spent.parquet")  # written once the page is
-    return [(name, os.path.relpath(file, out.parent)) for name, file in found if file.exists() or file == last]
+    found = []
+    for suffix, name in kinds.items():
+        places = [folder / f"{path.stem}{suffix}" for folder in folders[: None if suffix == ".parquet" else 1]]
+        found += [(name, file) for file in places if file.exists() or file == last][:1]
+    return [(name, os.path.relpath(file, out.parent)) for name, file in found]
 
 
 def _embedded(svg: Path) -> Markup:
