@@ -46,7 +46,7 @@ def results(shared_tree) -> Path:
     timed.parent.mkdir(parents=True)
     timed.write_text("s\n90\n")
     spent.main(
-        config=load(ROOT / "config.yaml").model_dump(mode="json"),
+        configuration=load(ROOT / "config.yaml").model_dump(mode="json"),
         benchmarks={"sft": f"{root}/benchmarks/sft/{{model}}/{{dataset}}.tsv"},
         tables=[root / f"tables/{name}.md" for name in ("grid", "updates", "table1")],
         figures=[root / f"figures/{name}.svg" for name in ("figure10", "figure2", "figure3")],

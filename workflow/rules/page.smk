@@ -6,13 +6,9 @@ DRAWN += [f"<results>/figures/{name}.svg" for name, (_, measure) in OURS.items()
 
 
 def timed(wildcards):
-    """Where each rule's benchmark files are, wildcards without their constraints."""
-    patterns = {
-        made.name: re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", str(made.benchmark))
-        for made in workflow.rules
-        if made.benchmark
-    }
-    return arguments(config=CONFIG, benchmarks=patterns)
+    """Where each rule's benchmark files are."""
+    patterns = {made.name: str(made.benchmark) for made in workflow.rules if made.benchmark}
+    return arguments(configuration=CONFIG, benchmarks=patterns)
 
 
 rule page:

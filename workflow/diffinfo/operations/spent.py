@@ -1,6 +1,6 @@
 """What a run took, from Snakemake's benchmark files, and the page of all its results.
 
-``python -m diffinfo.operations.spent --config '{...}' --benchmarks '{"sft": "results/benchmarks/sft/{model}/{dataset}.tsv"}'
+``python -m diffinfo.operations.spent --configuration '{...}' --benchmarks '{"sft": "results/benchmarks/sft/{model}/{dataset}.tsv"}'
 --tables '["results/tables/grid.md", ...]' --figures '["results/figures/figure1.svg", ...]' --claims results/claims.parquet
 --out results/report.html`` writes spent.parquet with its pages, and report.html.
 """
@@ -19,21 +19,22 @@ import pandas as pd
 from diffinfo.cli import run
 from diffinfo.config.types import Config
 from diffinfo.intervals import number
-from diffinfo.methods import PATTERN, REFERENCE
 from diffinfo.operations.cost import Costs, read_assumptions
 from diffinfo.report import results
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
 
-def jobs(pattern: str, config: Config) -> Iterator[tuple[dict[str, str], float]]:
-    """Wildcards and seconds of each job of this configuration whose benchmark file a rule's pattern matches."""
-    names = {key: "|".join(map(re.escape, getattr(config, f"{key}s"))) for key in ("model", "dataset")}
-    limits = {"span": r"\d+-\d+", "epoch": r"\d+", "method": f"{PATTERN}|{REFERENCE}", **names}
-    literal, *parts = re.split(r"\{(\w+)\}", pattern)
+def jobs(pattern: str) -> Iterator[tuple[dict[str, str], float]]:
+    """Wildcards and seconds of each job whose benchmark file a rule's pattern matches.
+
+    Args:
+        pattern: a path with {wildcards}, each with its limits as Snakemake writes them: {epoch,\\d+}.
+    """
+    literal, *parts = re.split(r"\{(\w+)(?:,([^{}]*))?\}", pattern)
     expression = re.escape(literal)
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        expression += f"(?P<{name}>{limits.get(name, '[^/]+')}){re.escape(text)}"
+    for name, limits, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        expression += f"(?P<{name}>{limits or '[^/]+'}){re.escape(text)}"
     files = [Path(literal)] if not parts else Path(literal.rpartition("/")[0]).rglob("*.tsv")
     for file in sorted(files):
         if (found := re.fullmatch(expression, str(file))) and file.is_file():
@@ -46,12 +47,12 @@ def spent(config: Config, benchmarks: dict[str, str]) -> pd.DataFrame:
 
     Args:
         config: the configuration.
-        benchmarks: where each rule's benchmark files are, with {wildcards}.
+        benchmarks: where each rule's benchmark files are, with {wildcards}, see ``jobs``.
     """
     costs = Costs(config, read_assumptions())
     sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
     for rule, pattern in benchmarks.items():
-        for wildcards, seconds in jobs(pattern, config):
+        for wildcards, seconds in jobs(pattern):
             cost, hours = costs.job(rule, wildcards), seconds / 3600
             price = costs.assumed.hardware[cost.hardware].dollars_per_hour * (cost.gpus or cost.nodes * cost.cpus)
             row = sums[rule, wildcards.get("model", cost.model), cost.hardware]
@@ -82,7 +83,7 @@ def _page(frame: pd.DataFrame) -> Page:
 
 def main(
     *,
-    config: dict[str, Any],
+    configuration: dict[str, Any],
     benchmarks: dict[str, str],
     tables: list[Path],
     figures: list[Path],
@@ -92,16 +93,16 @@ def main(
     """Write the table of what a run took, and the page of its results.
 
     Args:
-        config: the checked configuration; it is written beside the page, as config.yaml.
-        benchmarks: where each rule's benchmark files are, with {wildcards}.
+        configuration: the checked configuration; it is written beside the page, as config.yaml.
+        benchmarks: where each rule's benchmark files are, with {wildcards}, see ``jobs``.
         tables: the pages of tables in Markdown; the paper's are named table<number>.
         figures: the drawings as SVG, likewise; the note beside one, or the table of its name, has its title.
         claims: the claims table.
         out: report.html; spent.parquet and its pages are written beside it.
     """
-    frame, table = spent(Config.model_validate(config), benchmarks), out.with_name("spent.parquet")
+    frame, table = spent(Config.model_validate(configuration), benchmarks), out.with_name("spent.parquet")
     _page(frame).write(table, frame)
-    results.write(config, tables, figures, claims, frame, out)
+    results.write(configuration, tables, figures, claims, frame, out)
     artifacts.write(table, frame, "spent")
 
 
