@@ -1,6 +1,6 @@
 """What a run took, from Snakemake's benchmark files, and the page of all its results.
 
-``python -m diffinfo.operations.spent --configuration '{...}' --benchmarks '{"sft": "results/benchmarks/sft/{model}/{dataset}.tsv"}'
+``python -m diffinfo.operations.spent --configuration '{...}' --benchmarks '{"grid": "results/benchmarks/report/grid.tsv"}'
 --tables '["results/tables/grid.md", ...]' --figures '["results/figures/figure1.svg", ...]' --claims results/claims.parquet
 --out results/report.html`` writes spent.parquet with its pages, and report.html.
 """

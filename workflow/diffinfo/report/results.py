@@ -51,6 +51,7 @@ def write(
     groups = [list(part.itertuples()) for _, part in judged.groupby("claim", sort=False)]
     sections = [_section(path, out, groups) for path in sorted([*tables, *figures], key=_place)]
     of_paper = [s for s in sections if s["label"]]
+    ours = [s for s in sections if not s["label"] and s["name"] != "grid"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -71,7 +72,7 @@ def write(
         grid=next((s for s in sections if s["name"] == "grid"), None),
         tables=[s for s in of_paper if not s["image"]],
         figures=[s for s in of_paper if s["image"]],
-        ours=[s for s in sections if not s["label"] and s["name"] != "grid"],
+        ours=sorted(ours, key=lambda s: [other["name"] for other in ours].index(s["name"])),  # a figure behind its table
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
         machine=_machine(),
         style=Markup((TEMPLATE / "page.css").read_text(encoding="utf-8")),
@@ -119,6 +120,7 @@ def _section(path: Path, out: Path, claims: list[list[Any]]) -> dict[str, Any]:
         "parts": [_part(part) for part in page.parts[1:]] if note == notes[0] else [],
         "claims": [rows for rows in claims if _label(path) in _cited(rows[0].source)],
         "image": _embedded(path) if image else None,
+        "width": _width(path) if image else None,
         "files": _files(path, out),
         "command": f"snakemake --cores 2 {path}",
     }
@@ -142,6 +144,13 @@ def _files(path: Path, out: Path) -> list[tuple[str, str]]:
         places = [folder / f"{path.stem}{suffix}" for folder in folders[: None if suffix == ".parquet" else 1]]
         found += [(name, file) for file in places if file.exists() or file == last][:1]
     return [(name, os.path.relpath(file, out.parent)) for name, file in found]
+
+
+def _width(svg: Path) -> int:
+    """Pixels that a drawing may fill: half as many again as it was drawn for."""
+    with open(svg, encoding="utf-8") as handle:
+        found = re.search(r'<svg [^>]*width="([\d.]+)pt"', handle.read(2000))
+    return round(2 * float(found[1])) if found else 1200
 
 
 def _embedded(svg: Path) -> Markup:
