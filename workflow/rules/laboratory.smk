@@ -31,7 +31,7 @@ rule laboratory_curves:
     output:
         multiext("<results>/figures/figure1", ".parquet", *WRITTEN_BESIDE, *DRAWN_BESIDE),
         multiext("<results>/figures/figure7", ".parquet", *WRITTEN_BESIDE, *DRAWN_BESIDE),
-        [shown("figures", name, "3. Figures") for name in ("figure1", "figure7")],
+        [shown("figures", name) for name in ("figure1", "figure7")],
     log:
         "<results>/logs/synthetic/curves.log",
     benchmark:
@@ -52,8 +52,8 @@ rule laboratory:
         "<results>/tables/laboratory.parquet",
         expand("<results>/tables/{name}{kind}", name=LAB_TABLES, kind=WRITTEN_BESIDE),
         expand("<results>/figures/{name}{kind}", name=LAB_FIGURES, kind=DRAWN_BESIDE),
-        [shown("tables", name, "4. Laboratory") for name in LAB_TABLES],
-        [shown("figures", name, "4. Laboratory") for name in LAB_FIGURES],
+        [shown("tables", name) for name in LAB_TABLES],
+        [shown("figures", name) for name in LAB_FIGURES],
     log:
         "<results>/logs/synthetic/laboratory.log",
     benchmark:

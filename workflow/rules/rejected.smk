@@ -151,7 +151,7 @@ rule rejected:
     output:
         data="<results>/tables/rejected.parquet",
         also=multiext("<results>/tables/rejected", *WRITTEN_BESIDE),
-        page=shown("tables", "rejected", "2. Tables"),
+        page=shown("tables", "rejected"),
     log:
         "<results>/logs/report/rejected.log",
     benchmark:

@@ -10,7 +10,7 @@ rule grid:
     output:
         data="<results>/tables/grid.parquet",
         also=multiext("<results>/tables/grid", *WRITTEN_BESIDE),
-        page=shown("tables", "grid", "2. Tables"),
+        page=shown("tables", "grid"),
     log:
         "<results>/logs/report/grid.log",
     benchmark:
@@ -37,7 +37,7 @@ for TABLE in TABLES:
         output:
             data=f"<results>/tables/{TABLE}.parquet",
             also=multiext(f"<results>/tables/{TABLE}", *WRITTEN_BESIDE),
-            page=shown("tables", TABLE, "2. Tables"),
+            page=shown("tables", TABLE),
         log:
             f"<results>/logs/report/{TABLE}.log",
         benchmark:
@@ -66,7 +66,7 @@ for FIGURE in FIGURES:
         output:
             data=f"<results>/figures/{FIGURE}.parquet",
             also=multiext(f"<results>/figures/{FIGURE}", *WRITTEN_BESIDE, *DRAWN_BESIDE),
-            svg=shown("figures", FIGURE, "3. Figures"),
+            svg=shown("figures", FIGURE),
         log:
             f"<results>/logs/report/{FIGURE}.log",
         benchmark:

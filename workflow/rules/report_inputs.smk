@@ -25,13 +25,19 @@ WRITTEN_BESIDE = (".md", ".csv", ".tex")  # a table's Parquet
 DRAWN_BESIDE = (".png", ".pdf")  # a figure's SVG
 
 
-def shown(folder, name, category):
-    """The page of a table or the SVG of a figure with its caption, for Snakemake's own report, which sorts by the label."""
+def shown(folder, name):
+    """The page of a table or the SVG of a figure for Snakemake's own report, which sorts by category and labels."""
     kind, number = re.fullmatch(r"(\D+)(\d*)", name).groups()
-    label = {"result": f"{kind.title()} {number:0>2}" if number else kind.replace("_", " ")}
-    suffix = {"tables": "html", "figures": "svg"}[folder]
+    with open(f"{PACKAGE}/report/{name}.rst", encoding="utf-8") as caption:
+        said = " ".join(re.sub(r"\\ |:\w+:|`", "", caption.read()).partition(".")[0].split())
+    category = (
+        {"tables": "2. Tables", "figures": "3. Figures"}[folder] if number or name == "grid" else "4. Beyond the paper"
+    )
     return report(
-        f"<results>/{folder}/{name}.{suffix}", caption=f"../report/{name}.rst", category=category, labels=label
+        f"<results>/{folder}/{name}.{'html' if folder == 'tables' else 'svg'}",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"result": f"{kind.title()} {number:0>2}" if number else kind.replace("_", " "), "shows": said},
     )
 
 

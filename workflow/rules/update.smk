@@ -160,7 +160,7 @@ rule matched:
     output:
         data="<results>/tables/matched.parquet",
         also=multiext("<results>/tables/matched", *WRITTEN_BESIDE),
-        page=shown("tables", "matched", "2. Tables"),
+        page=shown("tables", "matched"),
     log:
         "<results>/logs/report/matched.log",
     benchmark:
@@ -211,9 +211,9 @@ for NAME, (PATTERNS, MEASURE) in OURS.items():
         output:
             data=f"<results>/tables/{NAME}.parquet",
             also=multiext(f"<results>/tables/{NAME}", *WRITTEN_BESIDE),
-            page=shown("tables", NAME, "2. Tables"),
+            page=shown("tables", NAME),
             drawn=multiext(f"<results>/figures/{NAME}", *DRAWN_BESIDE),
-            svg=shown("figures", NAME, "3. Figures"),
+            svg=shown("figures", NAME),
         log:
             f"<results>/logs/report/{NAME}.log",
         benchmark:
