@@ -82,7 +82,7 @@ def test_differences_have_the_interval_of_independent_errors(tree, tmp_path):
 def test_what_cannot_be_compared_is_said(tree, tmp_path):
     a = make(tree, tmp_path / "a", [0.1])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty has no tables/grid\.parquet"):
+    with pytest.raises(UserError, match=r"empty/tables/grid\.parquet is not there"):
         compare.comparison(a, tmp_path / "empty")
     (a / "config.yaml").unlink()
     assert "config.yaml" in sections(compare.comparison(a, a)[0])["Configuration"][0]

@@ -65,10 +65,11 @@ def comparison(a: Path, b: Path) -> tuple[Page, pd.DataFrame]:
     """What differs between two results folders, as a page, and the numbers of it.
 
     Raises:
-        UserError: when one has no grid table.
+        UserError: when one has no grid or claims table.
     """
-    if lacking := [folder for folder in (a, b) if not (folder / "tables/grid.parquet").is_file()]:
-        raise UserError(f"{lacking[0]} has no tables/grid.parquet: name the folder of a finished run, such as results.")
+    for file in (folder / name for folder in (a, b) for name in ("tables/grid.parquet", "claims.parquet")):
+        if not file.is_file():
+            raise UserError(f"{file} is not there: name the folder of a finished run, such as results.")
     grids = [artifacts.read(folder / "tables/grid.parquet", "grid") for folder in (a, b)]
     page = Page(f"{b} against {a}")
     page.head("Configuration")
@@ -84,7 +85,7 @@ def comparison(a: Path, b: Path) -> tuple[Page, pd.DataFrame]:
     alone = [(folder, only(*pair)) for folder, pair in ((a, grids), (b, grids[::-1]))]
     for folder, rows in alone:
         cells = rows.drop_duplicates(["model", "dataset", "method", "seed"])
-        said = [f"{_name(row)}{'' if pd.isna(row.seed) else f', seed {row.seed}'}" for row in cells.itertuples()]
+        said = [f"{_name(row)}{'' if pd.isna(row.seed) else f', seed {row.seed:g}'}" for row in cells.itertuples()]
         page.say(f"{folder}: {'; '.join(said)}." if said else "")
     if not any(len(rows) for _, rows in alone):
         page.say("None.")
