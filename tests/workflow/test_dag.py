@@ -160,7 +160,7 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
     rules = jobs_tools[1]
     project = project_factory()
     jobs = project.plan("results/tables/table1.md")
-    assert set(rules(jobs)) - {"page"} == {
+    assert set(rules(jobs)) == {
         "world_model", "world_dataset", "ingest_pairs", "sft", "reference_logps", "preference", "entropy_samples",
         "entropy", "table1",
     }  # fmt: skip
