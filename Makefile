@@ -17,7 +17,7 @@ endef
 
 results: $(VENV)/.ready
 	DIFFINFO_WARM=1 snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) --report $(ROOT)/report.html
+	snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG)) --report $(ROOT)/snakemake-report.zip
 
 # whether the default configuration's results are those of tests/golden.json, within what another processor changes
 golden: $(VENV)/.ready

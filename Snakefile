@@ -56,19 +56,18 @@ include: "workflow/rules/questions.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/synthetic.smk"
-include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/update.smk"
 include: "workflow/rules/rejected.smk"
+include: "workflow/rules/page.smk"
 include: "workflow/rules/restart.smk"
 
 
 rule all:
-    """All that the grid lists, and every table, figure and claim."""
+    """All that the grid lists, every table, figure and claim, and the page of them all."""
     default_target: True
     input:
         grid_targets(),
-        report_targets(),
-        ours_targets(),
-        rejected_targets(),
-        laboratory_targets(),
+        MADE,
+        "<results>/report.html",

@@ -126,7 +126,18 @@ class Project:
             name = line.split("\t")[0]
             if name.startswith("results/"):
                 path = self.folder / name
-                if path.suffix in (".parquet", ".csv", ".jsonl", ".md", ".svg", ".png", ".html"):
+                if path.suffix in (
+                    ".parquet",
+                    ".csv",
+                    ".jsonl",
+                    ".md",
+                    ".tex",
+                    ".svg",
+                    ".png",
+                    ".pdf",
+                    ".html",
+                    ".yaml",
+                ):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()
                 else:

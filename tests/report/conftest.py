@@ -192,3 +192,8 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_tree(tmp_path_factory) -> Tree:
+    return Tree(tmp_path_factory.mktemp("shared"))

@@ -189,6 +189,23 @@ def test_a_further_method_is_a_further_line(tree, tmp_path, monkeypatch, name):
     assert len(set(looks)) == len({label for label, _ in drawn})
 
 
+def test_bars_end_where_intervals_do_beside_one_another_and_panels_share_their_axis():
+    figure, (left, right) = figures.drawing.canvas(2)
+    data = pd.DataFrame({"x": [1, 2], "y": [1.0, 5.0], "low": [0.5, 2.0], "high": [2.0, 4.0]})  # one value lies outside
+    for place in figures.drawing.places(2):
+        figures.drawing.points(left, data, "x", "y", "a", place, color="black")
+    right.plot([1, 2], [9.0, 10.0])
+    figures.drawing.share([left, right])
+    assert left.get_ylim() == right.get_ylim()
+    assert left.get_ylim()[0] < 0.5
+    assert left.get_ylim()[1] > 10.0
+    bars = [bar for bar in left.collections if hasattr(bar, "get_segments")]
+    for bar in bars:
+        assert [segment[:, 1].tolist() for segment in bar.get_segments()] == [[0.5, 2.0], [2.0, 4.0]]
+    at = [bar.get_transform().transform(bar.get_segments()[0])[0, 0] for bar in bars]
+    assert at[1] - at[0] == pytest.approx(4 * figure.dpi / 72)  # points of print
+
+
 def test_methods_keep_their_colours_apart():
     methods = ["dpo-b0.2", "dpo-b0.1", "dpo-b0.05", "dpo-b0.02", "dpo-pg", "dpop-b0.1", "cal-dpo-b0.1", "logpi-b0.1"]
     assert len({style(m)["color"] for m in methods}) == len(methods)

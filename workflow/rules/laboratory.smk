@@ -5,8 +5,6 @@ WRITTEN = f"{CONFIG.results}/tables"
 LAB_INPUTS = ["objectives", "population", "theorems", "did_proxy", "rejected_sampling", "lengths"]
 LAB_TABLES = ["laboratory", "theorems", "did_proxy", "rejected_sampling", "lengths"]
 LAB_FIGURES = ["laboratory", "did_proxy", "rejected_sampling", "lengths"]
-LAB_PAGES = expand("<results>/tables/{name}.html", name=LAB_TABLES)
-LAB_DRAWINGS = expand("<results>/figures/{name}.svg", name=LAB_FIGURES)
 
 
 def laboratory_targets():
@@ -31,10 +29,9 @@ rule laboratory_curves:
     input:
         "<shared>/synthetic/objectives.parquet",
     output:
-        multiext("<results>/figures/figure1", ".parquet", ".md", ".png"),
-        multiext("<results>/figures/figure7", ".parquet", ".md", ".png"),
-        report("<results>/figures/figure1.svg", caption="../report/figure1.rst", category="Laboratory"),
-        report("<results>/figures/figure7.svg", caption="../report/figure7.rst", category="Laboratory"),
+        multiext("<results>/figures/figure1", ".parquet", *WRITTEN_BESIDE, *DRAWN_BESIDE),
+        multiext("<results>/figures/figure7", ".parquet", *WRITTEN_BESIDE, *DRAWN_BESIDE),
+        [shown("figures", name) for name in ("figure1", "figure7")],
     log:
         "<results>/logs/synthetic/curves.log",
     benchmark:
@@ -53,10 +50,10 @@ rule laboratory:
         **{name: f"<shared>/synthetic/{name}.parquet" for name in LAB_INPUTS},
     output:
         "<results>/tables/laboratory.parquet",
-        expand("<results>/tables/{name}.md", name=LAB_TABLES),
-        expand("<results>/figures/{name}.png", name=LAB_FIGURES),
-        report(LAB_PAGES, caption="../report/laboratory_tables.rst", category="Laboratory"),
-        report(LAB_DRAWINGS, caption="../report/laboratory.rst", category="Laboratory"),
+        expand("<results>/tables/{name}{kind}", name=LAB_TABLES, kind=WRITTEN_BESIDE),
+        expand("<results>/figures/{name}{kind}", name=LAB_FIGURES, kind=DRAWN_BESIDE),
+        [shown("tables", name) for name in LAB_TABLES],
+        [shown("figures", name) for name in LAB_FIGURES],
     log:
         "<results>/logs/synthetic/laboratory.log",
     benchmark:

@@ -150,8 +150,8 @@ rule rejected:
         expand("<results>/data/{dataset}/{table}.parquet", dataset=REACHED, table=("preferences", "resampled")),
     output:
         data="<results>/tables/rejected.parquet",
-        note="<results>/tables/rejected.md",
-        page=report("<results>/tables/rejected.html", caption="../report/rejected.rst", category="Tables"),
+        also=multiext("<results>/tables/rejected", *WRITTEN_BESIDE),
+        page=shown("tables", "rejected"),
     log:
         "<results>/logs/report/rejected.log",
     benchmark:

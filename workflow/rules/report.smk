@@ -9,9 +9,8 @@ rule grid:
         grid_targets(),
     output:
         data="<results>/tables/grid.parquet",
-        csv="<results>/tables/grid.csv",
-        note="<results>/tables/grid.md",
-        page=report("<results>/tables/grid.html", caption="../report/grid.rst", category="Tables"),
+        also=multiext("<results>/tables/grid", *WRITTEN_BESIDE),
+        page=shown("tables", "grid"),
     log:
         "<results>/logs/report/grid.log",
     benchmark:
@@ -37,8 +36,8 @@ for TABLE in TABLES:
             TABLES[TABLE],
         output:
             data=f"<results>/tables/{TABLE}.parquet",
-            note=f"<results>/tables/{TABLE}.md",
-            page=report(f"<results>/tables/{TABLE}.html", caption=f"../report/{TABLE}.rst", category="Tables"),
+            also=multiext(f"<results>/tables/{TABLE}", *WRITTEN_BESIDE),
+            page=shown("tables", TABLE),
         log:
             f"<results>/logs/report/{TABLE}.log",
         benchmark:
@@ -66,9 +65,8 @@ for FIGURE in FIGURES:
             figure_inputs(FIGURE),
         output:
             data=f"<results>/figures/{FIGURE}.parquet",
-            note=f"<results>/figures/{FIGURE}.md",
-            png=f"<results>/figures/{FIGURE}.png",
-            svg=report(f"<results>/figures/{FIGURE}.svg", caption=f"../report/{FIGURE}.rst", category="Figures"),
+            also=multiext(f"<results>/figures/{FIGURE}", *WRITTEN_BESIDE, *DRAWN_BESIDE),
+            svg=shown("figures", FIGURE),
         log:
             f"<results>/logs/report/{FIGURE}.log",
         benchmark:
@@ -92,8 +90,8 @@ rule claims:
         BY_UNIT,
     output:
         data="<results>/claims.parquet",
-        note="<results>/claims.md",
-        page=report("<results>/claims.html", caption="../report/claims.rst", category="Claims"),
+        also=multiext("<results>/claims", *WRITTEN_BESIDE),
+        page=report("<results>/claims.html", caption="../report/claims.rst", category="1. Claims"),
     log:
         "<results>/logs/report/claims.log",
     benchmark:

@@ -21,6 +21,26 @@ FIGURES = {
 }
 
 
+WRITTEN_BESIDE = (".md", ".csv", ".tex")  # a table's Parquet
+DRAWN_BESIDE = (".png", ".pdf")  # a figure's SVG
+
+
+def shown(folder, name):
+    """The page of a table or the SVG of a figure for Snakemake's own report, which sorts by category and labels."""
+    kind, number = re.fullmatch(r"(\D+)(\d*)", name).groups()
+    with open(f"{PACKAGE}/report/{name}.rst", encoding="utf-8") as caption:
+        said = " ".join(re.sub(r"\\ |:\w+:|`", "", caption.read()).partition(".")[0].split())
+    category = (
+        {"tables": "2. Tables", "figures": "3. Figures"}[folder] if number or name == "grid" else "4. Beyond the paper"
+    )
+    return report(
+        f"<results>/{folder}/{name}.{'html' if folder == 'tables' else 'svg'}",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"result": f"{kind.title()} {number:0>2}" if number else kind.replace("_", " "), "shows": said},
+    )
+
+
 def grid_targets():
     """Every measure of every cell of the grid, whatever the method, and what every training leaves."""
     training = [TRAINING, HELD_OUT] if CONFIG.preference.held_out else [TRAINING]

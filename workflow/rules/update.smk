@@ -159,8 +159,8 @@ rule matched:
         along_paths(),
     output:
         data="<results>/tables/matched.parquet",
-        note="<results>/tables/matched.md",
-        page=report("<results>/tables/matched.html", caption="../report/matched.rst", category="Tables"),
+        also=multiext("<results>/tables/matched", *WRITTEN_BESIDE),
+        page=shown("tables", "matched"),
     log:
         "<results>/logs/report/matched.log",
     benchmark:
@@ -210,10 +210,10 @@ for NAME, (PATTERNS, MEASURE) in OURS.items():
             [path for pattern in PATTERNS for path in paths(pattern, MEASURE)],
         output:
             data=f"<results>/tables/{NAME}.parquet",
-            note=f"<results>/tables/{NAME}.md",
-            page=report(f"<results>/tables/{NAME}.html", caption=f"../report/{NAME}.rst", category="Tables"),
-            png=f"<results>/figures/{NAME}.png",
-            svg=report(f"<results>/figures/{NAME}.svg", caption=f"../report/{NAME}.rst", category="Figures"),
+            also=multiext(f"<results>/tables/{NAME}", *WRITTEN_BESIDE),
+            page=shown("tables", NAME),
+            drawn=multiext(f"<results>/figures/{NAME}", *DRAWN_BESIDE),
+            svg=shown("figures", NAME),
         log:
             f"<results>/logs/report/{NAME}.log",
         benchmark:

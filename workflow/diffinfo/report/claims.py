@@ -1,7 +1,7 @@
 """The paper's claims, each against what this grid measured: holds, does not hold, or undecided, by the rules of docs/claims.md.
 
 ``python -m diffinfo.report.claims --inputs '["results/tables/table1.parquet", ...]' --out results/claims.parquet``
-writes the table, and beside it a Markdown page to read and an HTML page for the report.
+writes the table, and beside it the same as CSV and a page as Markdown, HTML and LaTeX.
 """
 
 from __future__ import annotations
@@ -128,9 +128,7 @@ def main(
         "dagger_below": dagger_below,
         "wildbench": wildbench and wildbench.model_dump(),
     }
-    _page(frame, {claim.name: claim.any_labels for claim in claims}).write(
-        out.with_suffix(".md"), out.with_suffix(".html")
-    )
+    _page(frame, {claim.name: claim.any_labels for claim in claims}).write(out, frame)
     artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
 
 

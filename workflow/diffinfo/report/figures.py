@@ -1,7 +1,7 @@
 """Figures 2, 3, 5, 6 and 8 to 13 (4 is an illustration without data; 1 and 7 are the laboratory's).
 
 ``python -m diffinfo.report.figures figure2 --inputs '["results/train/..."]' --out results/figures/figure2.parquet``
-writes the plotted data, and beside it the figure as SVG and PNG and a note in Markdown.
+writes the plotted data, and beside it the same as CSV, the figure as SVG, PDF and PNG, and a note as Markdown and LaTeX.
 """
 
 from __future__ import annotations
@@ -87,15 +87,13 @@ def figure6(*, inputs: list[Path], out: Path) -> None:
     figure, axes = (None, []) if not rows else drawing.canvas(len(rows) + 1, width=3.7)
     for axis, (model, dataset) in zip(axes, rows, strict=False):
         part = data[(data.model == model) & (data.dataset == dataset) & (data.quantity == "epoch")]
-        for method, curve in part.groupby("method", sort=False):
-            look = style(str(method))
-            drawing.line(axis, curve, "epoch", "value", title(str(method)), marker="o", markersize=3.5, **look)
+        _by_epoch(axis, part)
         _axes(axis, panel_title(model, dataset), "epoch", _REWARD)
-        axis.set_xticks(sorted(part.epoch.unique()))
         axis.axhline(0, color="#444444", linewidth=0.8)
     best = data[data.quantity == "best"]
     if axes:
         _bars(axes[-1], best)
+    drawing.share(axes)
 
     def entry(r: Any) -> dict[str, str]:
         return {
@@ -198,10 +196,10 @@ def training(*, inputs: list[Path], out: Path) -> None:
                 if together:
                     label = f"{label}, {'chosen $y_w$' if quantity == 'chosen' else 'rejected $y_l$'}"
                     if quantity == "rejected":
-                        alone = METHODS[family(method)].paper  # it trains one method here: grey is free for it alone
-                        look |= {"color": "#555555", "linestyle": (0, (5, 1.5))} if alone else {"linewidth": 0.8}
+                        look |= {"linewidth": 0.8} if METHODS[family(method)].beta else {"linestyle": (0, (5, 1.5))}
                 if raw:  # batches are not compared with the reference here: their scatter is part of the message
                     axis.plot(curve.step, curve.value, color=look["color"], alpha=0.3, linewidth=0.7)
+                    curve = curve.assign(**curve[["low", "high"]].where(curve.n >= 8))  # of fewer, wider than the axis
                 drawing.line(axis, curve, "step", "mean", label, **look)
         y = _SIGNS[shown[0]] if not together else r"$\log\,\pi(y) - \log\,\pi_\mathrm{ref}(y)$"
         topic = f": {_TOPICS[shown[0]]}" if per_row > 1 else ""
@@ -209,6 +207,11 @@ def training(*, inputs: list[Path], out: Path) -> None:
         drawing.epochs(axis, part)
         if not raw:
             axis.axhline(start, color="#444444", linewidth=0.8)
+    compared: dict[Any, list[Axes]] = {}  # a quantity of one model
+    for axis, ((model, _), shown) in zip(axes, panels, strict=False):
+        compared.setdefault(("" if raw else shown, model), []).append(axis)
+    for panel in compared.values():
+        drawing.share(panel)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     note = _note(shape.heading, shape.finding)
@@ -256,17 +259,14 @@ def _mrr(inputs: list[Path], out: Path, heading: str, model: str) -> None:
     figure, axes = (None, []) if not rows else drawing.canvas(len(rows))
     for axis, (name, dataset) in zip(axes, rows, strict=True):
         part = data[(data.model == name) & (data.dataset == dataset) & (data.quantity == "mrr")]
-        for method, curve in part.groupby("method", sort=False):
-            drawing.line(
-                axis, curve, "epoch", "value", title(str(method)), marker="o", markersize=4, **style(str(method))
-            )
+        _by_epoch(axis, part)
         _axes(axis, panel_title(name, dataset), "epoch", "mean reciprocal rank (1 = first on all)")
-        axis.set_xticks(sorted(part.epoch.unique()))
+    drawing.share(axes)
     note = _note(heading, "The paper: the reinforcing method DPO-PG is ahead of DPO on knowledge-intensive QA.")
     note.say(
         "DPO and DPO-PG are ranked on each benchmark at each epoch; the value is the mean of 1 / rank.",
-        "Bands: 95 % of the MRRs when every accuracy is redrawn within its standard error. Redrawing adds noise, which",
-        "pulls a clear leader down and a clear last up: the value itself may lie at the band's edge.",
+        "Bars: 95 % of the MRRs when every accuracy is redrawn within its standard error. Redrawing adds noise, which",
+        "pulls a clear leader down and a clear last up: the value itself may lie at the bar's end.",
         "Any further method is ranked among them, one at a time." if {*map(family, data.method)} - {*RIVALS} else "",
     )
     last = data[(data.quantity == "lead") | (data.epoch == data.groupby(["model", "dataset"]).epoch.transform("max"))]
@@ -283,6 +283,14 @@ def _mrr(inputs: list[Path], out: Path, heading: str, model: str) -> None:
 
     note.table(last, entry)
     _finish(figure, axes, heading, data, rows, tuple((model, dataset) for dataset in MAGPIES), note, mine, out)
+
+
+def _by_epoch(axis: Axes, data: pd.DataFrame) -> None:
+    """Each method's values over epochs, with bars."""
+    curves = list(data.groupby("method", sort=False))
+    for place, (method, curve) in zip(drawing.places(len(curves)), curves, strict=True):
+        drawing.points(axis, curve, "epoch", "value", title(str(method)), place, **style(str(method)))
+    axis.set_xticks(sorted(data.epoch.unique()))
 
 
 def _bars(axis: Axes, best: pd.DataFrame) -> None:
@@ -341,7 +349,7 @@ def _finish(
     for model in dict.fromkeys(others):
         note.say(f"{model} takes the place of the paper's {paper.model_title(str(paper.counterpart(model)))}.")
     drawing.save(figure, heading, out)
-    note.write(out.with_suffix(".md"))
+    note.write(out, data, page=False)
     artifacts.write(out, data, out.stem, inputs={str(path): path for path in inputs})
 
 

@@ -1,7 +1,7 @@
 """The grid table: one row a cell, epoch and seed, with every number measured there.
 
 ``python -m diffinfo.report.grid --inputs '["results/train/...", ...]' --out results/tables/grid.parquet``
-writes the table, and beside it the same as CSV, a Markdown page to read and an HTML page for the report.
+writes the table, and beside it the same as CSV and a page as Markdown, HTML and LaTeX.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ def main(*, inputs: list[Path], out: Path, origins: dict[str, str] | None = None
     )
     numbers = pd.DataFrame([{"column": name, **vars(number)} for name, number in NUMBERS.items()])
     page.table(numbers, lambda n: {"here": n.title, "column": n.column, "unit": n.unit, "n, and interval over": n.over})
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
-    with artifacts.atomic(out.with_suffix(".csv")) as temporary:
-        frame.to_csv(temporary, index=False)
+    page.write(out, frame)
     artifacts.write(out, frame, "grid", inputs={str(path): path for path in inputs})
 
 

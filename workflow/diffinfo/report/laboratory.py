@@ -23,7 +23,12 @@ from diffinfo.tables import artifacts
 
 TITLES = {name: METHODS[name].title for name in LABORATORY}
 COMPARED = [name for name in LABORATORY if name != "logpi"]  # which is drawn against the DID
-TAU_COLOURS = ("#b2182b", "#ef8a62", "#67a9cf", "#2166ac")  # reinforcing in reds, smoothing in blues
+TAU_LOOKS = (
+    ("#b2182b", "-"),
+    ("#ef8a62", "--"),
+    ("#67a9cf", "-."),
+    ("#2166ac", ":"),
+)  # reinforcing in reds, smoothing in blues
 RUN = ["objective", "hyperparameters", "tau", "seed"]
 
 
@@ -74,7 +79,7 @@ def _write_figure(
     figure: Any, heading: str, rows: pd.DataFrame, kind: str, note: Page, out: Path, **inputs: Path
 ) -> None:
     drawing.save(figure, heading, out)
-    note.write(out.with_suffix(".md"))
+    note.write(out, rows, page=False)
     artifacts.write(out.with_suffix(".parquet"), rows, kind, inputs=inputs)
 
 
@@ -83,7 +88,7 @@ def curves(*, objectives: Path, out: Path) -> None:
 
     Args:
         objectives: the objectives table.
-        out: folder for figure1 and figure7, each as .parquet, .md, .svg and .png.
+        out: folder for figure1 and figure7, each as .parquet, .csv, .md, .tex, .svg, .pdf and .png.
     """
     table = artifacts.read(objectives, "objectives")
     best, taus = best_settings(table), sorted(table.tau.unique())
@@ -92,15 +97,15 @@ def curves(*, objectives: Path, out: Path) -> None:
 
     figure, (left, right) = drawing.canvas(2, width=5.0, height=3.8)
     fitted = table[table.objective == "logpi"]
-    for tau, colour in zip(taus, TAU_COLOURS, strict=False):
+    for tau, (colour, dashes) in zip(taus, TAU_LOOKS, strict=False):
         label = f"τ = {tau:g}" + (r" ($q = \pi_\mathrm{ref}$)" if tau == 0.5 else "")
-        _curve(left, fitted[fitted.tau == tau], "js_did", label, color=colour)
+        _curve(left, fitted[fitted.tau == tau], "js_did", label, color=colour, linestyle=dashes)
     _log_axis(left, "distance from the DID under r = log π", r"$\mathrm{JS}[q_{\pi^*/\pi_\mathrm{ref}}\,\Vert\,\pi]$")
     shown = 4.0 if 4.0 in taus else taus[-1]
     compared = _compare(right, table, best, shown)
     left.set_ylim(bottom=EDGE)  # at tau = 0.5 training starts at 0
     for axis in (left, right):
-        axis.legend(loc="best", ncols=2)
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
     figure.supxlabel(sure, fontsize=8, color="#555555")
     heading = "Figure 1. Distance from the DID under r = log π, and from the target under each objective"
     note = Page(heading)
@@ -194,7 +199,7 @@ def laboratory_table(runs: pd.DataFrame, objectives: pd.DataFrame, out: Path, fi
         }
 
     page.table(groups.head(1), line)
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    page.write(out, runs)
 
     taus = sorted(both.tau.unique())
     figure, axes = drawing.canvas(len(taus), width=3.2, height=3.4)
@@ -217,7 +222,7 @@ def laboratory_table(runs: pd.DataFrame, objectives: pd.DataFrame, out: Path, fi
         axis.set(
             title=f"τ = {tau:g}", xscale="log", xlim=(EDGE, 0.7), xlabel=r"$\mathrm{JS}[\pi^*\,\Vert\,\pi]$ [nats]"
         )
-        axis.set_yticks(range(len(TITLES)), list(reversed(TITLES.values())))
+        axis.set_yticks(range(len(TITLES)), list(reversed(TITLES.values())) if axis is axes[0] else [""] * len(TITLES))
     for mark, inside, _, label in marks.values():
         grey: dict[str, Any] = {"color": "#666666", "markerfacecolor": inside or "#666666", "markersize": 4}
         axes[0].plot([], [], mark, label=label, **grey)
@@ -256,7 +261,7 @@ def theorems_table(theorems: pd.DataFrame, out: Path) -> None:
         }
 
     page.table(theorems, line)
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    page.write(out, theorems)
 
 
 def summary(
@@ -279,8 +284,9 @@ def summary(
         did_proxy: the did_proxy table.
         rejected_sampling: the rejected_sampling table.
         lengths: the lengths table.
-        tables: folder for laboratory (with its .parquet), theorems, did_proxy, rejected_sampling and lengths, as .md and .html.
-        figures: folder for laboratory, did_proxy, rejected_sampling and lengths, each as .svg and .png.
+        tables: folder for laboratory (with its .parquet), theorems, did_proxy, rejected_sampling and lengths, as .md, .html,
+            .tex and .csv.
+        figures: folder for laboratory, did_proxy, rejected_sampling and lengths, each as .svg, .pdf and .png.
     """
     trained = artifacts.read(objectives, "objectives")
     runs = training_against_optimum(trained, artifacts.read(population, "population"))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
 from diffinfo.intervals import Z95, Estimate, mean
 from diffinfo.report import drawing
@@ -232,7 +231,7 @@ def did_proxy_page(table: pd.DataFrame, out: Path, drawn: Path) -> None:
         }
 
     page.table(groups.head(1).sort_values(["policy", "estimator", "decode", "cost"]), line)
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    page.write(out, table)
 
     figure, (left, middle, right) = drawing.canvas(3, width=4.4, height=3.9)
     _draw_training(left, proxies)
@@ -262,8 +261,7 @@ def _draw_training(axis: Axes, proxies: pd.DataFrame) -> None:
     axis.axhline(0.0, color="#666666", linewidth=0.8)
     marks = sorted(proxies.steps.unique())
     axis.set(xscale="log", xlabel="training steps (32 pairs each)", ylabel="estimate − exact [nats]")
-    axis.set_xticks(marks, [str(n) for n in marks])
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    drawing.ticks(axis, marks)
     axis.set_title("the proxy, by steps and pairs")
 
 
@@ -279,8 +277,7 @@ def _draw_costs(axis: Axes, fresh: pd.DataFrame) -> None:
         drawing.line(axis, band(means, "cost", "miss"), "cost", "value", text, **look)
     axis.set(xscale="log", yscale="log", xlabel="cost [sequences through a model]", ylabel="|estimate − exact| [nats]")
     costs = sorted(fresh[fresh.estimator == "proxy"].cost.unique())
-    axis.set_xticks(costs, [f"{cost:,}" for cost in costs])
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    drawing.ticks(axis, costs)
     axis.set_title("error at equal cost")
 
 
@@ -326,22 +323,22 @@ def rejected_sampling_page(table: pd.DataFrame, out: Path, drawn: Path) -> None:
         return {"y_l": r.rejected} | {("optimum" if n == 0 else f"{n:,} pairs"): cell(n) for n in counts}
 
     page.table(pd.DataFrame({"rejected": names}), line)
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    page.write(out, table)
 
     start = table[(table.rejected == "reference") & (table.pairs == 0)].set_index("seed").js_target  # DPO stays there
     table = table.assign(share=table.js_target / table.seed.map(start))
     figure, (axis,) = drawing.canvas(1, width=7.5, height=4.2)
-    for name, colour in zip(names, ("#3f007d", "#a86fd0", "#666666", "#009e73", "#d55e00"), strict=False):
+    colours = ("#3f007d", "#a86fd0", "#666666", "#009e73", "#d55e00")
+    for name, colour, place in zip(names, colours, drawing.places(len(names)), strict=False):
         rows = table[table.rejected == name]
         curve = band(rows[rows.pairs > 0], "pairs", "share")
-        drawing.line(axis, curve, "pairs", "value", name, color=colour, marker="o", markersize=3)
+        drawing.points(axis, curve, "pairs", "value", name, place, color=colour)
         optima = band(rows[rows.pairs == 0], "pairs", "share").value  # one, or none
         for exact in optima[optima > EDGE]:
             axis.axhline(exact, color=colour, linestyle=(0, (1, 2)), linewidth=1.1)
     quantity = r"$\mathrm{JS}[\pi^*\,\Vert\,\pi]$ / $\mathrm{JS}[\pi^*\,\Vert\,\pi_\mathrm{ref}]$"
     axis.set(xscale="log", yscale="log", xlabel="training pairs", ylabel=quantity)
-    axis.set_xticks(counts[1:], [f"{n:,}" for n in counts[1:]])
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    remark = f"geometric means and 95 % bands over {worlds} worlds; dotted: the optimum (0 for Eq. 1)"
+    drawing.ticks(axis, counts[1:])
+    remark = f"geometric means and 95 % intervals over {worlds} worlds; dotted: the optimum (0 for Eq. 1)"
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3, title=remark, title_fontsize=8, alignment="left")
     drawing.save(figure, "Distance from the target by the source of rejected responses (Equation 1)", drawn)

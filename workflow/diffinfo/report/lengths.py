@@ -55,7 +55,7 @@ def lengths_page(table: pd.DataFrame, out: Path, figure: Path) -> None:
         return words | {"ln Z, exact": f"{row.log_z:.2f}", "its interval": f"{row.low:.2f} to {row.high:.2f}"}
 
     page.table(smc, line)
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    page.write(out, table)
     sizes = sorted(table["size"].unique())
     drawn, axes = drawing.canvas(len(sizes))
     for size, axis in zip(sizes, axes, strict=True):

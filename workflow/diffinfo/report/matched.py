@@ -4,7 +4,7 @@ A method's epochs are points of a path from pi_ref, at KL 0. Between two points 
 paths are compared at the largest KL that both reach, paired by question: there the shorter one stands at a measured epoch.
 
 ``python -m diffinfo.report.matched --inputs '["results/tables/updates.parquet", ...]' --out results/tables/matched.parquet``
-writes the table, and beside it a Markdown page to read and an HTML page for the report.
+writes the table, and beside it the same as CSV and a page as Markdown, HTML and LaTeX.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main(*, inputs: list[Path], out: Path) -> None:
         [record for measure in MEASURES for record in _records(measure, values[measure], kls)],
         columns=artifacts.SCHEMAS["matched"][1].names,
     )
-    _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
+    _page(frame).write(out, frame)
     artifacts.write(out, frame, "matched", inputs={str(path): path for path in inputs})
 
 

@@ -70,7 +70,7 @@ def main(*, inputs: list[Path], out: Path) -> None:
         }
         records.append(at | {"prompts": min(map(len, runs.values()))} | {**facts, "gap": None} | ends)
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["rejected"][1].names)
-    _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
+    _page(frame).write(out, frame)
     artifacts.write(out, frame, "rejected", inputs={str(path): path for path in inputs})
 
 

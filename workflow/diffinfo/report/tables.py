@@ -1,7 +1,7 @@
 """Tables 1, 2 and 3, each cell with its uncertainty and the paper's own number beside it.
 
 ``python -m diffinfo.report.tables table1 --inputs '["results/entropy/..."]' --out results/tables/table1.parquet``
-writes the table, and beside it a Markdown page to read and an HTML page for the report.
+writes the table, and beside it the same as CSV and a page as Markdown, HTML and LaTeX.
 """
 
 from __future__ import annotations
@@ -392,7 +392,7 @@ def _sections(page: Page, frame: pd.DataFrame, table: str, line: Callable[[Any],
 
 
 def _write(frame: pd.DataFrame, kind: str, page: Page, inputs: list[Path], out: Path, **facts: Any) -> None:
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    page.write(out, frame)
     artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs}, **facts)
 
 

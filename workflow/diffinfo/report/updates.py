@@ -33,7 +33,8 @@ def _sorted(records: list[dict[str, Any]], kind: str, then: str) -> pd.DataFrame
 def _panels(frame: pd.DataFrame) -> tuple[Any, list[tuple[Any, str, str, pd.DataFrame]]]:
     """A figure, and of each model and dataset its axes, both names, and its rows."""
     cells = rows_of(frame)
-    drawn, axes = drawing.canvas(min(2, len(cells)), -(-len(cells) // 2))
+    columns = max(1, min(3, len(cells)))
+    drawn, axes = drawing.canvas(columns, -(-len(cells) // columns), height=3.0)
     for axis in axes[len(cells) :]:
         axis.remove()
     return drawn, [
@@ -43,8 +44,8 @@ def _panels(frame: pd.DataFrame) -> tuple[Any, list[tuple[Any, str, str, pd.Data
 
 
 def _write(frame: pd.DataFrame, kind: str, page: Page, drawn: Any, inputs: list[Path], out: Path, figure: Path) -> None:
-    drawing.save(drawn, page.parts[0][2:], figure.with_suffix(""))  # the page's heading
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
+    drawing.save(drawn, page.title, figure.with_suffix(""))
+    page.write(out, frame)
     artifacts.write(out, frame, kind, inputs={str(path): path for path in inputs})
 
 
@@ -95,7 +96,7 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
             x, y = [0.0, *rows.kl_reference], [0.0, *rows.entropy_change]
             axis.plot(x, y, marker=".", label=title(str(method)), **look)
             axis.errorbar(
-                rows.kl_reference, rows.entropy_change, color=look["color"], linestyle="none",
+                rows.kl_reference, rows.entropy_change, color=look["color"], linestyle="none", elinewidth=1, capsize=2,
                 yerr=(rows.entropy_change - rows.entropy_change_low, rows.entropy_change_high - rows.entropy_change),
             )  # fmt: skip
         axis.axhline(0, color="#999999", linewidth=0.8)
@@ -146,12 +147,14 @@ def target(*, inputs: list[Path], out: Path, figure: Path) -> None:
         page.head(f"{paper.model_title(model)} trained on {paper.dataset_title(dataset)}")
         page.table(part, line)
         each = part.assign(low=part.target_slope_low, high=part.target_slope_high).sort_values("beta")
-        drawing.line(axis, each, "beta", "target_slope", "DPO", color=drawing.style("dpo-b0.1")["color"], marker=".")
+        drawing.points(axis, each, "beta", "target_slope", "DPO", 0, color=drawing.style("dpo-b0.1")["color"])
         axis.axhline(1, color="#999999", linewidth=0.8)
         ends = (part.beta.min() / 1.3, part.beta.max() * 1.3)  # given, for there may be no slope to draw
         axis.set(title=drawing.panel_title(model, dataset), xlabel=r"$\beta$", xscale="log", xlim=ends)
+        drawing.ticks(axis, part.beta)
         axis.set_ylabel(r"slope of $\ell$ on $sR/\beta$")
-    drawing.legend(drawn, [axis for axis, *_ in panels], "1: the optimum; bands: 95 % over prompts")
+    drawing.share(axis for axis, *_ in panels)
+    drawing.legend(drawn, [axis for axis, *_ in panels], "1: the optimum; bars: 95 % over prompts")
     _write(frame, "targets", page, drawn, inputs, out, figure)
 
 
@@ -221,14 +224,17 @@ def did_smc(*, inputs: list[Path], out: Path, figure: Path) -> None:
         page.table(part, line)
         most = part.drop_duplicates("length")
         axis.plot(most.length, most.uniform / most.length, ":", color="#999999", label="all strings alike")
-        for method, rows in part.groupby("method", sort=False):
+        methods = list(part.groupby("method", sort=False))
+        for place, (method, rows) in zip(drawing.places(len(methods)), methods, strict=True):
             each = pd.DataFrame({"T": rows.length, "H": rows.entropy / rows.length})
             each = each.assign(low=rows.low / rows.length, high=rows.high / rows.length)
-            drawing.line(axis, each, "T", "H", title(str(method)), **drawing.style(str(method)))
+            drawing.points(axis, each, "T", "H", title(str(method)), place, **drawing.style(str(method)))
         axis.set(
             title=drawing.panel_title(model, dataset), xlabel="T [tokens]", ylabel=r"$H(q_T)/T$ [nats]", xscale="log"
         )
-    drawing.legend(drawn, [axis for axis, *_ in panels], "bands: 95 % over prompts")
+        drawing.ticks(axis, part.length)
+    drawing.share(axis for axis, *_ in panels)
+    drawing.legend(drawn, [axis for axis, *_ in panels], "bars: 95 % over prompts")
     _write(frame, "did_smc", page, drawn, inputs, out, figure)
 
 

@@ -386,4 +386,7 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "value low high placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
         **_of(_maybe(_INT), "n seeds placebo_draws"),
     )),
+    "spent": (1, _schema(
+        **_of(_TEXT, "rule model hardware"), jobs=_INT, **_of(_REAL, "hours gpu_hours dollars"),
+    )),
 }  # fmt: skip
