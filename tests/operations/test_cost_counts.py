@@ -4,7 +4,7 @@ import pytest
 
 from diffinfo.operations.cost import read_assumptions
 from diffinfo.operations.jobs import Job
-from diffinfo.operations.plan import actual, longest_chain, paper_check, rows, warnings
+from diffinfo.operations.plan import actual, critical_path, paper_check, rows, warnings
 from operations.test_cost import MISTRAL, costs
 
 A = read_assumptions()
@@ -221,14 +221,18 @@ def test_the_table_adds_up_jobs_hours_and_dollars():
     assert table["arena_hard"]["judge_calls"] == 2000
 
 
-def test_the_longest_chain_waits_for_the_last_of_what_a_job_needs():
+def test_the_critical_path_waits_for_the_last_of_what_a_job_needs():
     cost = costs()
-    parts = [cost.job(rule, MISTRAL).hours for rule in ("sft", "reference_logps", "preference")]
-    assert longest_chain(SOME, cost) == pytest.approx(sum(parts) + cost.job("qa", EVERY).hours)
     uneven = jobs(("sft", MISTRAL, "", "a"), ("preference", EVERY, "", "b"), ("qa", MISTRAL, "a b", "c"))
-    assert longest_chain(uneven, cost) == pytest.approx(
-        cost.job("preference", EVERY).hours + cost.job("qa", MISTRAL).hours
-    )
+    for these, path in (
+        (SOME, ["sft", "reference_logps", "preference", "qa"]),
+        (uneven, ["preference", "qa"]),
+        ([], []),
+    ):
+        chain = critical_path(these, lambda job: cost.job(job.rule, job.wildcards).hours)
+        assert [job.rule for job in chain] == path
+    (longest,) = [job for job in SOME if job.rule == "arena_hard"]
+    assert critical_path(SOME, lambda job: 100.0 if job is longest else 1.0) == [longest]
 
 
 def test_the_papers_hours_are_those_of_its_eight_gpus():

@@ -20,6 +20,7 @@ class Job:
     inputs: frozenset[str]
     outputs: frozenset[str]
     benchmark: str
+    log: str = ""
 
 
 def planned(configfiles: list[Path], everything: bool = True) -> list[Job]:
@@ -36,9 +37,9 @@ def planned(configfiles: list[Path], everything: bool = True) -> list[Job]:
     jobs = []
     for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + done.stdout + done.stderr)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)
-        said = dict(re.findall(r"^    (input|output|wildcards|benchmark): (.*)$", block, re.MULTILINE))
+        said = dict(re.findall(r"^    (input|output|wildcards|benchmark|log): (.*)$", block, re.MULTILINE))
         if rule and "output" in said:  # target rules have none
             pairs = (pair.split("=", 1) for pair in said.get("wildcards", "").split(", ") if pair)
             inputs, outputs = (frozenset(said.get(key, "").split(", ")) for key in ("input", "output"))
-            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, said.get("benchmark", "")))
+            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, said.get("benchmark", ""), said.get("log", "")))
     return jobs
