@@ -3,8 +3,8 @@
 import pytest
 
 from diffinfo.operations.cost import read_assumptions
-from diffinfo.operations.jobs import Job
-from diffinfo.operations.plan import actual, critical_path, paper_check, rows, warnings
+from diffinfo.operations.jobs import Job, critical_path
+from diffinfo.operations.plan import actual, paper_check, rows, warnings
 from operations.test_cost import MISTRAL, costs
 
 A = read_assumptions()

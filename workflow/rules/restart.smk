@@ -11,7 +11,9 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.settings.types import DeploymentMethod
 
 from diffinfo.operations import disk, preflight, slurm_plugin, warm
+from diffinfo.operations.jobs import Job, expected
 from diffinfo.operations.orphans import NoAnswer, settle
+from diffinfo.operations.units import duration
 from diffinfo.tables.provenance import made_by
 
 
@@ -167,6 +169,19 @@ def check_engine():
         )
 
 
+def say_how_long():
+    """The plan's answer; on a cluster it depends on the queue."""
+    if workflow.local_exec and len(workflow.dag):
+        jobs = [
+            Job(job.rule.name, dict(job.wildcards_dict), frozenset(job.input), frozenset(job.output), "")
+            for job in workflow.dag.needrun_jobs()
+        ]
+        hours = expected(jobs, COSTS, workflow.cores)
+        logger.info(
+            f"{len(jobs)} jobs, about {duration(hours)} on {workflow.cores} core(s) by the plan; make status says how far"
+        )
+
+
 def check_before_hours():
     """Refuse to begin without what a later job would end for."""
     asked = [(job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()]
@@ -184,6 +199,7 @@ onstart:
     if not os.access(RESULTS if os.path.exists(RESULTS) else ".", os.W_OK):
         refuse(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
     check_before_hours()
+    say_how_long()
     names = ["_".join(["wildcards", *job.wildcards]) if job.wildcards else "" for job in workflow.dag.jobs]
     comments = {
         slurm_plugin.comment("_".join(filter(None, ["rule", job.rule.name, name])), CONFIG.run.name)

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from diffinfo.cli import UserError
@@ -22,7 +22,7 @@ from diffinfo.config.strict_yaml import read_yaml
 from diffinfo.config.types import RESULTS, Config
 from diffinfo.operations import disk
 from diffinfo.operations.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
-from diffinfo.operations.jobs import Job, planned
+from diffinfo.operations.jobs import Job, critical_path, expected, planned
 from diffinfo.operations.limits import minutes
 from diffinfo.operations.preflight import judges_of, repositories
 from diffinfo.operations.units import count, duration, measured, name
@@ -60,25 +60,6 @@ def _amounts(cost: Cost, costs: Costs) -> tuple[float, ...]:
 
 def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.4g}")
-
-
-def critical_path(jobs: list[Job], hours: Callable[[Job], float]) -> list[Job]:
-    """The chain of jobs that takes longest where no job ever waits for a machine, first to last."""
-    maker = {output: job for job in jobs for output in job.outputs}
-    ready: dict[frozenset[str], float] = {}
-
-    def earlier(job: Job) -> list[Job]:
-        return [maker[path] for path in sorted(job.inputs) if path in maker]
-
-    def finished(job: Job) -> float:
-        if job.outputs not in ready:
-            ready[job.outputs] = max(map(finished, earlier(job)), default=0.0) + hours(job)
-        return ready[job.outputs]
-
-    chain = [max(jobs, key=finished)] if jobs else []
-    while chain and earlier(chain[0]):
-        chain.insert(0, max(earlier(chain[0]), key=finished))
-    return chain
 
 
 def paper_check(config: Config) -> list[tuple[str, str, float, float]]:
@@ -170,7 +151,7 @@ def summary(jobs: list[Job], config: Config, costs: Costs) -> list[str]:
             gpus[cost.hardware][0] += cost.hours * cost.gpus
             gpus[cost.hardware][1] = max(gpus[cost.hardware][1], cost.gpus)
     cores = os.cpu_count() or 1
-    here = "" if gpus else f"; {duration(max(longest, core_hours / cores))} on this machine's {cores} core(s)"
+    here = "" if gpus else f"; {duration(expected(jobs, costs, cores))} on this machine's {cores} core(s)"
     said = [
         f"jobs     {count(len(jobs))}",
         f"time     {duration(longest)} from the first job to the last with all the machines it can use{here}",

@@ -20,9 +20,8 @@ from diffinfo.cli import UserError
 from diffinfo.config.reading import load
 from diffinfo.operations.cost import Costs, read_assumptions
 from diffinfo.operations.disk import LOCKS
-from diffinfo.operations.jobs import Job, planned
+from diffinfo.operations.jobs import Job, critical_path, planned
 from diffinfo.operations.orphans import orphans
-from diffinfo.operations.plan import critical_path
 from diffinfo.operations.slurm_plugin import comment
 from diffinfo.operations.stream import tail
 from diffinfo.operations.units import count, duration, measured, name

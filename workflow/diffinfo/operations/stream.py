@@ -12,9 +12,10 @@ from typing import Any
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from diffinfo.operations.units import duration, measured, name
+from diffinfo.operations.units import count, duration, measured, name
 
 LINES = 6  # of a failed job's log
+JOBS_FAILED = "At least one job did not complete successfully"
 UNSAID = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED)
 
 
@@ -39,6 +40,7 @@ class Lines(Sentences):
         super().__init__(settings, unmade)
         self.begun: dict[int, tuple[str, str | None, float]] = {}  # what a job is, its benchmark file, since when
         self.finished: list[int] = []
+        self.failed: dict[int, str] = {}  # the last line of its log
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take note of a job that begins or ends; only the count that follows is printed."""
@@ -47,7 +49,17 @@ class Lines(Sentences):
             self.begun[said["jobid"]] = name(said["rule_name"], said["wildcards"]), said["benchmark"], time.time()
         elif event == LogEvent.JOB_FINISHED:
             self.finished.append(said["job_id"])
-        return event not in UNSAID
+            self.failed.pop(said["job_id"], None)
+        told = event == LogEvent.ERROR and "CalledProcessError" in str(record.msg)  # by the job's own error
+        return event not in UNSAID and not told and record.msg != "Select jobs to execute..."
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The last sentence of a run that failed is the first job's own."""
+        text = super().format(record)
+        if getattr(record, "event", None) == LogEvent.ERROR and self.failed and JOBS_FAILED in text:
+            first = next(iter(self.failed.values()))
+            return f"error: {count(len(self.failed))} job(s) failed, the first of them {first}"
+        return text
 
     def format_progress(self, msg: dict[str, Any]) -> str:
         """A line for each job that has ended since the last one."""
@@ -67,7 +79,9 @@ class Lines(Sentences):
         what, _, since = self.begun.get(msg["jobid"], (msg["rule_name"], None, time.time()))
         after = duration((time.time() - since) / 3600)
         said = [f"{time.strftime('%H:%M:%S')}  FAILED  {what} after {after}: {', '.join(msg['log']) or 'no log'}"]
-        return "\n".join(said + [f"    {line}" for log in msg["log"] for line in tail(log)])
+        lines = [line for log in msg["log"] for line in tail(log)]
+        self.failed[msg["jobid"]] = f"{what}: {(lines or ['see above'])[-1].removeprefix('error: ')}"
+        return "\n".join(said + [f"    {line}" for line in lines])
 
 
 def tail(log: str) -> list[str]:
