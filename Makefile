@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # the folder of the results: that of CONFIG's run, where it has a name
-ROOT = $$(PYTHONPATH=workflow python -m diffinfo.config.reading root $(if $(CONFIG),--over $(CONFIG)))
+ROOT = $$(PYTHONPATH=workflow python -m diffinfo.config.reading root $(if $(CONFIG),--over "$(CONFIG)"))
 
 TORCH := $(shell grep -o '^torch==[^ ]*' envs/torch.txt)
 define SUPPORTED

@@ -161,9 +161,9 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
 def test_a_reward_model_judges_both_answers_of_a_game():
     cost = costs("micro")
     core, micro = A.hardware["cpu"], {"model": "micro-mistral", "dataset": "magpie-pro"}
-    # a hundred questions, two games, two answers; as much again where the halves select other epochs
-    tokens = 2 * 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)
-    assert cost.job("arena_hard", micro).hours == pytest.approx(
+    # a hundred questions, two games, two answers
+    tokens = 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)
+    assert cost.job("arena_hard_select", micro).hours == pytest.approx(
         seconds(0.0003, 2, tokens, core, "read") / 3600 + loading(core)
     )
 

@@ -36,14 +36,19 @@ def planned(configfiles: list[Path], everything: bool = True) -> list[Job]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"Snakemake's dry run failed:\n{(done.stderr + done.stdout).strip()}")
+    return parsed(done.stdout + done.stderr)
+
+
+def parsed(said: str) -> list[Job]:
+    """The jobs that a dry run lists."""
     jobs = []
-    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + done.stdout + done.stderr)[1:]:
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + said)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)
-        said = dict(re.findall(r"^    (input|output|wildcards|benchmark|log): (.*)$", block, re.MULTILINE))
-        if rule and "output" in said:  # target rules have none
-            pairs = (pair.split("=", 1) for pair in said.get("wildcards", "").split(", ") if pair)
-            inputs, outputs = (frozenset(said.get(key, "").split(", ")) for key in ("input", "output"))
-            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, said.get("benchmark", ""), said.get("log", "")))
+        found = dict(re.findall(r"^    (input|output|wildcards|benchmark|log): (.*)$", block, re.MULTILINE))
+        if rule and "output" in found:  # target rules have none
+            pairs = (pair.split("=", 1) for pair in found.get("wildcards", "").split(", ") if pair)
+            inputs, outputs = (frozenset(found.get(key, "").split(", ")) for key in ("input", "output"))
+            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, found.get("benchmark", ""), found.get("log", "")))
     return jobs
 
 

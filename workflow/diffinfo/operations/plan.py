@@ -184,12 +184,15 @@ def _print_plan(jobs: list[Job], config: Config, costs: Costs) -> None:
     for job in chain:
         print(f"  {duration(hours[id(job)]):>8}  {name(job.rule, job.wildcards)}")
     table = rows(jobs, costs)
-    print("\nBy stage (wall_hours: of its jobs, one after the other):")
+    print("\nBy stage, those of a minute or more (wall_hours: one job after the other):")
     stages: dict[str, dict[str, str | int | float]] = {}
     for row in table:
         stage = stages.setdefault(str(row["rule"]), {"rule": row["rule"], **dict.fromkeys(_COLUMNS, 0)})
         stage.update({column: float(stage[column]) + float(row[column]) for column in _COLUMNS})
-    _print([*stages.values(), {"rule": "total", **{c: sum(float(row[c]) for row in table) for c in _COLUMNS}}])
+    large = sorted(
+        (s for s in stages.values() if float(s["wall_hours"]) >= 1 / 60), key=lambda s: -float(s["wall_hours"])
+    )
+    _print([*large, {"rule": "all stages", **{c: sum(float(row[c]) for row in table) for c in _COLUMNS}}])
     print("\nBy stage, model and dataset:")
     _print(table)
     print()

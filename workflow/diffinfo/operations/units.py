@@ -20,6 +20,8 @@ def duration(hours: float) -> str:
 
 def count(value: float) -> str:
     """A number in plain digits, with no more of them than an estimate has: 13,700, 850, 3.7."""
+    if 0 < value < 0.01:
+        return "<0.01"
     if value >= 1000:
         digits = 10 ** (len(str(int(value))) - 3)
         return f"{round(value / digits) * digits:,}"
