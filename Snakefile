@@ -13,25 +13,38 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 min_version("9.27")
+
+
+def refuse(why):
+    """End with one sentence, without Snakemake's file and line around it."""
+    sys.exit(f"error: {why}")
+
+
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-    raise WorkflowError(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported: use 3.11 to 3.13.")
+    refuse(f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported: use 3.11 to 3.13.")
 if len(workflow.included_stack) > 1:  # what follows a kill, and the profile, belong to a whole run
-    raise WorkflowError(
+    refuse(
         "diffinfo cannot be part of another workflow (module or include): run it by itself, snakemake -s"
         f" {workflow.included_stack[-1].get_path_or_uri(secret_free=True)}, with --directory or run.name for results of its own,"
         " and use its results as input files."
     )
 
+PACKAGE = os.path.join(workflow.basedir, "workflow")
+sys.path.insert(0, PACKAGE)
+from diffinfo.config.strict_yaml import ConfigError, read_yaml
 
 # That of the working directory; the project's own where there is none (--directory, or -s from elsewhere).
 OWN = "config.yaml" if os.path.exists("config.yaml") else os.path.join(workflow.basedir, "config.yaml")
+
+try:
+    read_yaml(Path(OWN))  # names file and line of a fault, which Snakemake does not
+except ConfigError as error:
+    refuse(error)
 
 
 configfile: OWN
 
 
-PACKAGE = os.path.join(workflow.basedir, "workflow")
-sys.path.insert(0, PACKAGE)
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
     TOKENIZERS_PARALLELISM="false",

@@ -200,6 +200,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "training.activation_checkpointing": "layers",
         "training.compile": "none",
         "training.save_minutes": 10,
+        "training.report_to": "tensorboard",
         "preference.epochs_per_job": 1,
         "preference.processes": 8,
         "judges.gpt-4.1-nano.concurrency": 16,

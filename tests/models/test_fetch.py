@@ -55,7 +55,9 @@ def test_pickled_weights_are_never_read(bare, tmp_path):
 
 
 def test_an_unreachable_repository_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="is not a local folder and could not be fetched from the hub"):
+    with pytest.raises(
+        UserError, match=r"is not a local folder, nor in the hub's cache .*HF_HUB_OFFLINE is set: unset it"
+    ):
         fetch.main(spec=fetch.Source(source="nobody/nothing", revision="main"), out=tmp_path / "out")
 
 

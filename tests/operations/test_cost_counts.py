@@ -3,8 +3,8 @@
 import pytest
 
 from diffinfo.operations.cost import read_assumptions
-from diffinfo.operations.jobs import Job
-from diffinfo.operations.plan import actual, longest_chain, paper_check, rows, warnings
+from diffinfo.operations.jobs import Job, critical_path
+from diffinfo.operations.plan import actual, paper_check, rows, warnings
 from operations.test_cost import MISTRAL, costs
 
 A = read_assumptions()
@@ -161,9 +161,9 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
 def test_a_reward_model_judges_both_answers_of_a_game():
     cost = costs("micro", arena_hard={"judge": "embedded"})
     core, micro = A.hardware["cpu"], {"model": "micro-mistral", "dataset": "magpie-pro"}
-    # a hundred questions, two games, two answers; as much again where the halves select other epochs
-    tokens = 2 * 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)
-    assert cost.job("arena_hard", micro).hours == pytest.approx(
+    # a hundred questions, two games, two answers
+    tokens = 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)
+    assert cost.job("arena_hard_select", micro).hours == pytest.approx(
         seconds(0.0003, 2, tokens, core, "read") / 3600 + loading(core)
     )
 
@@ -221,14 +221,18 @@ def test_the_table_adds_up_jobs_hours_and_dollars():
     assert table["arena_hard"]["judge_calls"] == 2000
 
 
-def test_the_longest_chain_waits_for_the_last_of_what_a_job_needs():
+def test_the_critical_path_waits_for_the_last_of_what_a_job_needs():
     cost = costs()
-    parts = [cost.job(rule, MISTRAL).hours for rule in ("sft", "reference_logps", "preference")]
-    assert longest_chain(SOME, cost) == pytest.approx(sum(parts) + cost.job("qa", EVERY).hours)
     uneven = jobs(("sft", MISTRAL, "", "a"), ("preference", EVERY, "", "b"), ("qa", MISTRAL, "a b", "c"))
-    assert longest_chain(uneven, cost) == pytest.approx(
-        cost.job("preference", EVERY).hours + cost.job("qa", MISTRAL).hours
-    )
+    for these, path in (
+        (SOME, ["sft", "reference_logps", "preference", "qa"]),
+        (uneven, ["preference", "qa"]),
+        ([], []),
+    ):
+        chain = critical_path(these, lambda job: cost.job(job.rule, job.wildcards).hours)
+        assert [job.rule for job in chain] == path
+    (longest,) = [job for job in SOME if job.rule == "arena_hard"]
+    assert critical_path(SOME, lambda job: 100.0 if job is longest else 1.0) == [longest]
 
 
 def test_the_papers_hours_are_those_of_its_eight_gpus():

@@ -130,6 +130,7 @@ class Cluster:
         profile = project.folder / "slurm/config.yaml"
         text = profile.read_text()
         for line, edited in {
+            "slurm_account: your-account": "slurm_account: default",
             "max_runtime: 1440": f"max_runtime: {MAX_MINUTES}",
             "before-status-checks: 40": "before-status-checks: 1",
             "per-second: 0.2": "per-second: 1",

@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,6 +182,19 @@ def test_speed_and_tensorboard(job, tmp_path):
     events.Reload()
     assert {"train/loss", "train/margin", "speed/tokens_per_second"} <= set(events.Tags()["scalars"])
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(log.loss.tolist())
+
+
+def test_wandb_is_asked_for_by_a_key_and_reads_what_tensorboard_does(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFINFO_REPORT_TO", "wandb")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="wandb is not in this environment: pip install wandb"):
+        trained(job, "a", "dpo-b0.1", events=tmp_path / "events")
+    called = []
+    twin = SimpleNamespace(init=lambda **how: called.append(how), finish=lambda: called.append("finished"))
+    monkeypatch.setitem(sys.modules, "wandb", twin)
+    trained(job, "b", "dpo-b0.1", events=tmp_path / "events")
+    (how, end) = called
+    assert (how["sync_tensorboard"], how["project"], how["resume"], end) == (True, "diffinfo", "allow", "finished")
 
 
 def test_flops_are_six_a_parameter_and_token(tiny_mistral):

@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffinfo.config.reading import load
+from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.jobs import parsed
+from diffinfo.operations.plan import summary
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
@@ -33,7 +38,7 @@ def commands() -> list[tuple[str, str, list[str]]]:
             mine = block if kind == "yaml" else mine
             for line in block.splitlines() if kind == "bash" else ():
                 words = shlex.split(line.removeprefix("PYTHONPATH=workflow ").removeprefix(".venv/bin/"), comments=True)
-                found.setdefault((mine if "mine.yaml" in words else "", *words), page)
+                found.setdefault((mine if "mine.yaml" in line else "", *words), page)
     return [(page, mine, words) for (mine, *words), page in found.items()]
 
 
@@ -65,14 +70,25 @@ def test_snakemake_plans_it(project, page, mine, words) -> None:
         words = [word for word in words if word not in ("--sdm", "conda")]
     said = project.snakemake("-n", *words[1:])
     assert "This was a dry-run" in said
+    if promised := re.search(r"by plan (\d+ GPU hours), (\d+ h) at the least, (\$[\d,]+)", mine):
+        config = load(None, *(project.folder / word for word in words if word.endswith(".yaml")))
+        planned = "\n".join(summary(parsed(said), config, Costs(config, read_assumptions())))
+        ends = (" of a100", " from the first job", ", of it")
+        assert all(number + end in planned for number, end in zip(promised.groups(), ends, strict=True)), planned
 
 
 @pytest.mark.parametrize(("page", "mine", "words"), BY_TOOL["make"], ids=names(BY_TOOL["make"]))
 def test_make_has_the_target_and_the_files(page, mine, words) -> None:
-    for target in (word for word in words[1:] if "=" not in word):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
-    for file in (word.partition("=")[2] for word in words if "=" in word):
-        assert (ROOT / file).is_file()
+    said = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for file in (file for word in words if "=" in word for file in word.partition("=")[2].split()):
+        assert f" {file}" in said
+        assert (ROOT / file).is_file() or (file == "mine.yaml" and mine)
+
+
+def test_bare_make_lists_its_targets() -> None:
+    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert {line.split()[0] for line in said.splitlines() if line.startswith("  ")} == {*targets} - {"help"}
 
 
 @pytest.mark.parametrize(("page", "mine", "words"), BY_TOOL["python"], ids=names(BY_TOOL["python"]))

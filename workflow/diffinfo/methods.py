@@ -9,6 +9,7 @@ log-probabilities are sums over completion tokens in nats, and losses are per pa
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -235,10 +236,21 @@ def parse(name: str) -> Variant:
     method = METHODS.get(found[1]) if found else None
     if not found or not method or method.beta != (found[2] is not None):
         beta = " (it needs a beta, such as -b0.1)" if method and method.beta else ""
-        raise UserError(f"{name!r} is not a method{beta or nearest(name, METHODS)}")
+        near = f"; did you mean '{meant(name)}'?" if meant(name) else nearest(name, METHODS)
+        raise UserError(f"{name!r} is not a method{beta or near}")
     if found[2] and float(found[2]) == 0:
         raise UserError(f"'{name}' has beta 0; beta must be greater than 0")
     return Variant(method, float(found[2]) if found[2] else None, int(found[3]) if found[3] else None)
+
+
+def meant(name: str) -> str:
+    """The name that a typing error probably meant, with its beta and seed: dpo-b.1 is dpo-b0.1; "" where none is near."""
+    found = re.fullmatch(r"(.+?)(?:[-_]?(?:beta|b)[-_=]?(\d*\.?\d+))?(-seed\d+)?", name)
+    near = difflib.get_close_matches(found[1], METHODS, n=1, cutoff=0.5) if found else []
+    if not found or not near:
+        return ""
+    beta = f"-b{float(found[2]):g}" if found[2] and METHODS[near[0]].beta else ""
+    return near[0] + beta + (found[3] or "")
 
 
 def loss(variant: Variant, objectives: object, x: PairLogps) -> Tensor:

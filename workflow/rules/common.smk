@@ -11,6 +11,8 @@ from diffinfo import methods
 from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import ConfigError
 from diffinfo.config.types import RESULTS
+from diffinfo.operations import stream
+from diffinfo.operations.targets import unmade
 
 try:
     OVER = workflow.config_settings.configfiles
@@ -21,7 +23,7 @@ try:
         values=dict(workflow.config_settings.config),
     )
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 
 
 # In paths of rules; what is passed as an argument says CONFIG.results and CONFIG.shared.
@@ -30,7 +32,20 @@ pathvars:
     shared=CONFIG.shared,
 
 
-os.environ.update(DIFFINFO_LOCKS=f"{RESULTS}/.progress/locks")  # one folder: runs share outputs
+os.environ.update(
+    DIFFINFO_LOCKS=f"{RESULTS}/.progress/locks",  # one folder: runs share outputs
+    DIFFINFO_REPORT_TO=CONFIG.training.report_to,
+)
+
+
+def no_rule_makes(target):
+    """A sentence on a target that cannot exist, for Snakemake's stream."""
+    outputs = [str(output) for rule in workflow.rules for output in rule.output]
+    return unmade(target, outputs, [rule.name for rule in workflow.rules], CONFIG)
+
+
+if workflow.is_main_process:
+    stream.install(logger, workflow.output_settings, no_rule_makes)
 
 
 def one_of(names):
@@ -82,7 +97,7 @@ def span_of(cell, epoch):
         first, last = map(int, span.split("-"))
         if first <= int(epoch) <= last:
             return span
-    raise WorkflowError(f"epoch {epoch} is greater than epochs = {CONFIG.epochs}; raise that key.")
+    refuse(f"epoch {epoch} is greater than epochs = {CONFIG.epochs}; raise that key.")
 
 
 def arguments(**values):
@@ -208,4 +223,4 @@ def scoring(wildcards):
 
 def training(wildcards):
     """Settings that all training jobs share."""
-    return {"training": CONFIG.training.model_dump(exclude={"save_minutes"}), **kernel(wildcards)}
+    return {"training": CONFIG.training.model_dump(exclude={"save_minutes", "report_to"}), **kernel(wildcards)}

@@ -128,7 +128,7 @@ LONGER = len(CONFIG.results) - len("<results>")
 for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_UNIT}.items():
     # Linux takes 128 KiB, and the page is made at the very end
     if sum(len(path) + LONGER + 4 for path in INPUTS) > 120_000:
-        raise WorkflowError(
+        refuse(
             f"{PAGE}: its {len(INPUTS):,} tables are too many for the command line that puts them into the {PAGE} table:"
             " raise preference.epochs_per_job, or run a part of the grid by itself."
         )

@@ -28,7 +28,7 @@ try:
     EXTRA, GRES = profile("slurm_extra"), profile("gres")
     validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=EXTRA)))
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 
 
 def need(wildcards, rulename):

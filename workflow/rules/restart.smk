@@ -10,8 +10,10 @@ import snakemake_executor_plugin_slurm
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.settings.types import DeploymentMethod
 
-from diffinfo.operations import disk, slurm_plugin, warm
+from diffinfo.operations import disk, preflight, slurm_plugin, warm
+from diffinfo.operations.jobs import Job, expected
 from diffinfo.operations.orphans import NoAnswer, settle
+from diffinfo.operations.units import duration
 from diffinfo.tables.provenance import made_by
 
 
@@ -115,7 +117,7 @@ def adopt_at_exit():
         try:
             planned = workflow.dag.needrun_jobs(exclude_finished=False)
             check_shared(job for job in planned if not workflow.dag.reason(job).forced)
-        except WorkflowError as error:
+        except SystemExit as error:
             print(error, file=sys.stderr, flush=True)
             os._exit(1)  # all that is left to do at exit
         same, others = look()
@@ -160,7 +162,7 @@ def check_shared(jobs):
     outputs = [str(output) for job in jobs if CONFIG.results != CONFIG.shared for output in job.output]
     changed = [path for path in outputs if os.path.exists(path) and not path.startswith(f"{CONFIG.results}/")]
     if changed:
-        raise WorkflowError(
+        refuse(
             f"Run '{CONFIG.run.name}' would change what it shares with other runs ({', '.join(changed)}): set run.shared to"
             " 'none', and it makes its own, or run the configuration that made it first, without run.name."
         )
@@ -172,16 +174,43 @@ def check_engine():
     made_here = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
     samples = any(str(job.rule.conda_env).endswith(f"{name}.yaml") for job in workflow.dag.needrun_jobs())
     if name != "base" and samples and not made_here and not find_spec(name):
-        raise WorkflowError(
+        refuse(
             f"engine.name = {name}, and {name} is not in this environment: add --sdm conda (slurm/config.yaml has the line),"
             f" which makes one from envs/{name}.yaml, install envs/{name}.txt, or set engine.name to transformers."
         )
 
 
+def say_how_long():
+    """The plan's answer; on a cluster it depends on the queue."""
+    if workflow.local_exec and len(workflow.dag):
+        jobs = [
+            Job(job.rule.name, dict(job.wildcards_dict), frozenset(job.input), frozenset(job.output), "")
+            for job in workflow.dag.needrun_jobs()
+        ]
+        hours = expected(jobs, COSTS, workflow.cores)
+        logger.info(
+            f"{len(jobs)} jobs, about {duration(hours)} on {workflow.cores} core(s) by the plan; make status says how far"
+        )
+
+
+def check_before_hours():
+    """Refuse to begin without what a later job would end for."""
+    asked = [(job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()]
+    try:
+        if workflow.executor_plugin.cli_prefix == "slurm":
+            preflight.check_slurm(profile("slurm_account"))
+        preflight.check_keys(CONFIG, asked)
+        preflight.check_hub(CONFIG, asked)
+    except UserError as error:
+        refuse(error)
+
+
 onstart:
     check_engine()
     if not os.access(RESULTS if os.path.exists(RESULTS) else ".", os.W_OK):
-        raise WorkflowError(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
+        refuse(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
+    check_before_hours()
+    say_how_long()
     names = ["_".join(["wildcards", *job.wildcards]) if job.wildcards else "" for job in workflow.dag.jobs]
     comments = {
         slurm_plugin.comment("_".join(filter(None, ["rule", job.rule.name, name])), CONFIG.run.name)
@@ -190,7 +219,7 @@ onstart:
     try:
         settled = settle(comments, logger.info)
     except NoAnswer as error:
-        raise WorkflowError(str(error)) from None
+        refuse(error)
     if settled or adopt():
         workflow.persistence.unlock()
         look_again()

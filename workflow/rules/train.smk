@@ -14,7 +14,7 @@ def earlier_span(wildcards):
         return []
     earlier = span_of(cell_of(wildcards), first - 1)
     if int(earlier.split("-")[1]) != first - 1:
-        raise WorkflowError(f"epochs {wildcards.span} of {cell_of(wildcards)} cannot resume inside of {earlier}.")
+        refuse(f"epochs {wildcards.span} of {cell_of(wildcards)} cannot resume inside of {earlier}.")
     return f"{SPANS}/{earlier}/models"
 
 

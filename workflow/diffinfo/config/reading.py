@@ -77,14 +77,14 @@ def check(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
     print(f"{sum(len(config.methods(row)) for row in config.grid)} cells in {len(config.grid)} grid rows")
 
 
-def root(file: Path = Path("config.yaml"), over: Path | None = None) -> None:
+def root(file: Path = Path("config.yaml"), over: str = "") -> None:
     """Print the folder of the results.
 
     Args:
         file: the configuration.
-        over: a second file merged over it, or in its place where that says ``base: defaults``.
+        over: files merged over it, with spaces between them; a first one that says ``base: defaults`` takes its place.
     """
-    print(load(file, *([over] if over else [])).results)
+    print(load(file, *over.split()).results)
 
 
 if __name__ == "__main__":

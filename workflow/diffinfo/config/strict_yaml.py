@@ -81,6 +81,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
         raise ConfigError(f"{file} is nested too deeply, or an alias refers to what contains it.") from error
+    except yaml.MarkedYAMLError as error:
+        mark, began = error.problem_mark, error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        around = f" ({error.context} of line {began.line + 1})" if began else ""
+        raise ConfigError(f"{file}{where} is not valid YAML: {error.problem}{around}") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):

@@ -222,6 +222,11 @@ class Training(Section):
         description="layers: torch.compile each decoder layer; in bfloat16 it rounds otherwise than log π_ref's pass.",
     )
     save_minutes: Count = Field(10, description="Minutes between two saved states, from which a killed job resumes.")
+    report_to: Literal["tensorboard", "wandb"] = Field(
+        "tensorboard",
+        description="Where curves go: `results/tensorboard`; wandb: to Weights & Biases too (`pip install wandb`,"
+        " `wandb login`). Changes no result and reruns nothing.",
+    )
 
 
 class Row(Section):

@@ -249,7 +249,7 @@ class Costs:
             case "claims":  # 1.0 GB measured with the QA items of twenty cells of the paper, five epochs each
                 return Cost(hours=0.003, memory_gb=2)
             case _:
-                return Cost(hours=0.003)
+                return Cost(hours=0.0005)
 
     def data(self, dataset: str) -> Data:
         """Size of a dataset: pairs, or prompts that are sampled here; a longer response is cut at the token limit."""
@@ -355,7 +355,7 @@ class Costs:
             tokens = 2 * calls * (self._answer_tokens() + 20)
             return self._infer(judge.model, read=tokens, rows=tokens)
         if judge.kind == "world":
-            return Cost(hours=0.003)
+            return Cost(hours=0.0005)
         price = prices.get(judge.model, prices["default"])
         return Cost(
             hours=1 / 60 + calls * 10 / 3600 / judge.concurrency,  # a reply takes some ten seconds

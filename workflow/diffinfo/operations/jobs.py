@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffinfo.cli import UserError
+from diffinfo.operations.cost import Costs
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Job:
     inputs: frozenset[str]
     outputs: frozenset[str]
     benchmark: str
+    log: str = ""
 
 
 def planned(configfiles: list[Path], everything: bool = True) -> list[Job]:
@@ -33,12 +36,43 @@ def planned(configfiles: list[Path], everything: bool = True) -> list[Job]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"Snakemake's dry run failed:\n{(done.stderr + done.stdout).strip()}")
+    return parsed(done.stdout + done.stderr)
+
+
+def parsed(said: str) -> list[Job]:
+    """The jobs that a dry run lists."""
     jobs = []
-    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + done.stdout + done.stderr)[1:]:
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", "\n" + said)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)
-        said = dict(re.findall(r"^    (input|output|wildcards|benchmark): (.*)$", block, re.MULTILINE))
-        if rule and "output" in said:  # target rules have none
-            pairs = (pair.split("=", 1) for pair in said.get("wildcards", "").split(", ") if pair)
-            inputs, outputs = (frozenset(said.get(key, "").split(", ")) for key in ("input", "output"))
-            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, said.get("benchmark", "")))
+        found = dict(re.findall(r"^    (input|output|wildcards|benchmark|log): (.*)$", block, re.MULTILINE))
+        if rule and "output" in found:  # target rules have none
+            pairs = (pair.split("=", 1) for pair in found.get("wildcards", "").split(", ") if pair)
+            inputs, outputs = (frozenset(found.get(key, "").split(", ")) for key in ("input", "output"))
+            jobs.append(Job(rule[1], dict(pairs), inputs, outputs, found.get("benchmark", ""), found.get("log", "")))
     return jobs
+
+
+def critical_path(jobs: list[Job], hours: Callable[[Job], float]) -> list[Job]:
+    """The chain of jobs that takes longest where no job ever waits for a machine, first to last."""
+    maker = {output: job for job in jobs for output in job.outputs}
+    ready: dict[frozenset[str], float] = {}
+
+    def earlier(job: Job) -> list[Job]:
+        return [maker[path] for path in sorted(job.inputs) if path in maker]
+
+    def finished(job: Job) -> float:
+        if job.outputs not in ready:
+            ready[job.outputs] = max(map(finished, earlier(job)), default=0.0) + hours(job)
+        return ready[job.outputs]
+
+    chain = [max(jobs, key=finished)] if jobs else []
+    while chain and earlier(chain[0]):
+        chain.insert(0, max(earlier(chain[0]), key=finished))
+    return chain
+
+
+def expected(jobs: list[Job], costs: Costs, cores: int) -> float:
+    """Hours that jobs without GPUs take on one machine: their work, or the longest chain of them."""
+    hours = {job.outputs: costs.job(job.rule, job.wildcards).hours for job in jobs}
+    chain = sum(hours[job.outputs] for job in critical_path(jobs, lambda job: hours[job.outputs]))
+    return max(chain, sum(hours.values()) / cores)

@@ -8,7 +8,6 @@ assumptions in diffinfo/operations/assumptions.yaml.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -23,8 +22,10 @@ from diffinfo.config.strict_yaml import read_yaml
 from diffinfo.config.types import RESULTS, Config
 from diffinfo.operations import disk
 from diffinfo.operations.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
-from diffinfo.operations.jobs import Job, planned
+from diffinfo.operations.jobs import Job, critical_path, expected, planned
 from diffinfo.operations.limits import minutes
+from diffinfo.operations.preflight import judges_of, repositories
+from diffinfo.operations.units import count, duration, measured, name
 from diffinfo.report import paper
 
 PROFILE = Path("slurm/config.yaml")
@@ -59,20 +60,6 @@ def _amounts(cost: Cost, costs: Costs) -> tuple[float, ...]:
 
 def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.4g}")
-
-
-def longest_chain(jobs: list[Job], costs: Costs) -> float:
-    """Hours from the first job to the last where no job ever waits for a machine."""
-    maker = {output: job for job in jobs for output in job.outputs}
-    ready: dict[frozenset[str], float] = {}
-
-    def finished(job: Job) -> float:
-        if job.outputs not in ready:
-            before = [finished(maker[path]) for path in job.inputs if path in maker]
-            ready[job.outputs] = max(before, default=0.0) + costs.job(job.rule, job.wildcards).hours
-        return ready[job.outputs]
-
-    return max(map(finished, jobs), default=0.0)
 
 
 def paper_check(config: Config) -> list[tuple[str, str, float, float]]:
@@ -130,9 +117,7 @@ def actual(jobs: list[Job], costs: Costs) -> list[dict[str, str | int | float]]:
     """Estimate against what Snakemake's benchmark files say, a row per rule, over the jobs that have one."""
     table: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     for job in jobs:
-        if job.benchmark and Path(job.benchmark).is_file():
-            with open(job.benchmark, encoding="utf-8") as handle:
-                seconds = float(next(csv.DictReader(handle, delimiter="\t"))["s"])
+        if (seconds := measured(job.benchmark)) is not None:
             row = table[job.rule]
             row[0] += 1
             row[1] += costs.job(job.rule, job.wildcards).hours
@@ -144,20 +129,75 @@ def actual(jobs: list[Job], costs: Costs) -> list[dict[str, str | int | float]]:
 
 
 def _print(table: list[dict[str, str | int | float]]) -> None:
-    shown = [{key: v if isinstance(v, str) else f"{v:,.4g}" for key, v in row.items()} for row in table]
+    shown = [{key: v if isinstance(v, str) else count(v) for key, v in row.items()} for row in table]
     width = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]} if shown else {}
     for row in [{key: key for key in width}, *shown]:
         print("  ".join(row[k].ljust(w) if isinstance(table[0][k], str) else row[k].rjust(w) for k, w in width.items()))
 
 
+def summary(jobs: list[Job], config: Config, costs: Costs) -> list[str]:
+    """What a run takes and needs, in words."""
+    table = [(job, costs.job(job.rule, job.wildcards)) for job in jobs]
+    total = dict(
+        zip(_COLUMNS[1:], map(sum, zip(*(_amounts(cost, costs) for _, cost in table), strict=True)), strict=True)
+    )
+    chain = critical_path(jobs, lambda job: costs.job(job.rule, job.wildcards).hours)
+    longest = sum(costs.job(job.rule, job.wildcards).hours for job in chain)
+    core_hours = sum(cost.hours * cost.cpus for _, cost in table if not cost.gpus)
+    judging = sum(cost.judge_dollars for _, cost in table)
+    gpus: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for _, cost in table:
+        if cost.gpus:
+            gpus[cost.hardware][0] += cost.hours * cost.gpus
+            gpus[cost.hardware][1] = max(gpus[cost.hardware][1], cost.gpus)
+    cores = os.cpu_count() or 1
+    here = "" if gpus else f"; {duration(expected(jobs, costs, cores))} on this machine's {cores} core(s)"
+    said = [
+        f"jobs     {count(len(jobs))}",
+        f"time     {duration(longest)} from the first job to the last with all the machines it can use{here}",
+        *(f"GPUs     {count(h)} GPU hours of {kind}, up to {most:.0f} in a job" for kind, (h, most) in gpus.items()),
+        f"cores    {count(core_hours)} core hours without a GPU",
+        f"memory   up to {count(max(cost.memory_gb for _, cost in table))} GB on a machine",
+        f"money    ${count(total['dollars'])}, of it ${count(judging)} for judges ({count(total['judge_calls'])} calls)",
+        f"disk     {count(total['disk_gb'])} GB",
+    ]
+    asked = [(job.rule, job.wildcards) for job in jobs]
+    keys = {
+        config.judges[name].api_key_env: None
+        for name in judges_of(config, asked)
+        if config.judges[name].kind == "openai"
+    }
+    fetched = dict.fromkeys(name for _, _, name in repositories(config, asked))
+    said += [f"keys     {', '.join(keys)} in the environment"] if keys else []
+    said += [f"hub      {', '.join(fetched)}: gated ones need an accepted licence and HF_TOKEN"] if fetched else []
+    return said
+
+
 def _print_plan(jobs: list[Job], config: Config, costs: Costs) -> None:
-    table = rows(jobs, costs)
-    total = {column: sum(float(row[column]) for row in table) for column in _COLUMNS}
     print(f"ESTIMATE from {os.path.relpath(ASSUMPTIONS)}; nothing of it is measured.\n")
-    _print([*table, {"rule": "total", "model": "", "dataset": "", **total}])
-    print(f"\nFrom the first job to the last with all the machines it can use: {longest_chain(jobs, costs):,.1f} h.")
-    for model, gpus, hours, printed in paper_check(config):
-        print(f"A DPO epoch of {model} on {gpus}: {hours:.2f} h here, {printed:.2f} h in the paper.")
+    print("\n".join(summary(jobs, config, costs)))
+    hours = {id(job): costs.job(job.rule, job.wildcards).hours for job in jobs}
+    chain = critical_path(jobs, lambda job: hours[id(job)])
+    print(
+        f"\nThe critical path, {duration(sum(hours[id(job)] for job in chain))}: each of these waits for the one before."
+    )
+    for job in chain:
+        print(f"  {duration(hours[id(job)]):>8}  {name(job.rule, job.wildcards)}")
+    table = rows(jobs, costs)
+    print("\nBy stage, those of a minute or more (wall_hours: one job after the other):")
+    stages: dict[str, dict[str, str | int | float]] = {}
+    for row in table:
+        stage = stages.setdefault(str(row["rule"]), {"rule": row["rule"], **dict.fromkeys(_COLUMNS, 0)})
+        stage.update({column: float(stage[column]) + float(row[column]) for column in _COLUMNS})
+    large = sorted(
+        (s for s in stages.values() if float(s["wall_hours"]) >= 1 / 60), key=lambda s: -float(s["wall_hours"])
+    )
+    _print([*large, {"rule": "all stages", **{c: sum(float(row[c]) for row in table) for c in _COLUMNS}}])
+    print("\nBy stage, model and dataset:")
+    _print(table)
+    print()
+    for model, gpus, estimated, printed in paper_check(config):
+        print(f"A DPO epoch of {model} on {gpus}: {estimated:.2f} h here, {printed:.2f} h in the paper.")
     profile = read_yaml(PROFILE) if PROFILE.is_file() else {}
     free = shutil.disk_usage(RESULTS if Path(RESULTS).exists() else ".").free / 1e9
     for warning in warnings(jobs, costs, profile.get("default-resources", {}), free):

@@ -61,14 +61,23 @@ def one_writer(command: list[str], made: str) -> Iterator[bool]:
 
 def at_work(folder: Path) -> bool:
     """Whether any process holds a lock in ``folder``."""
-    for file in folder.glob("*"):
-        try:
-            with open(file, "r+", encoding="utf-8") as handle:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            pass
-        except OSError:  # held, or another user's
-            return True
+    return any(map(_held, folder.glob("*")))
+
+
+def held(folder: Path, log: str) -> bool:
+    """Whether a process is at work on the outputs of the job with this log file."""
+    file = folder / _digest(os.path.realpath(log), "0")
+    return _held(file)
+
+
+def _held(file: Path) -> bool:
+    try:
+        with open(file, "r+", encoding="utf-8") as handle:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or another user's
+        return True
     return False
 
 

@@ -5,6 +5,8 @@ Kept apart from the step log, whose bytes must not depend on the clock.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from diffinfo.cli import UserError
 from diffinfo.tables import schemas
 from diffinfo.train.trainer import Trainer
 
@@ -43,7 +46,7 @@ def flops(model: Any, lengths: list[int]) -> float:
 
 
 class Speed:
-    """Watches the steps of one run, and draws them in TensorBoard where it is installed.
+    """Watches the steps of one run, and draws them in TensorBoard where it is installed, and in W&B where that is asked for.
 
     Args:
         trainer: what trains.
@@ -57,6 +60,9 @@ class Speed:
         self.rows: list[dict[str, float]] = []
         self.lengths: list[int] = []
         self.ready = 0.0
+        self.wandb = (
+            _wandb(events) if events and trainer.is_main and os.getenv("DIFFINFO_REPORT_TO") == "wandb" else None
+        )
         self.board = _board(events) if events and trainer.is_main else None
 
     def ready_with(self, lengths: list[int]) -> None:
@@ -92,6 +98,8 @@ class Speed:
         """Rows as a train_speed frame: the steps of this process (a resumed process does not have the earlier ones)."""
         if self.board is not None:
             self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
         return pd.DataFrame(self.rows, columns=schemas.SCHEMAS["train_speed"][1].names)
 
     def _memory(self) -> float:
@@ -99,6 +107,21 @@ class Speed:
         if self.trainer.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _wandb(events: Path) -> Any:
+    """Weights & Biases, which reads what is written for TensorBoard; a job that resumes goes on with its run there."""
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(
+            "training.report_to is wandb, and wandb is not in this environment: pip install wandb, or set it to tensorboard."
+        ) from None
+    identity = hashlib.sha256(str(events.resolve()).encode()).hexdigest()[:16]
+    project, name = os.getenv("WANDB_PROJECT", "diffinfo"), " ".join(events.parts[-4:])
+    events.mkdir(parents=True, exist_ok=True)
+    wandb.init(project=project, name=name, id=identity, resume="allow", dir=events, sync_tensorboard=True)
+    return wandb
 
 
 def _board(events: Path) -> Any:
