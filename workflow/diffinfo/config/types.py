@@ -14,7 +14,19 @@ from pydantic import Field, create_model
 
 from diffinfo.config.benchmarks import Answers, ArenaHard, Judge, Qa, WildBench
 from diffinfo.config.estimates import Did, Entropy, ExpectedReward, Smc, Update
-from diffinfo.config.values import Attention, Count, Dtype, Line, Name, Positive, Revision, Section, Share, Variable
+from diffinfo.config.values import (
+    Attention,
+    Count,
+    Dtype,
+    Line,
+    Name,
+    Positive,
+    Revision,
+    Section,
+    Share,
+    Variable,
+    matches,
+)
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
 
@@ -84,19 +96,34 @@ class Model(Section):
     gpu: Line = Field("h100", description="GPU type: (part of) a row's name in assumptions.yaml; the profile's wins.")
 
 
+_PARTS = "prompt, system, chosen, rejected, chosen_score, rejected_score, responses, scores, preferred, id"
+Part = Annotated[str, matches(_PARTS.replace(", ", "|"), f"one of {_PARTS}")]
+
+
 class Dataset(Section):
     """Where prompts or pairs come from: a source, or ``of`` another dataset, whose prompts and pi_ref it shares."""
 
-    format: Literal["magpie", "ultrafeedback", "prompts"] | None = Field(
+    format: Literal["magpie", "ultrafeedback", "preference", "prompts"] | None = Field(
         None,
-        description="Schema of ready pairs; `prompts`: responses are sampled and scored here. Required, unless `of` is given.",
+        description="Schema of ready pairs; `preference`: TRL's conventions and those of public sets (docs/formats.md);"
+        " `prompts`: responses are sampled and scored here. Required, unless `of` is given.",
     )
     source: Line | None = Field(
         None,
-        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files. Required, unless"
-        " `of` is given.",
+        description="`world`, a hub id or hf:// address, or a local .parquet, .json, .jsonl, .csv or .arrow file, a folder of"
+        " such files or a pattern such as data/*.jsonl. Required, unless `of` is given.",
     )
     revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
+    subset: Line | None = Field(None, description="Subset (configuration) of a hub dataset; null: its default.")
+    columns: dict[Part, Line | list[Line]] = Field(
+        {},
+        description="Columns by what they hold, where their names are others than docs/formats.md says; only where format is"
+        " `preference`. `a.b` is b of each item of the list a; `-a`: less is better.",
+    )
+    repeats: Literal["first", "all", "widest"] = Field(
+        "first",
+        description="Of several pairs of one prompt: the first is kept, all are, or the one whose scores differ most.",
+    )
     split: Line = Field("train", description="Split that holds the training rows.")
     test_split: Line | None = Field(
         None, description="Split that holds the held-out prompts; null: they are taken from the end of `split`."
@@ -104,7 +131,8 @@ class Dataset(Section):
     test_prompts: Count = Field(1000, description="Held-out prompts; they never enter training.")
     limit: Count | None = Field(None, description="Read at most this many rows; null: all.")
     disjoint_from: list[str] = Field(
-        [], description="Datasets whose prompts are dropped here, compared by normalised text."
+        [],
+        description="Datasets whose prompts are dropped here, whatever their case and white space.",
     )
     reward: Literal["multifaceted", "correctness"] = Field(
         "multifaceted", description="What the micro world ranks responses by; only where source is `world`."
