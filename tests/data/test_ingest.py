@@ -149,6 +149,7 @@ def test_same_rows_same_bytes(ingest: Any, make: Make) -> None:
         "quarantine.parquet",
         "preferences.parquet",
         "heldout.parquet",
+        "README.md",
     }
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 import pandas as pd
 
 from diffinfo.cli import UserError, log, progress, run
+from diffinfo.config import local
 from diffinfo.config.types import Dataset
 from diffinfo.data import preference, rows
 from diffinfo.data.files import BadRow, Quarantine, Source
 from diffinfo.data.rows import Pair
 from diffinfo.data.sources import open_source, require
 from diffinfo.tables import artifacts
+from diffinfo.tables.cards import dataset_card
 
 Group = list[Pair]  # the pairs of one prompt
 
@@ -142,7 +144,8 @@ def main(
     if not train:
         raise UserError(f"{name}: every training prompt is a held-out test prompt too.")
     _report(dataset, train, test, left_out)
-    inputs = {"source": Path(source)} if Path(source).exists() else {}
+    files = [source] if Path(source).exists() else local.files(source)
+    inputs = {f"source {index}" if index else "source": Path(file) for index, file in enumerate(files)}
     inputs |= {f"disjoint_from {index}": path for index, path in enumerate(disjoint_from)}
     facts = {"dataset": dataset, "spec": spec.model_dump(), "left_out": left_out.counts()}
     artifacts.write(prompts, _prompts(train, dataset), "prompts", inputs=inputs, **facts)
@@ -154,6 +157,8 @@ def main(
                 chosen_truncated=False, rejected_truncated=False
             )
             artifacts.write(path, table, "preferences", inputs=inputs, **facts)
+    remote = None if files or spec.source == "world" else local.address(source)[0]
+    dataset_card(prompts.parent, dataset, f"Prompts and preference pairs of {spec.source}.", remote)
 
 
 def _good(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from diffinfo.cli import UserError, log, run
 from diffinfo.tables import artifacts
+from diffinfo.tables.cards import dataset_card
 
 _KEY = ["epoch", "prompt_id", "sample"]
 _READ = ["benchmark", *_KEY, "messages", "completion", "finish_reason"]
@@ -73,6 +74,8 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
     inputs = {"completions": completions, "scores": scores}
     artifacts.write(preferences, pairs, "preferences", inputs=inputs, left_out=counts)
     artifacts.write(quarantine, left_out, "quarantine", inputs=inputs, left_out=counts)
+    what = "Pairs of the best and the worst of several sampled responses to each prompt, by a reward model."
+    dataset_card(preferences.parent, preferences.parent.name, what)
 
 
 def scored(completions: Path, scores: Path) -> pd.DataFrame:
