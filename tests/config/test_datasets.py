@@ -31,6 +31,8 @@ BAD = {
         "datasets.magpie-pro.format", "preference",
         "datasets.magpie-pro.format: the micro world writes no 'preference'; set it to magpie, ultrafeedback or prompts",
     ),
+    "pairs-of-magpie": ("datasets.magpie-pro.source", "magpie",
+                        "datasets.magpie-pro.format: of source magpie, responses are sampled here; set it to prompts"),
     "columns-of-magpie": (
         "datasets.magpie-pro.columns", {"prompt": "ask"},
         "datasets.magpie-pro.columns: has no meaning where format is 'magpie'; remove it or set format to preference",

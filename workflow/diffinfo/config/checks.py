@@ -139,7 +139,7 @@ def _source(here: str, source: str, dataset: Dataset) -> Iterator[str]:
         elif not local.DATA_FILE.fullmatch(Path(source).name):
             kinds = ", ".join(local.TABLES[:-1])
             yield f"{here}.source: '{source}' is not a {kinds} or {local.TABLES[-1]} file; convert it"
-    one = source == "world" or (local_file and not pattern and not Path(source).is_dir())
+    one = source in ("world", "magpie") or (local_file and not pattern and not Path(source).is_dir())
     useless = ("split", "test_split", "revision", "subset") if one else ("revision", "subset") if pattern else ()
     for key in useless:
         value, default = getattr(dataset, key), Dataset.model_fields[key].default
@@ -152,6 +152,8 @@ def _source(here: str, source: str, dataset: Dataset) -> Iterator[str]:
 
 def _columns(here: str, dataset: Dataset) -> Iterator[str]:
     """Faults of ``columns`` and ``repeats``."""
+    if dataset.source == "magpie" and dataset.format != "prompts":
+        yield f"{here}.format: of source magpie, responses are sampled here; set it to prompts"
     if dataset.format == "preference" and dataset.source == "world":
         yield f"{here}.format: the micro world writes no 'preference'; set it to magpie, ultrafeedback or prompts"
     if dataset.columns and dataset.format != "preference":

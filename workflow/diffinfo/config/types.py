@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 
 from diffinfo.config.benchmarks import Answers, ArenaHard, Judge, Qa, WildBench
 from diffinfo.config.estimates import Did, Entropy, ExpectedReward, Smc, Update
+from diffinfo.config.samples import Candidates, Magpie, Sampling
 from diffinfo.config.values import (
     Attention,
     Count,
@@ -110,8 +111,9 @@ class Dataset(Section):
     )
     source: Line | None = Field(
         None,
-        description="`world`, a hub id or hf:// address, or a local .parquet, .json, .jsonl, .csv or .arrow file, a folder of"
-        " such files or a pattern such as data/*.jsonl. Required, unless `of` is given.",
+        description="`world`, `magpie` (prompts that `sampling.model` writes), a hub id or hf:// address, or a local .parquet,"
+        " .json, .jsonl, .csv or .arrow file, a folder of such files or a pattern such as data/*.jsonl. Required, unless `of`"
+        " is given.",
     )
     revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
     subset: Line | None = Field(None, description="Subset (configuration) of a hub dataset; null: its default.")
@@ -154,28 +156,6 @@ class Dataset(Section):
     model: str | None = Field(
         None, description="The model whose pi_ref is sampled, a key of `models`; given with `rejected`."
     )
-
-
-class Sampling(Section):
-    """Candidate responses for datasets whose format is "prompts" (J.2)."""
-
-    model: str = Field(description="The model that writes the responses, a key of `models`.")
-    n: Annotated[int, Field(ge=2)] = Field(5, description="Responses per prompt.")
-    temperature: Positive = Field(0.9, description="Sampling temperature.")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling; 1: off.")
-    max_tokens: Count = Field(4096, description="Longest response, tokens.")
-    seed: int = Field(42, description="Seed of the sampling.")
-
-
-class Candidates(Section):
-    """Samples of pi_ref at temperature 1, of which datasets with `rejected` are made (Equation 1; ours)."""
-
-    n: Annotated[int, Field(ge=3)] = Field(
-        16, description="Samples per prompt: one is y_w, and y_l is one of the others."
-    )
-    prompts: Count = Field(10_000, description="Prompts of the training set.")
-    max_tokens: Count = Field(4096, description="Longest sample, tokens.")
-    seed: int = Field(42, description="Seed of the prompts' choice, of the samples and of the choice among them.")
 
 
 class Engine(Section):
@@ -298,6 +278,7 @@ class Config(Section):
     datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
     reward_model: str = Field(description="The model that scores completions, a key of `models`.")
     sampling: Sampling
+    magpie: Magpie = Magpie()
     candidates: Candidates = Candidates()
     engine: Engine = Engine()
     betas: list[Positive] = Field(min_length=1, description="Each method that has a beta is trained with each of them.")
