@@ -114,7 +114,8 @@ BAD = {
                             "judges.embedded.model: 'micro-rewrad' is not defined; did you mean 'micro-reward'?"),
     "wrong-literal": ("did.decode", "greedily", "did.decode: Input should be 'greedy' or 'sample', got 'greedily'"),
     "wrong-format": ("datasets.magpie-pro.format", "magpy",
-                     "datasets.magpie-pro.format: Input should be 'magpie', 'ultrafeedback' or 'prompts', got 'magpy'"),
+                     "datasets.magpie-pro.format: Input should be 'magpie', 'ultrafeedback', 'preference' or 'prompts', "
+                     "got 'magpy'"),
     "share-above-one": ("sft.warmup_ratio", 1.1,
                         "sft.warmup_ratio: Input should be less than or equal to 1, got 1.1"),
     "missing-section": ("wildbench", ..., "wildbench: this key is missing; add it"),
@@ -133,7 +134,8 @@ BAD = {
         "wildbench.judge: 'truth' knows the micro world's questions alone; name a judge of another kind",
     ),
     "not-data": ("datasets.magpie-g27.source", __file__,
-                 f"datasets.magpie-g27.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
+                 f"datasets.magpie-g27.source: '{__file__}' is not a .parquet, .json, .jsonl, .csv or .arrow file; "
+                 "convert it"),
     "split-of-a-file": ("datasets.magpie-pro.test_split", "test",
                         "datasets.magpie-pro.test_split: 'test' has no meaning where source is 'world'; set it to null"),
     "ranks-a-real-set": (

@@ -69,21 +69,27 @@ SOURCES: dict[str, dict[str, Any]] = {
         "candidates.prompts": 10_000,
         "candidates.max_tokens": 4096,
         "candidates.seed": 42,
-        "datasets.ultrafeedback.of": None,
-        "datasets.ultrafeedback.labels": None,
-        "datasets.ultrafeedback.labels_seed": 1,
-        "datasets.ultrafeedback.rejected": None,
-        "datasets.ultrafeedback.model": None,
-        "datasets.magpie-pro.of": None,
-        "datasets.magpie-pro.labels": None,
-        "datasets.magpie-pro.labels_seed": 1,
-        "datasets.magpie-pro.rejected": None,
-        "datasets.magpie-pro.model": None,
-        "datasets.magpie-g27.of": None,
-        "datasets.magpie-g27.labels": None,
-        "datasets.magpie-g27.labels_seed": 1,
-        "datasets.magpie-g27.rejected": None,
-        "datasets.magpie-g27.model": None,
+        **{
+            f"datasets.{name}.{key}": 1 if key == "labels_seed" else None
+            for name in ("ultrafeedback", "magpie-pro", "magpie-g27")
+            for key in ("of", "labels", "labels_seed", "rejected", "model")
+        },
+    },
+    "Magpie's own sampling; the preset's prompts are Magpie-Air's, and nothing reads these": {
+        "magpie.prompts": 200_000,
+        "magpie.temperature": 1.0,
+        "magpie.top_p": 1.0,
+        "magpie.max_tokens": 512,
+        "magpie.lines": "first",
+        "magpie.min_words": 3,
+        "magpie.similarity": 0.8,
+        "magpie.min_reward": None,
+        "magpie.seed": 42,
+    },
+    "hub: its default subset; one pair a prompt": {
+        f"datasets.{name}.{key}": value
+        for name in ("ultrafeedback", "magpie-pro", "magpie-g27")
+        for key, value in (("subset", None), ("repeats", "first"))
     },
     "ours: a preset takes nothing from config.yaml": {
         "base": "defaults",

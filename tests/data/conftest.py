@@ -61,6 +61,8 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     """Rows as the suffix says; a row that is bytes is written as it is (.jsonl)."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
     elif path.suffix == ".json":
         path.write_text(json.dumps(rows))
     else:

@@ -78,7 +78,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "worst-is-empty": ("ranked", {"responses": ["x", "y", ""]}, "response 3 is empty"),
     "id-is-a-list": ("prompts", {"uuid": ["p"]}, "the prompt's id is a list, not text"),
     "id-again": ("prompts", {"uuid": "p1"}, "the prompt's id occurred before"),
-    "prompt-again": ("prompts", {"instruction": "  QUESTION\u00a0 1?"}, "the prompt occurred before"),
+    "prompt-again": ("prompts", {"instruction": "Question 1?"}, "the prompt occurred before"),
 }  # fmt: skip
 
 
@@ -272,8 +272,8 @@ def test_many_bad_rows_are_counted_by_reason(ingest: Any, make: Make, caplog: py
 FILES: dict[str, tuple[str, bytes | None, str]] = {
     "missing": ("none.jsonl", None, "datasets.set.source: the file {file} does not exist."),
     "empty": ("rows.jsonl", b"", "datasets.set.source: the file {file} is empty."),
-    "csv": ("rows.csv", b"a,b\n", "datasets.set.source: {file} is not a .parquet, .json or .jsonl file; convert it."),
-    "no-suffix": ("rows", b"{}\n", "datasets.set.source: {file} is not a .parquet, .json or .jsonl file; convert it."),
+    "text": ("rows.txt", b"a,b\n", "datasets.set.source: {file} is not a .parquet, .json, .jsonl, .csv or .arrow file;"),
+    "no-suffix": ("rows", b"{}\n", "datasets.set.source: {file} is not a .parquet, .json, .jsonl, .csv or .arrow file;"),
     "key-twice": ("rows.jsonl", b'{"instruction": "a", "instruction": "b"}\n',
                   "{file} holds no good row for datasets.set: 1 x invalid JSON."),
     "key-twice-in-a-list": ("rows.json", b'[{"instruction": "a", "instruction": "b"}]',

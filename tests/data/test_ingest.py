@@ -149,6 +149,7 @@ def test_same_rows_same_bytes(ingest: Any, make: Make) -> None:
         "quarantine.parquet",
         "preferences.parquet",
         "heldout.parquet",
+        "README.md",
     }
 
 
@@ -262,8 +263,8 @@ def test_an_unknown_split_is_one_sentence(hub_folder: Path, tmp_path: Path) -> N
     done = command(hub_folder, tmp_path / "out", split="trian")
     assert done.returncode == 1
     said = (
-        f"error: datasets.uf: {hub_folder} has no .parquet, .json or .jsonl file whose name begins with the split 'trian'; "
-        "it has test.jsonl, train.jsonl."
+        f"error: datasets.uf: {hub_folder} has no .parquet, .json, .jsonl, .csv or .arrow file whose name begins with the "
+        "split 'trian'; it has test.jsonl, train.jsonl."
     )
     assert done.stderr.splitlines()[-1].startswith(said)
 

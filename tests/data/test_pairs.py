@@ -40,13 +40,20 @@ def tables(
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., tuple[pd.DataFrame, pd.DataFrame]]:
-    def run(*arguments: Any, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def run(*arguments: Any, min_reward: float | None = None, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
         tables(tmp_path, *arguments, **options)
         files = {k: tmp_path / f"{k}.parquet" for k in ("completions", "scores", "preferences", "quarantine")}
-        main(**files)
+        main(**files, min_reward=min_reward)
         return artifacts.read(files["preferences"], "preferences"), artifacts.read(files["quarantine"], "quarantine")
 
     return run
+
+
+@pytest.mark.parametrize(("least", "kept"), [(None, ["b", "a"]), (-1.0, ["b", "a"]), (-0.99, ["b"])])
+def test_a_prompt_without_a_good_response_is_left_out(pair: Any, least: float | None, kept: list[str]) -> None:
+    pairs, left_out = pair(GOOD, min_reward=least)
+    assert list(pairs.prompt_id) == kept
+    assert set(left_out.reason) == ({"the best completion scores less than min_reward"} if len(kept) == 1 else set())
 
 
 def test_best_and_worst_in_the_order_of_the_prompts(pair: Any) -> None:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from diffinfo.config.types import Dataset
 from diffinfo.data import ingest
 from diffinfo.data.rows import asked, whole
@@ -22,7 +24,7 @@ def test_all_that_the_user_said_counts_and_nothing_else():
 
 def test_a_prompt_under_another_id_is_a_repeat_all_the_same(tmp_path):
     rows = [
-        {"uuid": str(i), "instruction": text} for i, text in enumerate(["a", "b", " A ", "c", "d", "e", "f", "g", "h"])
+        {"uuid": str(i), "instruction": text} for i, text in enumerate(["a", "b", "a", "c", "d", "e", "f", "g", "h"])
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ingest.main(
@@ -34,3 +36,54 @@ def test_a_prompt_under_another_id_is_a_repeat_all_the_same(tmp_path):
     assert bad[["row", "prompt_id", "reason"]].values.tolist() == [[3, "2", "the prompt occurred before"]]
     assert artifacts.read(tmp_path / "p.parquet", "prompts").prompt_id.tolist() == ["0", "1", "3", "4", "5", "6"]
     assert artifacts.read(tmp_path / "t.parquet", "prompts").prompt_id.tolist() == ["7", "8"]
+
+
+def test_prompts_are_the_same_where_they_are_written_the_same(ingest):
+    """Case, indentation and a raised 2 may be what is asked about."""
+    asked = ["What is 2²?", "What is 22?", "print(A)", "print(a)", "if x:\n  y", "if x:\n    y", "Question?"]
+    rows = [{"prompt": text, "chosen": "a", "rejected": "b"} for text in [*asked[:6], "if x:\n  y", *asked[6:]]]
+    done = ingest(rows, format="preference", test_prompts=1)
+    assert [messages[0]["content"] for messages in [*done.prompts.messages, *done.test.messages]] == asked
+    assert list(done.quarantine.reason) == ["the prompt occurred before"]
+    assert len(set(done.ids)) == 7
+
+
+def test_what_is_held_out_is_not_trained_on_in_another_case(ingest):
+    rows = [
+        {"prompt": text, "chosen": "a", "rejected": "b"}
+        for text in ("WHAT IS 22?", "What is 2²?", "Other", "what  is 22?")
+    ]
+    done = ingest(rows, format="preference", test_prompts=1)
+    assert [messages[0]["content"] for messages in done.prompts.messages] == ["What is 2²?", "Other"]
+    assert list(done.quarantine.reason) == ["also a held-out test prompt"]
+
+
+PAIRS = [
+    ("p", "a", "b", 3, 2), ("q", "a", "b", 1, 0), ("p", "c", "d", 9, 1), ("p", "a", "b", 3, 2), ("r", "a", "b", 1, 0),
+    ("r", "e", "f", 5, 0),
+]  # fmt: skip
+AGAIN, LESS = "the prompt occurred before", "another pair of the prompt differs more in score"
+
+
+@pytest.mark.parametrize(
+    ("repeats", "train", "heldout", "reasons"),
+    [
+        ("first", [("p", "a"), ("q", "a")], [("r", "a")], dict.fromkeys((3, 4, 6), AGAIN)),
+        ("all", [("p", "a"), ("p", "c"), ("q", "a")], [("r", "a"), ("r", "e")], {4: "the pair occurred before"}),
+        ("widest", [("p", "c"), ("q", "a")], [("r", "e")], dict.fromkeys((1, 4, 5), LESS)),
+    ],
+)  # fmt: skip
+def test_several_pairs_of_a_prompt(ingest, repeats, train, heldout, reasons):
+    """All pairs of a prompt are trained on or all are held out; each has an id of its own."""
+    columns = {"chosen_score": "s", "rejected_score": "t"}
+    rows = [dict(zip(("prompt", "chosen", "rejected", "s", "t"), pair, strict=True)) for pair in PAIRS]
+    done = ingest(rows, format="preference", columns=columns, repeats=repeats, test_prompts=1)
+    for table, expected in ((done.preferences, train), (done.heldout, heldout)):
+        found = [(row.messages[0]["content"], row.chosen) for row in table.itertuples()]
+        assert found == expected
+    assert dict(zip(done.quarantine.row, done.quarantine.reason, strict=True)) == reasons
+    ids = [*done.preferences.prompt_id, *done.heldout.prompt_id]
+    assert len(set(ids)) == len(ids)
+    assert len(done.prompts) == 2
+    assert len(done.test) == 1
+    assert set(done.prompts.prompt_id) <= set(ids)

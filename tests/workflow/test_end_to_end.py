@@ -38,6 +38,23 @@ def test_a_world_dataset_has_as_many_pairs_and_held_out_prompts_as_it_says(world
     assert sizes == [1100, 30, 30]
 
 
+def test_a_dataset_is_made_from_nothing(world):
+    """The teacher writes the prompts and the responses (Magpie); it is hardly trained here, so that most of them are cut."""
+    own = {"format": "prompts", "source": "magpie", "test_prompts": 2}
+    changes = {**NANO, "magpie": {"prompts": 150, "max_tokens": 48, "min_reward": -100.0}, "datasets": {"own": own}}
+    world.snakemake("--cores", "2", "results/data/own/preferences.parquet", changes=changes)
+    written = artifacts.read(world.folder / "results/magpie/own.parquet", "instructions")
+    left_out = artifacts.read(world.folder / "results/magpie/own.quarantine.parquet", "quarantine")
+    assert len(written) + len(left_out) == 150
+    folder = world.folder / "results/data/own"
+    pairs = artifacts.read(folder / "preferences.parquet", "preferences")
+    test = artifacts.read(folder / "test_prompts.parquet", "prompts")
+    asked = [messages[0]["content"] for messages in [*artifacts.read(folder / "prompts.parquet", "prompts").messages]]
+    assert [*asked, *(messages[0]["content"] for messages in test.messages)] == list(written.instruction)
+    assert 0 < len(pairs) <= len(asked)
+    assert (pairs.chosen_score > pairs.rejected_score).all()
+
+
 def test_real_magpie_rows_become_pairs_and_train_a_model(world, public_data):
     source = public_data / "magpie" / "example_instructions_5res_armorm.json"
     changes = {**NANO, "datasets": {"magpie-pro": {"source": str(source)}}}

@@ -162,6 +162,18 @@ class Chat:
             token_ids = token_ids[:-1]
         return self._decode(token_ids).strip()
 
+    def pre_query(self) -> tuple[str, str]:
+        """What the template writes before a user's first text, and after it up to where the answer begins.
+
+        A space before the text is left out: it belongs to the text's first word.
+        """
+        before, _, after = self.prompt_text(_USER).partition(_USER[0]["content"])
+        return before.rstrip(" "), after
+
+    def control_ids(self, text: str) -> list[int]:
+        """Ids of the control tokens in rendered text."""
+        return [self.tokenizer.get_vocab()[name] for name in self._controls.findall(text)]
+
     def prompt_text(self, messages: Messages) -> str:
         """What ``prompt_ids`` encodes: text for ``encode`` alone, since spelt control tokens carry a mark."""
         return self._template(self._folded(messages), True) + self._lead

@@ -5,6 +5,7 @@ from diffinfo.config import local
 ORIGINS = [name for name, dataset in CONFIG.datasets.items() if not dataset.of]
 PERMUTED = [name for name, dataset in CONFIG.datasets.items() if dataset.labels]
 SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "prompts"]
+MADE = {"world": "world/data/{dataset}.jsonl", "magpie": "magpie/{dataset}.parquet"}  # raw rows of sources made here
 
 
 def dataset_spec(wildcards):
@@ -24,13 +25,14 @@ def world_dataset_spec(wildcards):
 def dataset_source(wildcards):
     """The local files a dataset is read from; none where it is on the hub."""
     source = CONFIG.datasets[wildcards.dataset].source
-    return f"<results>/world/data/{wildcards.dataset}.jsonl" if source == "world" else local.files(source)
+    return f"<results>/{MADE[source]}".format(**wildcards) if source in MADE else local.files(source)
 
 
 def dataset_location(wildcards):
     """File, folder or hub id, and tables of prompts that must not be shared, as arguments."""
     dataset = CONFIG.datasets[wildcards.dataset]
-    source = f"{CONFIG.results}/world/data/{wildcards.dataset}.jsonl" if dataset.source == "world" else dataset.source
+    made = dataset.source in MADE
+    source = f"{CONFIG.results}/{MADE[dataset.source]}".format(**wildcards) if made else dataset.source
     return arguments(source=source, disjoint_from=disjoint_tables(wildcards) or None)
 
 

@@ -14,6 +14,43 @@ def heldout_sampling(wildcards):
     return sampling(CONFIG.sampling.model, **settings, limit=CONFIG.preference.held_out, stream="held out")
 
 
+def magpie_settings(wildcards):
+    """How the teacher writes prompts."""
+    settings = {"magpie": CONFIG.magpie.model_dump(exclude={"min_reward"}), "engine": CONFIG.engine}
+    return arguments(settings={**settings, **kernel(CONFIG.sampling.model), "stream": wildcards.dataset})
+
+
+def least_reward(wildcards):
+    """Below it a prompt is left out, where a model wrote the prompts."""
+    magpie = CONFIG.datasets[wildcards.dataset].source == "magpie"
+    return arguments(min_reward=CONFIG.magpie.min_reward if magpie else None)
+
+
+rule magpie_prompts:
+    """Let the teacher write prompts, given its pre-query template alone, and filter them (Magpie)."""
+    input:
+        f"<shared>/base/{CONFIG.sampling.model}",
+    output:
+        prompts="<results>/magpie/{dataset}.parquet",
+        quarantine="<results>/magpie/{dataset}.quarantine.parquet",
+    log:
+        "<results>/logs/magpie/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/magpie/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(name for name in SAMPLED if CONFIG.datasets[name].source == "magpie"),
+    conda:
+        ENGINE_ENV
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        settings=magpie_settings,
+    shell:
+        "python -m diffinfo.data.magpie --model {input:q} {params.settings:q}"
+        f" {PARTS} --out {{output.prompts:q}} --quarantine {{output.quarantine:q}} 2> {{log:q}}"
+
+
 rule sample_responses:
     """Sample candidate responses from the teacher (J.2)."""
     input:
@@ -79,8 +116,10 @@ rule pair_responses:
         "../../envs/base.yaml"
     resources:
         **RESOURCES,
+    params:
+        least=least_reward,
     shell:
-        "python -m diffinfo.data.pairs --completions {input.completions:q} --scores {input.scores:q}"
+        "python -m diffinfo.data.pairs --completions {input.completions:q} --scores {input.scores:q} {params.least:q}"
         " --preferences {output.preferences:q} --quarantine {output.quarantine:q} 2> {log:q}"
 
 

@@ -23,7 +23,7 @@ from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Count, Section
-from diffinfo.data.sources import Messages
+from diffinfo.data.files import Messages
 from diffinfo.selection import halves
 from diffinfo.tables import artifacts
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from diffinfo.cli import UserError, log, progress
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation
-from diffinfo.data.sources import Messages
+from diffinfo.data.files import Messages
 from diffinfo.tables import artifacts
 
 Scorer = Callable[[list[Messages]], list[float]]

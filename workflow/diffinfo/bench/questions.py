@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffinfo.cli import UserError, log, run
-from diffinfo.data.rows import text
-from diffinfo.data.sources import BadRow, Quarantine, arrow_rows, json_rows, kind
+from diffinfo.data.files import BadRow, Quarantine, arrow_rows, json_rows, kind
+from diffinfo.data.values import text
 from diffinfo.tables import artifacts
 
 ARENA_HARD, WILDBENCH = "arena-hard", "wildbench"

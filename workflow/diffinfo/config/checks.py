@@ -19,7 +19,6 @@ from diffinfo.config.types import Config, Dataset, Model, Row
 from diffinfo.methods import BETA, METHODS, parse
 
 MAKING = {"labels", "labels_seed", "rejected", "model"}  # keys that say how a dataset is made from another
-DATA_FILES = (".parquet", ".json", ".jsonl")
 
 
 class CheckedConfig(Config):
@@ -117,19 +116,56 @@ def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
     if dataset.source is None:
         yield f"{here}.source: this key is missing; add it"
         return
-    file = dataset.source.endswith(DATA_FILES)
-    if file and not Path(dataset.source).is_file():
-        yield f"{here}.source: the file '{dataset.source}' does not exist"
-    if not file and Path(dataset.source).is_file():
-        yield f"{here}.source: '{dataset.source}' is not a {', '.join(DATA_FILES[:-1])} or {DATA_FILES[-1]} file; convert it"
-    if file or dataset.source == "world":
-        for key, default in (("split", "train"), ("test_split", None), ("revision", None)):
-            value = getattr(dataset, key)
-            if value != default:
-                unset = "null" if default is None else f"'{default}'"
-                yield f"{here}.{key}: '{value}' has no meaning where source is '{dataset.source}'; set it to {unset}"
+    yield from _source(here, dataset.source, dataset)
+    yield from _columns(here, dataset)
     if dataset.source != "world" and dataset.reward != "multifaceted":
         yield f"{here}.reward: ranks the writers of the micro world alone; remove it where source is not 'world'"
+
+
+def _source(here: str, source: str, dataset: Dataset) -> Iterator[str]:
+    """Faults of where a dataset is read from, and of options that do not apply there."""
+    if re.match(r"https?://|s3://|gs://", source):
+        page = re.match(r"https?://huggingface\.co/datasets/([^/]+/[^/?#]+)", source)
+        remedy = f"name its hub id, {page[1]}" if page else "download it and name the local file"
+        yield f"{here}.source: '{source}' is a web address, which may change unseen; {remedy}"
+        return
+    local_file = "://" not in source and (Path(source).is_file() or Path(source).suffix in local.SUFFIXES)
+    pattern = local.is_pattern(source)
+    if pattern and not local.files(source):
+        yield f"{here}.source: the pattern '{source}' matches no file"
+    elif local_file and not pattern and not Path(source).is_dir():
+        if not Path(source).is_file():
+            yield f"{here}.source: the file '{source}' does not exist"
+        elif not local.DATA_FILE.fullmatch(Path(source).name):
+            kinds = ", ".join(local.TABLES[:-1])
+            yield f"{here}.source: '{source}' is not a {kinds} or {local.TABLES[-1]} file; convert it"
+    one = source in ("world", "magpie") or (local_file and not pattern and not Path(source).is_dir())
+    useless = ("split", "test_split", "revision", "subset") if one else ("revision", "subset") if pattern else ()
+    for key in useless:
+        value, default = getattr(dataset, key), Dataset.model_fields[key].default
+        if value != default:
+            unset = "null" if default is None else f"'{default}'"
+            yield f"{here}.{key}: '{value}' has no meaning where source is '{source}'; set it to {unset}"
+    if dataset.revision and "@" in source:
+        yield f"{here}.revision: '{dataset.revision}' is given in source too; remove one"
+
+
+def _columns(here: str, dataset: Dataset) -> Iterator[str]:
+    """Faults of ``columns`` and ``repeats``."""
+    if dataset.source == "magpie" and dataset.format != "prompts":
+        yield f"{here}.format: of source magpie, responses are sampled here; set it to prompts"
+    if dataset.format == "preference" and dataset.source == "world":
+        yield f"{here}.format: the micro world writes no 'preference'; set it to magpie, ultrafeedback or prompts"
+    if dataset.columns and dataset.format != "preference":
+        yield f"{here}.columns: has no meaning where format is '{dataset.format}'; remove it or set format to preference"
+    for one, other in (("chosen", "rejected"), ("chosen_score", "rejected_score")):
+        for given, missing in ((one, other), (other, one)):
+            if given in dataset.columns and missing not in dataset.columns:
+                yield f"{here}.columns.{missing}: this key is missing beside {given}; add it"
+    if "responses" in dataset.columns and not {"scores", "preferred"} & dataset.columns.keys():
+        yield f"{here}.columns.scores: this key is missing beside responses; name the column of their scores"
+    if dataset.format == "prompts" and dataset.repeats != "first":
+        yield f"{here}.repeats: '{dataset.repeats}' has no meaning where format is 'prompts'; remove it"
 
 
 def _derived(here: str, dataset: Dataset, config: Config) -> Iterator[str]:

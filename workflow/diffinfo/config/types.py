@@ -14,7 +14,20 @@ from pydantic import Field, create_model
 
 from diffinfo.config.benchmarks import Answers, ArenaHard, Judge, Qa, WildBench
 from diffinfo.config.estimates import Did, Entropy, ExpectedReward, Smc, Update
-from diffinfo.config.values import Attention, Count, Dtype, Line, Name, Positive, Revision, Section, Share, Variable
+from diffinfo.config.samples import Candidates, Magpie, Sampling
+from diffinfo.config.values import (
+    Attention,
+    Count,
+    Dtype,
+    Line,
+    Name,
+    Positive,
+    Revision,
+    Section,
+    Share,
+    Variable,
+    matches,
+)
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
 
@@ -84,19 +97,35 @@ class Model(Section):
     gpu: Line = Field("h100", description="GPU type: (part of) a row's name in assumptions.yaml; the profile's wins.")
 
 
+_PARTS = "prompt, system, chosen, rejected, chosen_score, rejected_score, responses, scores, preferred, id"
+Part = Annotated[str, matches(_PARTS.replace(", ", "|"), f"one of {_PARTS}")]
+
+
 class Dataset(Section):
     """Where prompts or pairs come from: a source, or ``of`` another dataset, whose prompts and pi_ref it shares."""
 
-    format: Literal["magpie", "ultrafeedback", "prompts"] | None = Field(
+    format: Literal["magpie", "ultrafeedback", "preference", "prompts"] | None = Field(
         None,
-        description="Schema of ready pairs; `prompts`: responses are sampled and scored here. Required, unless `of` is given.",
+        description="Schema of ready pairs; `preference`: TRL's conventions and those of public sets (docs/formats.md);"
+        " `prompts`: responses are sampled and scored here. Required, unless `of` is given.",
     )
     source: Line | None = Field(
         None,
-        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files. Required, unless"
-        " `of` is given.",
+        description="`world`, `magpie` (prompts that `sampling.model` writes), a hub id or hf:// address, or a local .parquet,"
+        " .json, .jsonl, .csv or .arrow file, a folder of such files or a pattern such as data/*.jsonl. Required, unless `of`"
+        " is given.",
     )
     revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
+    subset: Line | None = Field(None, description="Subset (configuration) of a hub dataset; null: its default.")
+    columns: dict[Part, Line | list[Line]] = Field(
+        {},
+        description="Columns by what they hold, where their names are others than docs/formats.md says; only where format is"
+        " `preference`. `a.b` is b of each item of the list a; `-a`: less is better.",
+    )
+    repeats: Literal["first", "all", "widest"] = Field(
+        "first",
+        description="Of several pairs of one prompt: the first is kept, all are, or the one whose scores differ most.",
+    )
     split: Line = Field("train", description="Split that holds the training rows.")
     test_split: Line | None = Field(
         None, description="Split that holds the held-out prompts; null: they are taken from the end of `split`."
@@ -104,7 +133,8 @@ class Dataset(Section):
     test_prompts: Count = Field(1000, description="Held-out prompts; they never enter training.")
     limit: Count | None = Field(None, description="Read at most this many rows; null: all.")
     disjoint_from: list[str] = Field(
-        [], description="Datasets whose prompts are dropped here, compared by normalised text."
+        [],
+        description="Datasets whose prompts are dropped here, whatever their case and white space.",
     )
     reward: Literal["multifaceted", "correctness"] = Field(
         "multifaceted", description="What the micro world ranks responses by; only where source is `world`."
@@ -126,28 +156,6 @@ class Dataset(Section):
     model: str | None = Field(
         None, description="The model whose pi_ref is sampled, a key of `models`; given with `rejected`."
     )
-
-
-class Sampling(Section):
-    """Candidate responses for datasets whose format is "prompts" (J.2)."""
-
-    model: str = Field(description="The model that writes the responses, a key of `models`.")
-    n: Annotated[int, Field(ge=2)] = Field(5, description="Responses per prompt.")
-    temperature: Positive = Field(0.9, description="Sampling temperature.")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling; 1: off.")
-    max_tokens: Count = Field(4096, description="Longest response, tokens.")
-    seed: int = Field(42, description="Seed of the sampling.")
-
-
-class Candidates(Section):
-    """Samples of pi_ref at temperature 1, of which datasets with `rejected` are made (Equation 1; ours)."""
-
-    n: Annotated[int, Field(ge=3)] = Field(
-        16, description="Samples per prompt: one is y_w, and y_l is one of the others."
-    )
-    prompts: Count = Field(10_000, description="Prompts of the training set.")
-    max_tokens: Count = Field(4096, description="Longest sample, tokens.")
-    seed: int = Field(42, description="Seed of the prompts' choice, of the samples and of the choice among them.")
 
 
 class Engine(Section):
@@ -275,6 +283,7 @@ class Config(Section):
     datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
     reward_model: str = Field(description="The model that scores completions, a key of `models`.")
     sampling: Sampling
+    magpie: Magpie = Magpie()
     candidates: Candidates = Candidates()
     engine: Engine = Engine()
     betas: list[Positive] = Field(min_length=1, description="Each method that has a beta is trained with each of them.")

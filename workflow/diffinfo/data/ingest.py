@@ -3,49 +3,75 @@
 ``python -m diffinfo.data.ingest``
 
 Of each row that is read (at most ``limit``, in source order) the first of these that applies decides its fate: a fault of
-its own (``diffinfo.data.rows``), a prompt that a disjoint dataset holds, a prompt seen before, a prompt that is held out.
+its own (``diffinfo.data.rows``), a prompt that a disjoint dataset holds, a prompt seen before (``repeats``), a prompt that is
+held out. Prompts are the same where they are written the same. Held out, or in a disjoint dataset, is more: also what
+differs in case and white space alone.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from diffinfo.cli import UserError, log, progress, run
+from diffinfo.config import local
 from diffinfo.config.types import Dataset
-from diffinfo.data import rows
+from diffinfo.data import preference, rows
+from diffinfo.data.files import BadRow, Quarantine, Source
 from diffinfo.data.rows import Pair
-from diffinfo.data.sources import BadRow, Quarantine, Source, open_source, require
+from diffinfo.data.sources import open_source, require
 from diffinfo.tables import artifacts
+from diffinfo.tables.cards import dataset_card
+
+Group = list[Pair]  # the pairs of one prompt
 
 
-class _Seen:
-    """Prompts that later rows must not repeat."""
+class _Prompts:
+    """The pairs of each prompt, in the order in which prompts were met."""
 
-    def __init__(self, foreign: dict[str, str]) -> None:
+    def __init__(self, foreign: dict[str, str], repeats: str) -> None:
         self.foreign = foreign  # what the user said: the dataset that holds it
+        self.repeats = repeats
         self.ids: set[str] = set()
-        self.histories: set[str] = set()
+        self.groups: dict[str, Group] = {}
 
-    def reason(self, pair: Pair) -> str | None:
-        """Why a pair is left out, or None: then it is noted."""
+    def add(self, pair: Pair) -> tuple[str, Pair] | None:
+        """Note a pair; or say why one is left out, and which."""
         if name := self.foreign.get(rows.asked(pair.messages)):
-            return f"also in {name}"
+            return f"also in {name}", pair
         history = rows.whole(pair.messages)
-        if history in self.histories:
-            return "the prompt occurred before"
-        if pair.prompt_id in self.ids:
-            return "the prompt's id occurred before"
-        self.ids.add(pair.prompt_id)
-        self.histories.add(history)
+        group = self.groups.get(history)
+        if group is None:
+            if pair.prompt_id in self.ids:
+                return "the prompt's id occurred before", pair
+            self.ids.add(pair.prompt_id)
+            self.groups[history] = [pair]
+        elif self.repeats == "first":
+            return "the prompt occurred before", pair
+        elif self.repeats == "widest":
+            group.append(replace(pair, prompt_id=group[0].prompt_id))
+            return "another pair of the prompt differs more in score", group.pop(_widest(group) == 0)
+        elif (pair.chosen, pair.rejected) in [(other.chosen, other.rejected) for other in group]:
+            return "the pair occurred before", pair
+        else:
+            group.append(replace(pair, prompt_id=f"{group[0].prompt_id}#{len(group) + 1}"))
         return None
 
 
+def _widest(pairs: Group) -> int:
+    """Which pair's scores differ most: the first of equals; a pair without scores comes last."""
+    margins = [
+        -1.0 if p.chosen_score is None or p.rejected_score is None else p.chosen_score - p.rejected_score for p in pairs
+    ]
+    return margins.index(max(margins))
+
+
 def held_out(good: int, wanted: int) -> int:
-    """How many of ``good`` rows are test prompts: ``wanted``, or a fifth (at least one) where there are no more."""
+    """How many of ``good`` prompts are test prompts: ``wanted``, or a fifth (at least one) where there are no more."""
     return wanted if good > wanted else max(1, good // 5)
 
 
@@ -63,8 +89,9 @@ def main(
 ) -> None:
     """Read a dataset.
 
-    Test prompts are the first good rows of ``spec.test_split`` or the last good rows of ``spec.split``. They are
-    ``spec.test_prompts`` in number; a split that has no more good rows than that gives a fifth of them, at least one.
+    Test prompts are the first good ones of ``spec.test_split`` or the last good ones of ``spec.split``. They are
+    ``spec.test_prompts`` in number; a split that has no more good ones than that gives a fifth of them, at least one.
+    Several pairs of a prompt stand together; the second has the id of the prompt with "#2".
     Public sets do not say whether a response was cut, so the pairs' ``truncated`` flags are false.
 
     Args:
@@ -74,7 +101,7 @@ def main(
         prompts: table of training prompts to write, in source order.
         test_prompts: table of held-out prompts to write.
         quarantine: table of rows left out to write, each with its row number (from 1), reason and excerpt.
-        preferences: table of training pairs to write, row by row those of ``prompts``; not for format "prompts".
+        preferences: table of training pairs to write, in the order of ``prompts``; not for format "prompts".
         heldout: the same of ``test_prompts``: pairs that are never trained on.
         disjoint_from: prompts tables whose prompts are dropped here.
 
@@ -89,11 +116,12 @@ def main(
     left_out = Quarantine()
     foreign = _foreign(disjoint_from)
 
-    def read(split: str, limit: int | None, enough: int | None) -> tuple[str, list[Pair]]:
-        opened = open_source(dataset, spec, source, split, rows.COLUMNS[str(spec.format)])
-        return opened.name, _good(opened, dataset, spec, limit, enough, left_out, _Seen(foreign))
+    def read(split: str, limit: int | None, enough: int | None) -> tuple[str, list[Group]]:
+        columns = preference.wanted(spec.columns) if spec.format == "preference" else rows.COLUMNS[str(spec.format)]
+        opened = open_source(dataset, spec, source, split, columns)
+        return opened.name, _good(opened, dataset, spec, limit, enough, left_out, _Prompts(foreign, spec.repeats))
 
-    test: list[Pair] = []
+    test: list[Group] = []
     if spec.test_split is not None:
         _, test = read(spec.test_split, None, spec.test_prompts)
     name, train = read(spec.split, spec.limit, None)
@@ -104,18 +132,20 @@ def main(
         train, test = train[:first], train[first:]
     if len(test) < spec.test_prompts:
         log.warning("%s: %d prompts are held out, fewer than test_prompts = %d", dataset, len(test), spec.test_prompts)
-    asked, ids = {rows.asked(pair.messages) for pair in test}, {pair.prompt_id for pair in test}
+    asked, ids = {rows.asked(group[0].messages) for group in test}, {group[0].prompt_id for group in test}
     kept = []
-    for pair in train:
-        if rows.asked(pair.messages) in asked or pair.prompt_id in ids:
-            left_out.add(name, pair.row, "also a held-out test prompt", _shown(pair), pair.prompt_id)
+    for group in train:
+        if rows.asked(group[0].messages) in asked or group[0].prompt_id in ids:
+            for pair in group:
+                left_out.add(name, pair.row, "also a held-out test prompt", _shown(pair), pair.prompt_id)
         else:
-            kept.append(pair)
+            kept.append(group)
     train = kept
     if not train:
         raise UserError(f"{name}: every training prompt is a held-out test prompt too.")
     _report(dataset, train, test, left_out)
-    inputs = {"source": Path(source)} if Path(source).exists() else {}
+    files = [source] if Path(source).exists() else local.files(source)
+    inputs = {f"source {index}" if index else "source": Path(file) for index, file in enumerate(files)}
     inputs |= {f"disjoint_from {index}": path for index, path in enumerate(disjoint_from)}
     facts = {"dataset": dataset, "spec": spec.model_dump(), "left_out": left_out.counts()}
     artifacts.write(prompts, _prompts(train, dataset), "prompts", inputs=inputs, **facts)
@@ -123,8 +153,12 @@ def main(
     artifacts.write(quarantine, left_out.frame(), "quarantine", inputs=inputs, **facts)
     for path, own in ((preferences, train), (heldout, test)):
         if path is not None:
-            table = pd.DataFrame([vars(pair) for pair in own]).assign(chosen_truncated=False, rejected_truncated=False)
+            table = pd.DataFrame([vars(pair) for group in own for pair in group]).assign(
+                chosen_truncated=False, rejected_truncated=False
+            )
             artifacts.write(path, table, "preferences", inputs=inputs, **facts)
+    remote = None if files or spec.source == "world" else local.address(source)[0]
+    dataset_card(prompts.parent, dataset, f"Prompts and preference pairs of {spec.source}.", remote)
 
 
 def _good(
@@ -134,36 +168,34 @@ def _good(
     limit: int | None,
     enough: int | None,
     left_out: Quarantine,
-    seen: _Seen,
-) -> list[Pair]:
-    """The good rows among the first ``limit``, until there are ``enough``; the others go to ``left_out``."""
+    prompts: _Prompts,
+) -> list[Group]:
+    """The good rows among the first ``limit``, until there are ``enough`` prompts; the others go to ``left_out``."""
     if source.present:
-        require(source, dataset, spec, rows.REQUIRED[str(spec.format)])
-    good: list[Pair] = []
+        require(source, dataset, spec)
     before = len(left_out.rows)
     for number, row in progress(itertools.islice(source.rows, limit), f"reading {source.name}"):
         try:
             if isinstance(row, BadRow):
                 raise row
-            pair = rows.parse(number, row, str(spec.format))
+            layout = preference.layout(source.present, spec.columns) if spec.format == "preference" else None
+            pair = rows.parse(number, row, str(spec.format), layout)
         except BadRow as bad:
             raw = bad.raw if isinstance(row, BadRow) else row
             left_out.add(source.name, number, bad.reason, raw)
             continue
-        reason = seen.reason(pair)
-        if reason:
-            left_out.add(source.name, number, reason, _shown(pair), pair.prompt_id)
-        else:
-            good.append(pair)
-            if len(good) == enough:
-                break
-    if not good:
+        if left := prompts.add(pair):
+            reason, other = left
+            left_out.add(source.name, other.row, reason, _shown(other), other.prompt_id)
+        elif len(prompts.groups) == enough and spec.repeats == "first":
+            break
+    if not prompts.groups:
         if source.present:  # the columns of JSON are known only now
-            require(source, dataset, spec, rows.REQUIRED[str(spec.format)])
+            require(source, dataset, spec)
         bad_rows = Counter(row["reason"] for row in left_out.rows[before:])
         reasons = ", ".join(f"{count} x {reason}" for reason, count in bad_rows.most_common()) or "it has no rows"
         raise UserError(f"{source.name} holds no good row for datasets.{dataset}: {reasons}.")
-    return good
+    return list(prompts.groups.values())[:enough]
 
 
 def _foreign(tables: list[Path]) -> dict[str, str]:
@@ -176,15 +208,16 @@ def _foreign(tables: list[Path]) -> dict[str, str]:
     return held
 
 
-def _prompts(pairs: list[Pair], dataset: str) -> pd.DataFrame:
-    return pd.DataFrame([{"prompt_id": p.prompt_id, "messages": p.messages, "source": dataset} for p in pairs])
+def _prompts(groups: list[Group], dataset: str) -> pd.DataFrame:
+    firsts = [group[0] for group in groups]
+    return pd.DataFrame([{"prompt_id": p.prompt_id, "messages": p.messages, "source": dataset} for p in firsts])
 
 
 def _shown(pair: Pair) -> str:
     return pair.messages[-1]["content"]
 
 
-def _report(dataset: str, train: list[Pair], test: list[Pair], left_out: Quarantine) -> None:
+def _report(dataset: str, train: list[Group], test: list[Group], left_out: Quarantine) -> None:
     log.info(
         "%s: %d prompts to train on, %d held out, %d rows left out", dataset, len(train), len(test), len(left_out.rows)
     )

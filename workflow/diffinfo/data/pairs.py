@@ -12,12 +12,15 @@ import pandas as pd
 
 from diffinfo.cli import UserError, log, run
 from diffinfo.tables import artifacts
+from diffinfo.tables.cards import dataset_card
 
 _KEY = ["epoch", "prompt_id", "sample"]
 _READ = ["benchmark", *_KEY, "messages", "completion", "finish_reason"]
 
 
-def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path) -> None:
+def main(
+    *, completions: Path, scores: Path, preferences: Path, quarantine: Path, min_reward: float | None = None
+) -> None:
     """Pair the best and the worst completion of every prompt, prompts in the order of their first completion.
 
     Of several completions with one score the lowest sample number counts. A prompt is left out, with its reason and
@@ -31,6 +34,7 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
         scores: their scores.
         preferences: table to write.
         quarantine: table to write of prompts left out; ``row`` is the prompt's first completion, from 1.
+        min_reward: prompts whose best completion scores less are left out (Magpie's filter).
 
     Raises:
         UserError: when a completion has no score or a score no completion, one is given twice, a score is not finite,
@@ -42,6 +46,8 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
     order = joined.prompt_id.drop_duplicates()
     best, worst = best.loc[order], worst.loc[order]
     reasons = _reasons(best, worst, by_prompt.size().loc[order])
+    if min_reward is not None:
+        reasons[reasons.isna() & (best.score < min_reward)] = "the best completion scores less than min_reward"
     counts = reasons.value_counts().sort_index().to_dict()
     kept = reasons.isna()
     if not kept.any():
@@ -73,6 +79,8 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
     inputs = {"completions": completions, "scores": scores}
     artifacts.write(preferences, pairs, "preferences", inputs=inputs, left_out=counts)
     artifacts.write(quarantine, left_out, "quarantine", inputs=inputs, left_out=counts)
+    what = "Pairs of the best and the worst of several sampled responses to each prompt, by a reward model."
+    dataset_card(preferences.parent, preferences.parent.name, what)
 
 
 def scored(completions: Path, scores: Path) -> pd.DataFrame:

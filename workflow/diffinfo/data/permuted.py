@@ -12,6 +12,7 @@ import pandas as pd
 
 from diffinfo.cli import log, run
 from diffinfo.tables import artifacts
+from diffinfo.tables.cards import dataset_card
 
 
 def swapped(prompt_ids: pd.Series[str], seed: int) -> np.ndarray:
@@ -36,6 +37,9 @@ def main(*, pairs: Path, seed: int, out: Path) -> None:
     log.info("%d of %d pairs have their labels swapped", swap.sum(), len(table))
     facts = {name: made[name] for name in ("dtype",) if name in made}
     artifacts.write(out, mixed, made["kind"], inputs={"pairs": pairs}, labels_seed=seed, **facts)
+    if made["kind"] == "preferences":
+        what = f"The pairs of {pairs.parent.name}, each one's labels swapped with probability 1/2: a placebo."
+        dataset_card(out.parent, out.parent.name, what)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from diffinfo.cli import UserError, log, run
 from diffinfo.config.values import Section
 from diffinfo.data.pairs import scored
 from diffinfo.tables import artifacts
+from diffinfo.tables.cards import dataset_card
 
 Rejected = Literal["ideal", "worst", "reference"]
 
@@ -96,6 +97,9 @@ def main(*, completions: Path, scores: Path, settings: Settings, preferences: Pa
     inputs, facts = {"completions": completions, "scores": scores}, {"settings": settings.model_dump()}
     artifacts.write(preferences, pd.DataFrame(pairs), "preferences", inputs=inputs, **facts)
     artifacts.write(resampled, pd.DataFrame(counts), "resampled", inputs=inputs, **facts)
+    dataset_card(
+        preferences.parent, preferences.parent.name, f"Pairs of two samples of one model, y_l: {settings.rejected}."
+    )
 
 
 if __name__ == "__main__":

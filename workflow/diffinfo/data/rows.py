@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-from diffinfo.data.sources import BadRow, Messages, kind
+from diffinfo.data import preference
+from diffinfo.data.files import BadRow, Messages, kind
+from diffinfo.data.values import check_counts, ranked, score, text
 from diffinfo.tables import artifacts
 
 _MAGPIE_PAIR = ("instruction", "chosen", "rejected")
 _MAGPIE_RANKED = ("instruction", "responses", "rewards_armorm")
 _ULTRAFEEDBACK = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
 
-# columns read of each format, and the sets of which one must be there
+# columns read of each format, and the sets of which one must be there; of preference see there
 COLUMNS: dict[str, tuple[str, ...]] = {
     "magpie": ("uuid", "instruction", "chosen", "rejected", "responses", "rewards_armorm"),
     "ultrafeedback": ("prompt_id", *_ULTRAFEEDBACK),
@@ -27,10 +28,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "ultrafeedback": (_ULTRAFEEDBACK,),
     "prompts": (("instruction",),),
 }
-
-# tab, line feed, vertical tab, form feed and carriage return do occur in good text
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_RAISED = re.compile("([\u00b2\u00b3\u00b9\u2070-\u209f]+)")
 
 
 @dataclass(frozen=True)
@@ -47,45 +45,51 @@ class Pair:
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, case folded (which may undo NFKC, hence twice), runs of white space made one space."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    """Unicode NFKC (but 2\u00b2 is not 22), case folded (which may undo NFKC, hence twice), white space made one space."""
+    folded = unicodedata.normalize("NFKC", _RAISED.sub(r"^\1", text)).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def asked(messages: Messages) -> str:
-    """The user's text, normalised: equal user text counts as the same prompt, whatever the system message."""
+    """The user's text, normalised: what has been trained on is not held out, whatever its case and the system message."""
     return "\n".join(normalise(message["content"]) for message in messages if message["role"] == "user")
 
 
 def whole(messages: Messages) -> str:
-    """The complete history, normalised: equal for duplicates."""
-    return "\n".join(f"{message['role']}: {normalise(message['content'])}" for message in messages)
+    """The complete history as it is written: equal for repeats alone. Case and indentation may be what is asked about."""
+    return json.dumps([[message["role"], message["content"]] for message in messages])
 
 
-def parse(number: int, row: dict[str, Any], data_format: str) -> Pair:
+def parse(number: int, row: dict[str, Any], data_format: str, layout: preference.Columns | None = None) -> Pair:
     """Check one row.
 
     Args:
         number: its number in the source, from 1.
         row: its columns.
-        data_format: "magpie", "ultrafeedback" or "prompts".
+        data_format: "magpie", "ultrafeedback", "preference" or "prompts".
+        layout: which column holds what, where the format is "preference".
 
     Raises:
         BadRow: with the first thing that is wrong with it.
     """
     best: float | None
     worst: float | None
-    if data_format == "ultrafeedback":
+    own_id = row.get("prompt_id" if data_format == "ultrafeedback" else "uuid")
+    if data_format == "preference":
+        found = preference.read(row, layout)
+        messages, chosen, rejected = _pair(found, found["prompt"])
+        best, worst, own_id = found["chosen_score"], found["rejected_score"], found["id"]
+    elif data_format == "ultrafeedback":
         prompt = text(row.get("prompt"), "prompt")
         messages, chosen, rejected = _pair(row, prompt)
-        best, worst = (_score(row.get(f"score_{side}"), f"score_{side}") for side in ("chosen", "rejected"))
+        best, worst = (score(row.get(f"score_{side}"), f"score_{side}") for side in ("chosen", "rejected"))
     else:
         prompt = text(row.get("instruction"), "instruction")
         messages = [{"role": "user", "content": prompt}]
         if data_format == "prompts":
-            return Pair(number, _prompt_id(row.get("uuid"), messages), messages)
+            return Pair(number, _prompt_id(own_id, messages), messages)
         if row.get("chosen") is None and row.get("rejected") is None:
-            chosen, rejected, best, worst = _ranked(row)
+            chosen, rejected, best, worst = ranked(*_responses(row))
         else:
             messages, chosen, rejected = _pair(row, prompt)
             best, worst = _scores_of(row, chosen, rejected)
@@ -96,35 +100,16 @@ def parse(number: int, row: dict[str, Any], data_format: str) -> Pair:
             raise BadRow("the scores of chosen and rejected tie")
         if best < worst:
             raise BadRow("chosen scores lower than rejected")
-    own_id = row.get("prompt_id" if data_format == "ultrafeedback" else "uuid")
     return Pair(number, _prompt_id(own_id, messages), messages, chosen, rejected, best, worst)
 
 
-def text(value: Any, what: str) -> str:
-    """``value`` if it is text that can be trained on.
-
-    Raises:
-        BadRow: when it is missing, no text, empty, or holds broken or control characters.
-    """
-    if value is None:
-        raise BadRow(f"{what} is missing or null")
-    if not isinstance(value, str):
-        raise BadRow(f"{what} is {kind(value)}, not text")
-    if not value.strip():
-        raise BadRow(f"{what} is empty")
-    if _SURROGATE.search(value):
-        raise BadRow(f"{what} is invalid UTF-8")
-    if control := _CONTROL.search(value):
-        raise BadRow(f"{what} holds the control character U+{ord(control[0]):04X}")
-    return value
-
-
-def _pair(row: dict[str, Any], prompt: str) -> tuple[Messages, str, str]:
+def _pair(row: dict[str, Any], prompt: str | None) -> tuple[Messages, str, str]:
     """History, chosen and rejected response of two conversations that share all but their last message."""
     (history, chosen), (other, rejected) = (_conversation(row.get(side), side) for side in ("chosen", "rejected"))
     if history != other:
         raise BadRow("chosen and rejected answer different prompts")
-    if normalise(prompt) not in [normalise(message["content"]) for message in history if message["role"] == "user"]:
+    said = [normalise(message["content"]) for message in history if message["role"] == "user"]
+    if prompt is not None and normalise(prompt) not in said:
         raise BadRow("chosen and rejected answer another prompt than the row's")
     return history, chosen, rejected
 
@@ -146,18 +131,6 @@ def _conversation(value: Any, side: str) -> tuple[Messages, str]:
     return messages[:-1], contents[-1]
 
 
-def _ranked(row: dict[str, Any]) -> tuple[str, str, float, float]:
-    """Best and worst response by score; the first of several equals."""
-    responses, scores = _responses(row)
-    best, worst = scores.index(max(scores)), scores.index(min(scores))
-    if scores[best] == scores[worst]:
-        raise BadRow("the best and worst scores tie")
-    return (
-        text(responses[best], f"response {best + 1}"), text(responses[worst], f"response {worst + 1}"),
-        scores[best], scores[worst],
-    )  # fmt: skip
-
-
 def _responses(row: dict[str, Any]) -> tuple[list[str], list[float]]:
     """Responses and their scores; an empty response is a fault only where it is picked."""
     responses, rewards = row.get("responses"), row.get("rewards_armorm")
@@ -168,15 +141,12 @@ def _responses(row: dict[str, Any]) -> tuple[list[str], list[float]]:
             raise BadRow(f"{name} is {kind(value)}, not a list")
     assert isinstance(responses, list)
     assert isinstance(rewards, list)
-    if len(responses) != len(rewards):
-        raise BadRow(f"{len(responses)} responses have {len(rewards)} rewards")
-    if len(responses) < 2:
-        raise BadRow("there are fewer than two responses")
+    check_counts(responses, rewards)
     for index, response in enumerate(responses, 1):
         if not isinstance(response, str):
             raise BadRow(f"response {index} is {kind(response)}, not text")
     scores = [
-        _score(reward.get("score") if isinstance(reward, dict) else None, f"the score of response {index}")
+        score(reward.get("score") if isinstance(reward, dict) else None, f"the score of response {index}")
         for index, reward in enumerate(rewards, 1)
     ]
     return responses, scores
@@ -191,22 +161,8 @@ def _scores_of(row: dict[str, Any], chosen: str, rejected: str) -> tuple[float |
     return found.get(chosen.strip()), found.get(rejected.strip())
 
 
-def _score(value: Any, what: str) -> float:
-    if value is None:
-        raise BadRow(f"{what} is missing or null")
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        raise BadRow(f"{what} is {kind(value)}, not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise BadRow(f"{what} is too large") from None
-    if not math.isfinite(number):
-        raise BadRow(f"{what} is {number}")
-    return number
-
-
 def _prompt_id(value: Any, messages: Messages) -> str:
-    """The dataset's own id, else a digest of the normalised history."""
+    """The dataset's own id, else a digest of the history."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return artifacts.digest(whole(messages))
     if isinstance(value, bool) or not isinstance(value, (str, int)):

@@ -22,6 +22,7 @@ from diffinfo.config.values import Line, Revision, Section
 from diffinfo.models.exactness import record
 from diffinfo.models.folders import check_weights
 from diffinfo.tables.artifacts import link, whole_folder
+from diffinfo.tables.cards import model_card
 
 SECONDS, BYTES, LONGEST = 20, 2**30, 1_000_000  # what a chat template may take and write
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
@@ -119,6 +120,8 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
             _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
         tokenizer.save_pretrained(folder)
         Chat(folder).tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
+        template = f", with the chat template of {spec.chat_template}" if spec.chat_template else ""
+        model_card(folder, f"{spec.source}{template}.", None if Path(spec.source).is_dir() else spec.source)
         check_weights(folder)
         if policy:
             record(folder)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils.logging import disable_progress_bar
 
 from diffinfo.cli import UserError
+from diffinfo.tables.cards import model_card
 
 SCORING = "scoring.json"  # what models.exactness found, kept in the model's folder
 disable_progress_bar()  # "loading weights" bars of micro models would hide a stage's own
@@ -140,12 +141,22 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def save_model(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path, source: Path) -> None:
+def save_model(
+    model: PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    source: Path,
+    what: str = "A trained model.",
+    data: Path | None = None,
+) -> None:
     """Write ``weights`` as a Hugging Face folder with the configuration of ``model`` and the tokenizer of ``source``.
+
+    ``what`` and ``data`` are for its card (``tables.cards``).
 
     Raises:
         UserError: when what was written does not load again as a whole.
     """
     model.save_pretrained(folder, state_dict=dict(weights), safe_serialization=True)
     copy_tokenizer(source, folder)
+    model_card(folder, what, source, data)
     check_weights(folder)

@@ -179,6 +179,8 @@ class Costs:
             case "sample_responses" | "heldout_responses":
                 prompts = data.rows if rule == "sample_responses" else self._held_out(dataset)
                 return self._write(c.sampling.model, data, prompts, c.sampling.n, c.sampling.max_tokens)
+            case "magpie_prompts":
+                return self._write(c.sampling.model, data, c.magpie.prompts, 1, c.magpie.max_tokens)
             case "score_responses" | "heldout_scores":
                 prompts = data.rows if rule == "score_responses" else self._held_out(dataset)
                 tokens = prompts * c.sampling.n * sequence
@@ -256,7 +258,7 @@ class Costs:
         derived, dataset, known = self.config.datasets[dataset], self.config.origin(dataset), self.assumed.datasets
         spec = self.config.datasets[dataset]
         size = known.get(str(spec.source)) or known.get(dataset) or known["default"]
-        rows = self.config.world.pairs if spec.source == "world" else size.rows
+        rows = {"world": self.config.world.pairs, "magpie": self.config.magpie.prompts}.get(str(spec.source), size.rows)
         rows = min(rows, self.config.candidates.prompts) if derived.rejected else rows
         return size.model_copy(update={"rows": min(rows, spec.limit or rows)})
 

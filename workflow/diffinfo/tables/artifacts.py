@@ -26,6 +26,7 @@ from diffinfo.tables.schemas import MESSAGES
 from diffinfo.tables.schemas import SCHEMAS as SCHEMAS
 
 OUTPUTS = "outputs.json"
+CARD = "README.md"  # of a folder that is published (``cards``)
 DIGESTS = ".digests.json"  # of a folder's files, so that weights are read for it once, when they are written
 
 
@@ -100,7 +101,8 @@ def _private(path: Path) -> Path:
 def digest(*values: Any) -> str:
     """A short, stable digest of JSON-able values and, for a Path, of the file or folder it names.
 
-    Hidden files of a folder do not count: Snakemake puts one into each folder that it saw a job finish. A file whose digest
+    Hidden files of a folder do not count: Snakemake puts one into each folder that it saw a job finish. Nor do cards: people
+    edit them. A file whose digest
     was kept when its folder was written is not read again, unless its size or its time has changed.
     """
     sha = hashlib.sha256()
@@ -108,7 +110,7 @@ def digest(*values: Any) -> str:
         if isinstance(value, Path):
             files = [value]
             if value.is_dir():
-                files = sorted(p for p in value.rglob("*") if p.is_file() and not p.name.startswith("."))
+                files = sorted(p for p in value.rglob("*") if p.is_file() and p.name[0] != "." and p.name != CARD)
             for file in files:
                 sha.update(str(file.relative_to(value) if value.is_dir() else file.name).encode())
                 sha.update(bytes.fromhex(_file_digest(file)))

@@ -20,23 +20,31 @@ FOOTER = b"diffinfo"
 
 Made = dict[str, Any]  # "command": a digest; "read": the mark of each path that was there when the stage began
 _here: list[Made] = []  # of the stage that this process runs
+_words: list[str] = []  # of its command
 
 
 def begin(arguments: list[str]) -> str:
     """Note what this process was passed and is about to read, for all it will write; returns the digest of both."""
     spec = sys.modules["__main__"].__spec__
-    _here[:] = [_made([spec.name if spec else arguments[0], *arguments[1:]])]
+    _words[:] = [spec.name if spec else arguments[0], *arguments[1:]]
+    _here[:] = [_made(_words)]
     return digest(_here[0])
 
 
 def end() -> None:
     """Forget it: what this process writes from now on belongs to no stage."""
     _here.clear()
+    _words.clear()
 
 
 def here() -> Made | None:
     """What this process was passed and has read; None where no stage runs."""
     return _here[0] if _here else None
+
+
+def command() -> str:
+    """The command of this process as a shell line, without what says where and how fast; empty where no stage runs."""
+    return shlex.join(_decisive(_words))
 
 
 def note(folder: Path) -> None:
@@ -80,9 +88,7 @@ def _same(made: Made | None, wanted: Made, outputs: Collection[str]) -> bool:
 
 
 def _made(words: list[str]) -> Made:
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    skipped = {number + step for number, word in enumerate(words) if word in PACE for step in (0, 1)}
-    words = [word for number, word in enumerate(words) if number not in skipped]
+    words = _decisive(words)
     paths = {path for word in words for path in (_listed(word) if word.startswith("[") else [word]) if _exists(path)}
     command = digest(words)
     own = {
@@ -90,6 +96,12 @@ def _made(words: list[str]) -> Made:
     }  # of an attempt that was killed
     read = {path: mark for path in sorted(paths - own) if (mark := _mark(Path(path)))}
     return {"command": command, "read": read}
+
+
+def _decisive(words: list[str]) -> list[str]:
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    skipped = {number + step for number, word in enumerate(words) if word in PACE for step in (0, 1)}
+    return [word for number, word in enumerate(words) if number not in skipped]
 
 
 def _listed(word: str) -> list[str]:

@@ -208,7 +208,7 @@ def main(
             weights = trainer.weights(settings.dtype)
             if trainer.is_main:
                 with artifacts.whole_folder(saved / f"epoch-{epoch}") as folder:
-                    save_model(trainer.module, weights, folder, model)
+                    save_model(trainer.module, weights, folder, model, f"Trained by {parsed}, epoch {epoch}.")
             if epoch == last_epoch and not keep_last_only:
                 save_state(trainer, saved / "state", {})
 

@@ -129,7 +129,7 @@ def main(
         weights = trainer.weights(settings.dtype)
         if trainer.is_main:
             with artifacts.whole_folder(saved / "model") as folder:
-                save_model(trainer.module, weights, folder, model)
+                save_model(trainer.module, weights, folder, model, "Fine-tuned on chosen responses (SFT).", preferences)
         finish(trainer, saved, rows, speed)
     inputs = {"model": model, "preferences": preferences}
     publish(saved, {saved / "model": Path()}, model_out, log_out, speed_out, inputs, metadata, settings.processes)

@@ -29,6 +29,7 @@ from diffinfo.models.exactness import record
 from diffinfo.models.folders import check_weights, copy_tokenizer, save_model, use_cpu_well
 from diffinfo.reward import micro_batches
 from diffinfo.tables.artifacts import whole_folder
+from diffinfo.tables.cards import model_card
 from diffinfo.train.epochs import Run
 from diffinfo.train.sft import sft_step
 from diffinfo.train.speed import Speed
@@ -116,7 +117,8 @@ def pretrain(
             sft_step(trainer, speed, sequences), Path(temporary) / "states", math.inf, speed, limit=steps,
         ).train()  # fmt: skip
         log.info("last loss %.3f nats a token", rows[-1]["loss"])
-        save_model(trainer.module, trainer.weights("float32"), folder, Path(temporary))
+        what = "A language model of the micro world, trained from random weights."
+        save_model(trainer.module, trainer.weights("float32"), folder, Path(temporary), what)
         record(folder)
 
 
@@ -159,6 +161,7 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
         log.info("last unexplained share of the variance %.2f", error * SCALE**2 / float(targets.var()))
         model.save_pretrained(folder)
         copy_tokenizer(backbone, folder)
+        model_card(folder, "The micro world's reward model.", None)
         check_weights(folder)
 
 

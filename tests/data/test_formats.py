@@ -1,0 +1,179 @@
+"""Each public schema of docs/formats.md: what its rows become, or the sentence that refuses them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffinfo.cli import UserError
+from diffinfo.data import preference
+
+SCHEMAS = Path(__file__).parent / "schemas"
+TABLE = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+QUESTIONS = ["Name a primary colour.", "What is 2² + 1?", "Spell cat backwards."]
+GOOD, BAD = ["Red is one.", "It is 5.", "tac"], ["Grass.", "It is 23.", "cat"]
+GREETING = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello. How can I help?"}]
+BRIEF = {"role": "system", "content": "You are brief."}
+HONEST = {"role": "system", "content": "You are an unbiased, honest assistant."}
+RATINGS = {"chosen_score": "chosen-rating", "rejected_score": "rejected-rating"}
+AVERAGES = {"chosen_score": "chosen_avg_rating", "rejected_score": "rejected_avg_rating"}
+SCORES = {"chosen_score": "score_chosen", "rejected_score": "score_rejected"}
+
+# set: (options, what stands before each row's question, scores of the first pair)
+READ: dict[str, tuple[dict[str, Any], list[list[dict[str, str]]], tuple[float, float] | None]] = {
+    "HuggingFaceH4/ultrafeedback_binarized": ({"format": "ultrafeedback"}, [[], [], []], (8.5, 3.0)),
+    "openbmb/UltraFeedback": ({}, [[], [], []], (4.75, 1.5)),
+    "trl-lib/ultrafeedback_binarized": ({"columns": SCORES}, [[], [], []], (8.5, 3.0)),
+    "argilla/ultrafeedback-binarized-preferences-cleaned": ({"columns": RATINGS}, [[], [], []], (4.5, 2.0)),
+    "argilla/ultrafeedback-binarized-preferences": ({"columns": AVERAGES}, [[], [], []], (4.5, 2.0)),
+    "princeton-nlp/llama3-ultrafeedback-armorm": ({}, [[], [], []], None),
+    "allenai/llama-3.1-tulu-3-8b-preference-mixture": ({}, [[], [], []], None),
+    "Skywork/Skywork-Reward-Preference-80K-v0.2": ({}, [[], GREETING, []], None),
+    "Intel/orca_dpo_pairs": ({}, [[BRIEF], [], [BRIEF]], None),
+    "argilla/distilabel-intel-orca-dpo-pairs": ({}, [[BRIEF], [BRIEF], [BRIEF]], None),
+    "Anthropic/hh-rlhf": ({}, [[], GREETING, []], None),
+    "trl-lib/hh-rlhf-helpful-base": ({}, [[], GREETING, []], None),
+    "berkeley-nest/Nectar": ({}, [[], [], []], (-1.0, -3.0)),
+    "nvidia/HelpSteer3": ({}, [[], GREETING], (2.0, -2.0)),
+    "PKU-Alignment/PKU-SafeRLHF": ({}, [[], [], []], None),
+    "stanfordnlp/SHP": ({}, [[], []], (9.0, 2.0)),
+    "lvwerra/stack-exchange-paired": ({}, [[], [], []], None),
+    "llamafactory/DPO-En-Zh-20k": ({}, [[], [BRIEF], []], None),
+    "jondurbin/truthy-dpo-v0.1": ({}, [[HONEST], [HONEST], [HONEST]], None),
+    "mlabonne/orpo-dpo-mix-40k": ({}, [[], [], []], None),
+    "Magpie-Align/Magpie-Pro-DPO-100K-v0.1": ({"format": "magpie"}, [[], [], []], None),
+}
+LEFT_OUT = {"nvidia/HelpSteer3": "the best and worst scores tie", "stanfordnlp/SHP": "the prompt occurred before"}
+REFUSED = {
+    "trl-lib/kto-mix-14k": "single responses, each labelled good or bad (KTO)",
+    "trl-lib/math_shepherd": "single responses, each labelled good or bad (KTO) or step by step",
+    "trl-lib/Capybara": "single responses to imitate (SFT)",
+}
+
+
+def file_of(name: str) -> str:
+    stem = name.replace("trl-lib/ultra", "trl-ultra").rpartition("/")[2]
+    return str(SCHEMAS / f"{stem}.jsonl")
+
+
+@pytest.mark.parametrize(("options", "before", "scores"), READ.values(), ids=READ)
+def test_a_public_schema_becomes_pairs(
+    ingest: Any, request: pytest.FixtureRequest, options: dict[str, Any], before: Any, scores: Any
+) -> None:
+    name = request.node.callspec.id
+    done = ingest(file_of(name), test_prompts=1, **({"format": "preference"} | options))
+    pairs = [*done.preferences.itertuples(), *done.heldout.itertuples()]
+    asked = [{"role": "user", "content": question} for question in QUESTIONS]
+    assert [pair.messages for pair in pairs] == [[*turns, asked[i]] for i, turns in enumerate(before)]
+    assert [pair.chosen for pair in pairs] == GOOD[: len(pairs)]
+    assert [pair.rejected for pair in pairs] == BAD[: len(pairs)]
+    known = (pairs[0].chosen_score, pairs[0].rejected_score)
+    assert known == scores if scores else all(score is None or score != score for score in known)
+    assert list(done.quarantine.reason) == ([LEFT_OUT[name]] if name in LEFT_OUT else [])
+
+
+@pytest.mark.parametrize(("name", "reason"), REFUSED.items())
+def test_a_set_without_pairs_is_refused_with_the_reason(ingest: Any, name: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ingest(file_of(name), format="preference")
+    assert reason in str(caught.value)
+
+
+def test_the_table_has_a_row_for_each_schema() -> None:
+    rows = re.findall(r"^\| ([\w.-]+/[\w.-]+) \|", TABLE, re.M)
+    assert rows == [*READ, *REFUSED]
+    assert sorted(SCHEMAS.glob("*.jsonl")) == sorted(map(Path, map(file_of, rows)))
+
+
+ROW = {"prompt": "What color is the sky?", "chosen": "It is blue.", "rejected": "It is green."}
+TURN = [{"role": "user", "content": ROW["prompt"]}]
+
+
+def _talk(answer: str) -> list[dict[str, str]]:
+    return [*TURN, {"role": "assistant", "content": answer}]
+
+
+TRL = {
+    "standard": ROW,
+    "conversational": {"prompt": TURN, "chosen": _talk(ROW["chosen"])[1:], "rejected": _talk(ROW["rejected"])[1:]},
+    "conversational implicit": {"chosen": _talk(ROW["chosen"]), "rejected": _talk(ROW["rejected"])},
+    "implicit": {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+    "implicit, a shared beginning": {"chosen": "The sky is blue.", "rejected": "The sky is brown."},
+}
+
+
+@pytest.mark.parametrize("row", TRL.values(), ids=TRL)
+def test_a_row_reads_as_trl_reads_it(row: dict[str, Any]) -> None:
+    data_utils = pytest.importorskip("trl.data_utils")
+    theirs = data_utils.maybe_extract_prompt(dict(row))
+    found = preference.read(row, preference.layout(row, {}))
+    as_list = {
+        key: value
+        if isinstance(value, list)
+        else [{"role": "user" if key == "prompt" else "assistant", "content": value}]
+        for key, value in theirs.items()
+    }
+    assert found["chosen"] == as_list["prompt"] + as_list["chosen"]
+    assert found["rejected"] == as_list["prompt"] + as_list["rejected"]
+
+
+HINTS = {
+    "other names": ({"query": "q", "good_answer": "a", "bad_answer": "b"}, {},
+                    "datasets.set.columns: {prompt: query, chosen: good_answer, rejected: bad_answer}."),
+    "preferred is not dispreferred": ({"prompt": "q", "dispreferred": "b", "preferred": "a"}, {},
+                                      "datasets.set.columns: {chosen: preferred, rejected: dispreferred}."),
+    "a typing error": ({"prompt": "q", "choosen": "a", "rejected": "b"}, {}, "datasets.set.columns: {chosen: choosen}."),
+    "a wrong name in columns": ({"prompt": "q", "best": "a", "worst": "b"}, {"chosen": "bset", "rejected": "worst"},
+                                "datasets.set.columns.chosen names 'bset'; did you mean 'best'?"),
+    "prompts alone": ({"prompt": "q"}, {}, "these are prompts alone"),
+    "texts of an unknown prompt": ({"ask": "q", "chosen": "So a", "rejected": "So b"}, {}, "columns: {prompt: ask}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
+@pytest.mark.parametrize(("row", "columns", "hint"), HINTS.values(), ids=HINTS)
+def test_the_hint_names_the_columns_that_were_meant(
+    ingest: Any, row: dict[str, Any], columns: dict[str, str], hint: str, suffix: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        ingest([row] * 3, suffix=suffix, format="preference", columns=columns)
+    assert hint in str(caught.value)
+
+
+def test_columns_by_name(ingest: Any) -> None:
+    """The configuration's columns win over the layouts: lists of responses, whichever is less, nested and text scores."""
+    rows = [
+        {"ask": f"q{i}", "made": [{"text": "a", "loss": "3"}, {"text": "b", "loss": "1.5"}], "key": f"k{i}"}
+        for i in range(3)
+    ]
+    columns = {"prompt": "ask", "responses": "made.text", "scores": "-made.loss", "id": "key"}
+    done = ingest(rows, format="preference", columns=columns, test_prompts=1)
+    assert list(done.preferences.chosen) == ["b", "b"]
+    assert list(done.preferences.chosen_score) == [-1.5, -1.5]
+    assert done.ids == ["k0", "k1", "k2"]
+
+
+BAD_ROWS = {
+    "messages as text": ({"chosen": "[{'role': 'user', 'content': 'q'}]"}, "chosen is a list of messages spelt as text"),
+    "no answer": ({"chosen": None}, "chosen is missing or null"),
+    "no prompt": ({"prompt": None}, "prompt is missing or null"),
+    "empty prompt": ({"prompt": ""}, "prompt is empty"),
+    "another prompt": ({"chosen": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+                        "rejected": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "z"}]},
+                       "chosen and rejected answer another prompt than the row's"),
+    "a tool's turn": ({"prompt": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
+                      "chosen must take turns from user to assistant, its roles are: user, tool, assistant"),
+    "a number": ({"chosen": 7}, "chosen is a number, not text or a list of messages"),
+    "the same": ({"chosen": "b"}, "chosen and rejected are the same text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "reason"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_says_why(ingest: Any, changes: dict[str, Any], reason: str) -> None:
+    good = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(3)]
+    done = ingest([{**good[0], **changes}, *good], format="preference", test_prompts=1)
+    assert [said.startswith(reason) for said in done.quarantine.reason] == [True]
+    assert len(done.ids) == 3

@@ -1,0 +1,257 @@
+"""Preference rows as people publish them: TRL's conventions, and the layouts of well-known sets (docs/formats.md).
+
+A layout says which column holds what (``datasets.<name>.columns``). ``a.b`` is b of each item of the list a; ``-a`` is the
+negative of a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from diffinfo.data.files import BadRow, Messages, kind
+from diffinfo.data.values import check_counts, ranked, score, text
+
+Columns = Mapping[str, str | list[str]]
+
+_PAIR: Columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+# the first of these whose columns are all there
+LAYOUTS: tuple[Columns, ...] = (
+    _PAIR,
+    {"prompt": "context", "responses": ["response1", "response2"],
+     "scores": ["-overall_preference", "overall_preference"]},  # HelpSteer3
+    {"prompt": "prompt", "responses": "answers.answer", "scores": "-answers.rank"},  # Nectar
+    {"prompt": "instruction", "responses": "completions.response", "scores": "completions.fine-grained_score"},  # UltraFeedback
+    {"prompt": "prompt", "responses": ["response_0", "response_1"], "preferred": "better_response_id"},  # PKU-SafeRLHF
+    {"prompt": "history", "responses": ["human_ref_A", "human_ref_B"], "scores": ["score_A", "score_B"]},  # SHP
+    {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},  # StackExchange-paired
+    {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},  # Argilla
+    *({**_PAIR, "prompt": name} for name in ("question", "instruction", "input", "conversations", "conversation")),
+    {"chosen": "chosen", "rejected": "rejected"},  # the prompt is what they begin with
+)  # fmt: skip
+_OPTIONAL = {"system": "system", "id": "prompt_id"}  # where the source has these
+
+_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+          "model": "assistant"}  # fmt: skip
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_SPELT = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
+_NO_PROMPT = re.compile(
+    r"score|rating|reward|margin|id$|index|model|source|subset|split|lang|category|domain|date|time"
+)
+_HINTS = {  # words in the names of columns that people use
+    "prompt": ("prompt", "question", "query", "instruction", "input", "context", "history", "conversation", "problem"),
+    "chosen": ("chosen", "prefer", "good", "accept", "better", "best", "win", "positive"),
+    "rejected": ("reject", "dispref", "bad", "worse", "worst", "lose", "loser", "negative"),
+}
+
+
+def named(columns: Columns) -> list[str]:
+    """The columns that a layout reads."""
+    names = [name for value in columns.values() for name in ([value] if isinstance(value, str) else value)]
+    return list(dict.fromkeys(name.removeprefix("-").partition(".")[0] for name in names))
+
+
+def wanted(columns: Columns) -> tuple[str, ...]:
+    """All columns that may be read, whatever the layout."""
+    return tuple(dict.fromkeys(name for layout in (*LAYOUTS, _OPTIONAL, columns) for name in named(layout)))
+
+
+def layout(present: Iterable[str], columns: Columns) -> Columns | None:
+    """Which column holds what: the configuration's word, the rest as the first layout of LAYOUTS that fits."""
+    there = set(present)
+    pairs = {"chosen", "rejected"} if "responses" in columns else set()
+    for known in LAYOUTS:
+        if "chosen" in columns and "responses" in known:
+            continue
+        found = {part: name for part, name in known.items() if part not in pairs} | dict(columns)
+        if there.issuperset(named(found)):
+            others = sorted(name for name in there - set(named(found)) if not _NO_PROMPT.search(name.lower()))
+            implicit = {"others": others} if "prompt" not in found else {}
+            return {part: name for part, name in _OPTIONAL.items() if name in there} | found | implicit
+    return None
+
+
+def explain(present: Iterable[str], columns: Columns, here: str) -> str:
+    """Why no layout fits, with the columns that were probably meant: the end of a sentence."""
+    there = list(present)
+    for part, value in columns.items():
+        for name in named({part: value}):
+            if name not in there:
+                near = difflib.get_close_matches(name, there, n=1)
+                return f"{here}.columns.{part} names '{name}'" + (f"; did you mean '{near[0]}'?" if near else ".")
+    if {"completion", "completions", "response"} & set(there) and {"label", "labels"} & set(there):
+        return (
+            "these are single responses, each labelled good or bad (KTO) or step by step, and the workflow learns from pairs: "
+            "join a good and a bad response of each prompt into one row with prompt, chosen and rejected."
+        )
+    single = {"messages", "completion", "output", "response", "conversations", "text"}
+    if not any("reject" in name for name in there) and single & set(there):
+        return "these are single responses to imitate (SFT); a pair is a chosen and a rejected response to one prompt."
+    guess = {part: _guess(part, there) for part in _PAIR}
+    if set(there) <= {guess["prompt"]}:
+        return (
+            f"these are prompts alone; in a column 'instruction', with {here}.format = prompts, they are answered here."
+        )
+    meant = ", ".join(f"{part}: {name or '...'}" for part, name in guess.items() if name != part)
+    return (
+        "format = preference needs prompt, chosen and rejected, or a layout of docs/formats.md; name the columns, as in "
+        f"{here}.columns: {{{meant}}}."
+    )
+
+
+def _guess(part: str, present: list[str]) -> str | None:
+    """A column that by its name holds ``part``; 'dispreferred' is none that is preferred."""
+    others = _HINTS["rejected"] if part == "chosen" else ()
+    for word in _HINTS[part]:
+        for name in present:
+            if (
+                word in name.lower()
+                and not any(other in name.lower() for other in others)
+                and not _NO_PROMPT.search(name.lower())
+            ):
+                return name
+    return next(iter(difflib.get_close_matches(part, present, n=1)), None)
+
+
+def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
+    """One row as ``prompt`` (text or None), both ``chosen`` and ``rejected`` as whole conversations, their scores, its id.
+
+    Raises:
+        BadRow: with the first thing that is wrong with it.
+    """
+    if layout is None:
+        raise BadRow("its columns are of no known layout")
+    part = {name: _value(row, column) for name, column in layout.items()}
+    if "responses" in part:
+        part |= _best_and_worst(part)
+    elif "chosen_score" in part:
+        part |= {
+            f"{side}_score": number(part[f"{side}_score"], f"the score of {side}") for side in ("chosen", "rejected")
+        }
+    prompt, sides = part.get("prompt"), {side: part.get(side) for side in ("chosen", "rejected")}
+    for name, value in (("prompt", prompt), *sides.items()):
+        if isinstance(value, str) and _SPELT.match(value):
+            raise BadRow(f"{name} is a list of messages spelt as text; write the set as JSON or Parquet")
+    if "prompt" in layout and prompt is None:
+        raise BadRow("prompt is missing or null")
+    if "prompt" not in layout and all(isinstance(value, str) for value in sides.values()):
+        if others := layout["others"]:  # what two answers begin with is no prompt
+            raise BadRow(
+                f"none of its columns is known to hold the prompt; name it, as columns: {{prompt: {others[0]}}}"
+            )
+        prompt, sides = _shared(sides)
+    history = _messages(prompt, "prompt")
+    if part.get("system") and not (isinstance(part["system"], str) and not part["system"].strip()):
+        system = [{"role": "system", "content": part["system"]}]
+        history = history if history[:1] and history[0].get("role") == "system" else system + history
+    for side, value in sides.items():
+        if value is None:
+            raise BadRow(f"{side} is missing or null")
+        own = [{"role": "assistant", "content": value}] if isinstance(value, str) else _messages(value, side)
+        if own and own[0].get("role") != "assistant":  # a whole conversation
+            lead = history[:1] if history and history[0]["role"] == "system" and own[0].get("role") != "system" else []
+            sides[side] = lead + own
+        else:
+            sides[side] = history + own
+    last = next((m["content"] for m in reversed(history) if m.get("role") == "user"), None)
+    return {
+        "prompt": None if last is None else text(last, "prompt"),
+        **sides,
+        **{key: part.get(key) for key in ("chosen_score", "rejected_score", "id")},
+    }
+
+
+def number(value: Any, what: str) -> float:
+    """A score; CSV files and some sets have it as text.
+
+    Raises:
+        BadRow: when it is none.
+    """
+    try:
+        return score(float(value) if isinstance(value, str) else value, what)
+    except ValueError:
+        raise BadRow(f"{what} is the text '{value[:20]}', not a number") from None
+
+
+def _value(row: Mapping[str, Any], column: str | list[str]) -> Any:
+    """What a column of a layout holds."""
+    if isinstance(column, list):
+        return [_value(row, name) for name in column]
+    name, _, inner = column.removeprefix("-").partition(".")
+    found = row.get(name)
+    if inner:
+        items = _items(found)
+        found = [item.get(inner) if isinstance(item, dict) else None for item in items] if items is not None else None
+    if not column.startswith("-"):
+        return found
+    listed = found if isinstance(found, list) else [found]
+    negative = [-number(value, name) for value in listed]
+    return negative if isinstance(found, list) else negative[0]
+
+
+def _items(value: Any) -> list[Any] | None:
+    """A list of mappings, which ``datasets`` may keep as a mapping of lists; one mapping is a list of one."""
+    if isinstance(value, dict):
+        lists = list(value.values())
+        if all(isinstance(part, list) for part in lists) and len({len(part) for part in lists}) == 1:
+            return [dict(zip(value, parts, strict=True)) for parts in zip(*lists, strict=True)]
+        return [value]
+    return value if isinstance(value, list) else None
+
+
+def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
+    responses = part["responses"]
+    if not isinstance(responses, list):
+        raise BadRow(f"the responses are {kind(responses)}, not a list")
+    if "preferred" in part:
+        place = number(part["preferred"], "the better response")
+        if place not in range(len(responses)):
+            raise BadRow(f"the better response is {place:g}, of {len(responses)}")
+        scores: Any = [float(index == place) for index in range(len(responses))]
+    else:
+        scores = part["scores"]
+        if not isinstance(scores, list):
+            raise BadRow(f"the scores are {kind(scores)}, not a list")
+        check_counts(responses, scores)
+        scores = [number(value, f"the score of response {index}") for index, value in enumerate(scores, 1)]
+    chosen, rejected, best, worst = ranked(responses, scores)
+    known = (None, None) if "preferred" in part else (best, worst)
+    return {"chosen": chosen, "rejected": rejected, "chosen_score": known[0], "rejected_score": known[1]}
+
+
+def _messages(value: Any, what: str) -> Messages:
+    """A conversation: text is the user's, or with "\n\nHuman:" (Anthropic) several turns; lists have either public schema."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return _turns(value) if value.lstrip().startswith("Human:") else [{"role": "user", "content": value}]
+    items = _items(value)
+    if items is None or not all(isinstance(item, dict) for item in items):
+        raise BadRow(f"{what} is {kind(value)}, not text or a list of messages")
+    roles = [str(item.get("role", item.get("from"))) for item in items]
+    contents = [item.get("content", item.get("value")) for item in items]
+    return [{"role": _ROLES.get(role, role), "content": content} for role, content in zip(roles, contents, strict=True)]
+
+
+def _turns(text: str) -> Messages:
+    """The turns of "\n\nHuman: ...\n\nAssistant: ..."; a last empty one is where the answer belongs."""
+    _, *parts = _TURN.split("\n\n" + text.lstrip())
+    turns = [
+        {"role": "user" if who == "Human" else "assistant", "content": said.removeprefix(" ").rstrip()}
+        for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
+
+
+def _shared(sides: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The prompt that two texts begin with: Anthropic's turns, else their common beginning (TRL's ``extract_prompt``)."""
+    chosen, rejected = sides.values()
+    if all(text.lstrip().startswith("Human:") for text in (chosen, rejected)):
+        return None, {side: _turns(text) for side, text in sides.items()}
+    end = next(
+        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected))
+    )
+    end -= bool(end and chosen[end - 1] == " ")
+    return chosen[:end], {"chosen": chosen[end:], "rejected": rejected[end:]}
