@@ -36,6 +36,28 @@ from diffinfo.tables import artifacts
         ('{"score": null}', None),
         ('{"score": "7-8"}', None),
         ('{"score": "good"}', None),
+        ('{"score": 8.5}', 8.5),
+        ('{"Score": "8.5 / 10"}', 8.5),
+        ('{"score": "8 out of 10"}', 8),
+        ('{"score": "**8**"}', 8),
+        ('{"score": "**8/10**"}', 8),
+        ('{"score": "eight"}', 8),
+        ('{"score": "Eight out of 10"}', 8),
+        ('{"score": "8 (good enough)"}', 8),
+        ('{"score": "8 - good enough, with issues"}', 8),
+        ('{"score": "8."}', 8),
+        ('{"score": "8 (or 7)"}', None),
+        ('{"score": "eight or nine"}', None),
+        ('{"score": "8 (nearly nine)"}', None),
+        ('{"score": "80/100"}', None),
+        ('{"score": "4/5"}', None),
+        ('{"score": "zero"}', None),
+        ('{"score": "1e400"}', None),
+        ('{"score": 1e400}', None),
+        ("{'strengths': 'x', 'score': '8'}", 8),
+        ('{"score": 8,}', 8),
+        ('{"evaluation": {"score": 7}}', 7),
+        ('{"strengths": "x", "score": "[1~10]"}\n{"strengths": "x", "score": "6"}', 6),
         ('{"score": [7]}', None),
         ("", None),
         ("The score is 7.", None),
@@ -240,10 +262,12 @@ def test_stage_with_an_endpoint(
     )
     answers = write_answers("a", {1: {"w0": "zero", "w1": "one {braces}", "w2": " \n"}}, "wildbench", cut="w1")
     out = tmp_path / "judgments.parquet"
-    settings = module.Settings(judge=loopback.config())
+    settings = module.Settings(judge=loopback.config(max_unjudged=0.5))
     module.main(answers=[answers], tasks=tasks, settings=settings, cache=tmp_path / "cache", out=out)
     table = artifacts.read(out, "judgments").set_index("prompt_id")
     assert np.isnan(table.score["w0"])
+    assert table.unjudged.fillna("").to_dict() == {"w0": "no score", "w1": "", "w2": ""}
+    assert table.reply["w0"] == "no score\nno score"
     assert table.score[["w1", "w2"]].tolist() == [8, 1]
     assert table.truncated["w1"]
     facts = artifacts.provenance(out)["epochs"]["1"]
@@ -252,7 +276,10 @@ def test_stage_with_an_endpoint(
     }  # fmt: skip
     assert facts["wb_score"]["coding"] == 6
     assert facts["mean_tokens"] == pytest.approx((1 + 2 + 0) / 3)
-    assert len(loopback.bodies) == 2  # the empty answer was not sent
+    assert len(loopback.bodies) == 3  # the empty answer was not sent, the reply without a score was asked once more
+    again = next(body["messages"] for body in loopback.bodies if len(body["messages"]) == 3)
+    assert again[1] == {"role": "assistant", "content": "no score"}
+    assert '"score"' in again[2]["content"]
     body = next(body for body in loopback.bodies if "task 1" in body["messages"][0]["content"])
     [message] = body["messages"]
     assert message["role"] == "user"
@@ -264,24 +291,29 @@ def test_stage_with_an_endpoint(
 
 
 def test_a_reply_that_was_cut_gives_no_score(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
-    texts = {"task 0": ('{"score": 1', "length"), "task 1": ('{"score": 9}\n{"sc', "length"), "task 2": '{"score": 4}'}
+    """It is asked to finish: two different scores are none, and neither is one that is cut again."""
+    first = {"task 0": ('{"score": 1', "length"), "task 1": ('{"score": 9}\n{"sc', "length"), "task 2": '{"score": 4}'}
+    second = {"task 0": ('{"score": 7}', "length"), "task 1": '{"score": 4}'}
     loopback.reply = lambda body, number: next(
-        text for task, text in texts.items() if task in body["messages"][0]["content"]
+        text
+        for task, text in (first if len(body["messages"]) == 1 else second).items()
+        if task in body["messages"][0]["content"]
     )
     answers = write_answers("a", {1: {"w0": "zero", "w1": "one", "w2": "two"}}, "wildbench")
     for name in ("paid", "cached"):
         out = tmp_path / f"{name}.parquet"
-        settings = module.Settings(judge=loopback.config())
+        settings = module.Settings(judge=loopback.config(max_unjudged=0.9))
         module.main(answers=[answers], tasks=tasks, settings=settings, cache=tmp_path / "cache", out=out)
         table = artifacts.read(out, "judgments").set_index("prompt_id")
         assert table.score.fillna(0).to_dict() == {"w0": 0, "w1": 0, "w2": 4}
+        assert table.unjudged.fillna("").to_dict() == {"w0": "cut by length", "w1": "different scores", "w2": ""}
         assert artifacts.provenance(out)["epochs"]["1"]["unparseable"] == 2
-    assert len(loopback.bodies) == 3
+    assert len(loopback.bodies) == 5
 
 
 def test_no_readable_reply_at_all_is_an_error(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
     answers = write_answers("a", {1: {"w0": "zero"}}, "wildbench")
-    with pytest.raises(UserError, match="no reply of the judge held a score"):
+    with pytest.raises(UserError, match=r"no judgment on 1 of 1 answers \(1 no score\)"):
         module.main(
             answers=[answers],
             tasks=tasks,

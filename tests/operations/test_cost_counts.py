@@ -137,8 +137,9 @@ def test_a_gpu_holds_its_share_of_weights_gradients_and_averages():
 
 
 def test_judging_is_counted_in_games_epochs_and_tokens():
-    dollars = {name: (1900 * price.read + 600 * price.written) / 1e6 for name, price in A.judges.prices.items()}
     nano, full, omni = "gpt-4.1-nano-2025-04-14", "gpt-4.1-2025-04-14", "gpt-4o-2024-08-06"
+    prices = {nano: (0.10, 0.40), full: (2, 8), omni: (2.50, 10)}  # OpenAI's list, a million tokens read and written
+    dollars = {name: (1900 * read + 600 * written) / 1e6 for name, (read, written) in prices.items()}
     for rule, calls, model in (
         ("arena_hard_select", 3 * 2 * 500, nano), ("arena_hard", 2 * 500, full), ("wildbench", 1024, omni),
     ):  # fmt: skip
@@ -147,6 +148,10 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
         assert found.judge_dollars == pytest.approx(calls * dollars[model])
         concurrency = next(judge.concurrency for judge in costs().config.judges.values() if judge.model == model)
         assert found.hours == pytest.approx(1 / 60 + calls * 10 / concurrency / 3600)  # ten seconds a reply
+    unpriced = costs(judges={"gpt-4.1": {"price": None}}).job("arena_hard", EVERY)
+    assert unpriced.judge_dollars == pytest.approx(
+        1000 * (1900 * A.judges.price.read + 600 * A.judges.price.written) / 1e6
+    )
     some = costs(arena_hard={"limit": 50}, wildbench={"limit": 64})
     assert [some.job(rule, EVERY).judge_calls for rule in ("arena_hard", "wildbench")] == [100, 64]
 

@@ -15,6 +15,7 @@ QA = {
     "piqa": "acc_norm", "siqa": "acc", "hellaswag": "acc_norm", "arc_easy": "acc_norm", "arc_challenge": "acc_norm",
     "mmlu": "acc", "gsm8k": "exact_match,flexible-extract", "boolq": "acc",
 }  # fmt: skip
+COSTS = dict.fromkeys(["unjudged", "read", "cached", "written", "dollars"])
 
 
 class Tree:
@@ -103,7 +104,7 @@ class Tree:
                 "judge": "embedded",
                 "verdict": None,
             }
-            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": ""}
+            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": "", **COSTS}
             for i, score in enumerate(scores)
         ]
         artifacts.write(path, pd.DataFrame(rows), "judgments")
@@ -115,7 +116,7 @@ class Tree:
         labels = {1.0: ("B>A", "A>B"), 0.5: ("A=B", "A=B"), 0.0: ("A>B", "B>A")}
         facts = {"benchmark": "arena-hard", "epoch": 4, "judge": "embedded", "score": None, "tokens": 30, "chars": 120}
         rows = [
-            facts | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": ""}
+            facts | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": "", **COSTS}
             for i, outcome in enumerate(outcomes)
             for game, label in enumerate(labels[outcome], 1)
         ]

@@ -7,9 +7,10 @@ The procedure of lmarena/arena-hard-auto at 3071ef9, whose brackets the paper pr
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
+from diffinfo.bench.judge import Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
@@ -28,7 +29,8 @@ from diffinfo.tables import artifacts
 OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)
     "A>>B": (1.0, 3), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, 3),
 }  # fmt: skip
-_LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
+# The original's pattern has no room for white space, lower case, bold type or escapes; what they surround is the same label.
+_LABEL = re.compile(r"\[\s*\[([AB<>=\s*_`]*)\]\s*\]", re.I)
 
 INSTRUCTIONS = """\
 Act as an impartial judge of the answers that two AI assistants, A and B, gave to the user prompt below, and decide \
@@ -73,19 +75,26 @@ Outcomes = npt.NDArray[np.float64]
 
 def labels(reply: str) -> set[str]:
     """The distinct labels in a reply."""
-    return set(_LABEL.findall(reply))
+    plain = unicodedata.normalize("NFKC", html.unescape(reply).replace("\\", ""))
+    return {re.sub(r"[\s*_`]", "", found).upper() for found in _LABEL.findall(plain)} - {""}
 
 
 def verdict(reply: str) -> str | None:
-    """The label of a reply; None where there is none, are two different ones, or one that is not among the five.
+    """The label of a reply; None where it has none, see ``unread``."""
+    return None if unread(reply) else labels(reply).pop()
+
+
+def unread(reply: str) -> str | None:
+    """Why a reply has no verdict: no label, two different ones, or one that is not among the five; None where it has one.
 
     A reply that was cut has no verdict: what it would have said next might be another.
     """
-    if isinstance(reply, Reply) and reply.cut:
-        return None
+    if isinstance(reply, Reply) and reply.unreadable:
+        return reply.unreadable
     found = labels(reply)
-    label = found.pop() if len(found) == 1 else None
-    return label if label in OUTCOMES else None
+    if len(found) != 1:
+        return "different labels" if found else "no label"
+    return None if found <= set(OUTCOMES) else "unknown label"
 
 
 def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
@@ -107,14 +116,14 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
             requests.append(_request(row["messages"], a, b))
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
             rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, **facts})
-    replies = judge.ask(requests, "judging Arena-Hard")
-    silent = [index for index, reply in enumerate(replies) if reply.cut or not labels(reply)]
-    if silent:
-        log.info("%d of %d replies hold no label or were cut: asking once more", len(silent), len(replies))
-        again = judge.ask([_again(requests[index], replies[index]) for index in silent], "asking for labels")
-        for index, reply in zip(silent, again, strict=True):
-            replies[index] = Reply(f"{replies[index]}\n{reply}", reply.finish_reason)
-    frame = pd.DataFrame(rows).assign(reply=replies, verdict=[verdict(reply) for reply in replies])
+    replies = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
+    found = {
+        "reply": replies,
+        "verdict": [*map(verdict, replies)],
+        "unjudged": [*map(unread, replies)],
+        **costs(replies),
+    }
+    frame = pd.DataFrame(rows).assign(**found)
     return frame.sort_values(["epoch", "prompt_id", "game"], ignore_index=True)
 
 
@@ -227,11 +236,6 @@ def _request(messages: Messages, a: str, b: str) -> Request:
     return Request("verdict", conversation, messages, (a, b))
 
 
-def _again(request: Request, reply: str) -> Request:
-    turns = [{"role": "assistant", "content": reply}, {"role": "user", "content": _FOLLOW_UP}]
-    return replace(request, conversation=[*request.conversation, *turns])
-
-
 class Settings(Section):
     """Who judges, and how.
 
@@ -278,6 +282,7 @@ def main(
     judge = settings.judge
     judging = make_judge(judge, cache=cache, job=str(judgments), reward_model=reward_model, scoring=settings.scoring)
     games = judge_answers(found, judging, judge.model)
+    tolerate(games["unjudged"], judge)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
     rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}

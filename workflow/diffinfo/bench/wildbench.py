@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from diffinfo.bench.arena_hard import selected
-from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
+from diffinfo.bench.judge import COSTS, Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
@@ -94,26 +94,45 @@ Reply in this JSON format, with the placeholders in [] filled in:
     "score": "[1~10]"
 }}
 ```"""
-_NUMBER = r"\[?\s*(-?\d+(?:\.\d+)?)\s*\]?(?:\s*(?:/|out of)\s*10)?"
-_SCORE_TEXT = re.compile(rf"\s*{_NUMBER}\s*")
-_SCORE_FIELD = re.compile(rf'"score"\s*:\s*(?:"\s*{_NUMBER}\s*"|{_NUMBER}\s*(?=[,}}\n]))')
+# Not in the original, which drops what it cannot parse.
+_FOLLOW_UP = (
+    'Finish your evaluation: give the JSON object with "strengths", "weaknesses" and a "score" from 1 to 10 alone.'
+)
+_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_OF_TEN = r"(?:\s*(?:/|out of)\s*10)?"
+_NUMBER = rf"[\[*\s]*(-?\d+(?:\.\d+)?)[\]*\s]*{_OF_TEN}"
+# a score, and perhaps a remark without another number: 8/10, [8], **8**, "8 (good)", eight
+_SCORE_TEXT = re.compile(
+    rf"(?:{_NUMBER}|\s*({'|'.join(_WORDS)})\b{_OF_TEN})[\]*\s]*(?:[(:,.;-](?!.*(?:\d|\b(?:{'|'.join(_WORDS)})\b)).*)?",
+    re.I | re.S,
+)
+_SCORE_FIELD = re.compile(r"""["']score["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^"',}\n]+)(?=[,}\n]))""", re.I)
 
 
 def grade(reply: str) -> float | None:
-    """The score of a reply.
+    """The score of a reply; None where it has none, see ``unread``.
 
     JSON is looked for anywhere in the text, after prose or in a code fence; where it is broken (quotes that are not
     escaped), the score's own field is, if something follows it: a reply that ends in "score": 1 may have been cut.
-
-    Returns:
-        The score; None where there is none, are two different ones, or one outside 1..10, and where the reply was cut.
     """
-    if isinstance(reply, Reply) and reply.cut:
-        return None
-    found = {_number(value) for value in _score_fields(reply)}
-    if not found:
-        found = {_number(quoted or bare) for quoted, bare in _SCORE_FIELD.findall(reply)}
-    return found.pop() if len(found) == 1 else None
+    return None if unread(reply) else _scores(reply).pop()
+
+
+def unread(reply: str) -> str | None:
+    """Why a reply has no score from 1 to 10, or two different ones; None where it has one.
+
+    A reply that was cut has no score: what it would have said next might be another.
+    """
+    if isinstance(reply, Reply) and reply.unreadable:
+        return reply.unreadable
+    found = _scores(reply)
+    return None if len(found) == 1 else "different scores" if found else "no score"
+
+
+def _scores(reply: str) -> set[float]:
+    """The distinct scores from 1 to 10 in a reply."""
+    values = [*_score_fields(reply)] or ["".join(values) for values in _SCORE_FIELD.findall(reply)]
+    return {score for score in map(_number, values) if score is not None}
 
 
 def _score_fields(reply: str) -> Iterator[Any]:
@@ -125,14 +144,14 @@ def _score_fields(reply: str) -> Iterator[Any]:
         except (json.JSONDecodeError, RecursionError):
             end = start + 1
         else:
-            if isinstance(value, dict) and "score" in value:
-                yield value["score"]
+            if isinstance(value, dict):
+                yield from (item for key, item in value.items() if key.strip().casefold() == "score")
         start = reply.find("{", end)
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, str) and (match := _SCORE_TEXT.fullmatch(value)):
-        value = float(match[1])
+        value = float(match[1] or _WORDS[match[2].lower()])
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if 1 <= value <= 10 else None
@@ -150,12 +169,22 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
         A ``judgments`` table, sorted by epoch and task; score is null where the reply was cut or could not be read.
     """
     frame = answers[["epoch", "prompt_id", "tokens", "chars", "truncated"]].assign(
-        benchmark=WILDBENCH, game=1, judge=name, verdict=None, reply="", score=1.0
+        benchmark=WILDBENCH,
+        game=1,
+        judge=name,
+        verdict=None,
+        reply="",
+        score=1.0,
+        **dict.fromkeys(["unjudged", *COSTS]),
     )
     full = answers["chars"] > 0
     requests = [_request(row) for row in answers[full].to_dict("records")]
-    replies = judge.ask(requests, "grading WildBench") if requests else []
-    frame.loc[full, "reply"] = pd.Series(replies, index=frame.index[full], dtype=object)
+    replies = (
+        ask(judge, requests, "grading WildBench", lambda reply: not _scores(reply), _FOLLOW_UP) if requests else []
+    )
+    found = {"reply": replies, "unjudged": [*map(unread, replies)], **costs(replies)}
+    for column, values in found.items():
+        frame.loc[full, column] = pd.Series(values, index=frame.index[full], dtype=object)
     frame.loc[full, "score"] = pd.Series([grade(reply) for reply in replies], index=frame.index[full], dtype=float)
     return frame.sort_values(["epoch", "prompt_id"], ignore_index=True)
 
@@ -342,6 +371,7 @@ def main(
     judge = settings.judge
     judging = make_judge(judge, cache=cache, job=str(out), reward_model=reward_model, scoring=settings.scoring)
     graded = judge_answers(found, judging, judge.model)
+    tolerate(graded["unjudged"], judge)
     tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
     epochs: dict[str, dict[str, Any]] = {}
     for epoch, part in graded.groupby("epoch"):

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from diffinfo.config.values import Count, Line, Positive, Section, Variable, matches
+from diffinfo.config.values import Count, Line, Positive, Section, Share, Variable, matches
 
 # Arena-Hard v0.1 and WildBench v2 where they are published
 ARENA_HARD = "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1"
 WILDBENCH = "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet"
+
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Price(Section):
+    """Dollars a million tokens."""
+
+    read: NotNegative = Field(description="Dollars a million tokens that the judge reads.")
+    written: NotNegative = Field(description="Dollars a million tokens that it writes, its reasoning included.")
+    cached: NotNegative | None = Field(None, description="The same for tokens read from its cache; null: as `read`.")
+
+
+class Budget(Section):
+    """What a judge may cost at most, in all runs together."""
+
+    dollars: Positive | None = Field(None, description="Most dollars; null: no limit.")
+    requests: Count | None = Field(None, description="Most requests; null: no limit.")
+
+
+def _sendable(request: dict[str, Any]) -> dict[str, Any]:
+    for key in ("model", "messages", "n", "stream"):
+        if key in request:
+            raise ValueError(f"must not have the key '{key}', which the workflow decides; remove it")
+    return request
 
 
 class Judge(Section):
@@ -24,9 +49,57 @@ class Judge(Section):
         "https://api.openai.com/v1", description="Address of the endpoint."
     )
     api_key_env: Variable = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
-    max_tokens: Count = Field(4096, description="Longest reply, tokens.")
+    max_tokens: Count = Field(4096, description="Longest reply, tokens; a reasoning model's thoughts count.")
+    preset: Literal["chat", "reasoning", "open"] = Field(
+        "chat",
+        description="The request's form. chat: `temperature` 0, `max_tokens`, JSON mode for grades; open: the same without "
+        "JSON mode; reasoning: `max_completion_tokens`, neither temperature nor JSON mode.",
+    )
+    request: Annotated[dict[str, Any], AfterValidator(_sendable)] = Field(
+        {},
+        description="Merged over the request's body, such as `{reasoning_effort: low, temperature: null}`; null removes a key.",
+    )
     concurrency: Count = Field(16, description="Requests in flight at once.")
-    retries: Count = Field(6, description="Further attempts per request.")
+    requests_per_minute: Count | None = Field(None, description="Most requests a minute of one job; null: no limit.")
+    tokens_per_minute: Count | None = Field(None, description="Most tokens a minute of one job; null: no limit.")
+    timeout: Positive = Field(600.0, description="Longest time for one reply, seconds.")
+    retries: Count = Field(
+        8,
+        description="Further attempts after a server's fault, a lost connection or a time-out, 1 to 60 seconds apart.",
+    )
+    patience: Positive = Field(
+        900.0,
+        description="Stop when an endpoint has only failed, or limited the rate, for so many seconds (or two time-outs).",
+    )
+    max_unjudged: Share = Field(
+        0.25, description="Fail when a larger share of judgments is missing: refused, cut or not readable."
+    )
+    price: Price | None = Field(
+        None,
+        description="`{read, written, cached}` in dollars a million tokens; null: not known, or said by the endpoint.",
+    )
+    budget: Budget | None = Field(
+        None,
+        description="`{dollars, requests}`: stop before either is crossed, in all runs together; jobs that run at the same "
+        "time may cross it by what the others have in flight.",
+    )
+
+    @model_validator(mode="after")
+    def _can_count(self) -> Judge:
+        limits = {
+            "max_completion_tokens" if self.preset == "reasoning" else "max_tokens": self.max_tokens
+        } | self.request
+        if self.budget and self.budget.dollars and not self.price:
+            raise ValueError("budget.dollars needs the judge's price; add price: {read: ..., written: ...}")
+        if (
+            self.budget
+            and self.budget.dollars
+            and not (limits.get("max_tokens") or limits.get("max_completion_tokens"))
+        ):
+            raise ValueError(
+                "budget.dollars needs a limit of tokens; keep max_tokens or max_completion_tokens in request"
+            )
+        return self
 
     @property
     def runs_here(self) -> bool:

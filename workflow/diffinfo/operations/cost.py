@@ -64,7 +64,7 @@ class Tokens(Section):
 class Judges(Section):
     """What judging costs."""
 
-    prices: dict[str, Tokens]
+    price: Tokens
     call: Tokens
 
 
@@ -317,11 +317,10 @@ class Costs:
 
     def _judge(self, name: str, calls: int) -> Cost:
         judge = self.config.judges[name]
-        call, prices = self.assumed.judges.call, self.assumed.judges.prices
+        call, price = self.assumed.judges.call, judge.price or self.assumed.judges.price
         if judge.runs_here:
             tokens = 2 * calls * (self._answer_tokens() + 20)
             return self._infer(judge.model, read=tokens, rows=tokens)
-        price = prices.get(judge.model, prices["default"])
         return Cost(
             hours=1 / 60 + calls * 10 / 3600 / judge.concurrency,  # a reply takes some ten seconds
             memory_gb=2,

@@ -163,7 +163,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "judgments": (
-        1,
+        2,
         _schema(
             benchmark=_TEXT,
             epoch=_INT,
@@ -176,6 +176,10 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             chars=_INT,  # the same in characters, stripped: WildBench's length rule
             truncated=_FLAG,
             reply=_TEXT,
+            unjudged=_maybe(_TEXT),  # why there is no verdict or score
+            # what the reply cost, where that is known: tokens read, those of them cached, and tokens written
+            **_of(_maybe(_INT), "read cached written"),
+            dollars=_maybe(_REAL),
         ),
     ),
     # Arena-Hard questions with the baseline's answer; WildBench tasks with their checklist
