@@ -174,11 +174,11 @@ class Payment:
                 case "limited":
                     self._next = max(self._next, time.monotonic() + wait)
             silent, patience = time.monotonic() - self._heard, max(self.judge.patience, 2 * self.judge.timeout)
-            if silent > patience or wait > patience:
-                asks = f" and asks to wait {wait:.0f} s" if wait > patience else ""
+            if max(silent, found.wait or 0) > patience:
+                asks = f" and asks to wait {found.wait:.0f} s" if found.wait else ""
                 self._end(
                     f"{self._name} has given no reply for {silent:.0f} s{asks}, longer than the judge's patience "
-                    f"({patience:.0f} s); the last fault was {found.reason}: {said.rstrip('.')}"
+                    f"({patience:g} s); the last fault was {found.reason}: {said.rstrip('.')}"
                 )
             await self._pause(wait)
 
