@@ -59,6 +59,7 @@ include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/laboratory.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/update.smk"
+include: "workflow/rules/rejected.smk"
 include: "workflow/rules/restart.smk"
 
 
@@ -69,4 +70,5 @@ rule all:
         grid_targets(),
         report_targets(),
         ours_targets(),
+        rejected_targets(),
         laboratory_targets(),

@@ -36,6 +36,17 @@ def wait_until(
         time.sleep(every)
 
 
+def cells_of(values):
+    """(model, dataset, method, measures) of every cell, by hand."""
+    for row in values["grid"]:
+        for method in row["methods"]:
+            family = method in ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
+            for name in [f"{method}-b{beta:g}" for beta in values["betas"]] if family else [method]:
+                for seed in values.get("seeds") or [values["preference"].get("seed", 1)]:
+                    own = name if seed == values["preference"].get("seed", 1) else f"{name}-seed{seed}"
+                    yield row["model"], row["dataset"], own, row.get("measures", [])
+
+
 class Run(subprocess.Popen):
     """Snakemake at work. Nothing that hangs holds the tests up: it is killed, and its last words are the failure."""
 

@@ -11,6 +11,7 @@ import golden
 from diffinfo.tables import artifacts
 
 CLAIM = {"statement": "s", "source": "s", "prediction": "p", "model": "m", "dataset": "d", "evidence": "e", "n": 9}
+CLAIM |= {"holm": "", "seed_verdicts": ""}
 ROW = {"model": "m", "dataset": "d", "method": "dpo-b0.1"}
 
 
@@ -63,6 +64,7 @@ def test_recorded_results_are_as_recorded(results, tmp_path, monkeypatch, capsys
     ("kind", "row", "quantity", "value", "fine"),
     [
         ("claims", "a/m/d", "verdict", "undecided", True),
+        ("claims", "a/m/d", "verdict", "as with permuted labels", True),
         ("claims", "a/m/d", "verdict", "does not hold", False),
         ("claims", "b/m/d", "verdict", "holds", True),
         ("claims", "a/m/d", "value", [6.9, 1.0], True),
@@ -107,7 +109,11 @@ def test_rows_neither_come_nor_go(results):
 
 def test_the_page_shows_the_recorded_verdicts():
     """Read off the page, without the code that writes it: claims and their cases are in the order of golden.json."""
-    rows = [line for line in golden.PAGE.read_text().splitlines() if re.search(r"(holds|hold\*\*|undecided) \|$", line)]
+    rows = [
+        line
+        for line in golden.PAGE.read_text().splitlines()
+        if re.search(r"(holds|hold\*\*|undecided|labels) \|$", line)
+    ]
     shown = [case.split(": ")[1].strip("* ") for row in rows for case in row.split("|")[3].split("; ")]
     recorded = json.loads(golden.FILE.read_text())["claims"]
     assert shown == [claim["verdict"] for claim in recorded.values()], "make it again: python tests/golden.py record"

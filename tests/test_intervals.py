@@ -1,6 +1,7 @@
 """Every interval against scipy, closed forms or brute force."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from scipy import stats
 
 from diffinfo.bench import arena_hard, wildbench
-from diffinfo.intervals import Estimate, average, bracketed, mean, number, over_seeds, share
+from diffinfo.intervals import Estimate, at_zero, bracketed, mean, number, over_seeds, share
 from diffinfo.report import curves, laboratory, language_models, tables
 from diffinfo.tables import artifacts
 
@@ -46,6 +47,29 @@ def test_over_seeds_is_one_source_of_error_where_the_other_is_none():
     assert two.high - 1.5 == pytest.approx(math.hypot(stats.t.ppf(0.975, 1) * 0.5, Z * math.sqrt(0.125)))
 
 
+def test_p_is_the_level_at_which_the_interval_would_touch_zero():
+    assert mean(DATA).p() == pytest.approx(stats.ttest_1samp(DATA, 0).pvalue)
+    assert of(1.5, 0.5).p() == pytest.approx(2 * stats.norm.sf(3), rel=1e-5)
+    skewed = Estimate("", 2.0, 1.0, 9.0, 5)  # the half towards zero counts
+    assert skewed.p() == pytest.approx(2 * stats.norm.sf(2 * Z))
+    assert replace(skewed, value=-2.0, low=-9.0, high=-1.0).p() == pytest.approx(2 * stats.norm.sf(2 * Z))
+    # corrected for three tests, the interval is wider: an interval that touches zero has p = 5 %
+    half = stats.t.ppf(1 - 0.025 / 3, 6) * stats.sem(DATA)
+    assert Estimate("", half, 0.0, 2 * half, 7, 6).p(tests=3) == pytest.approx(0.05)
+    assert [Estimate("", v, v - h, v + h, 1).p() for v, h in ((1.0, math.inf), (0.0, 1.0), (1.0, 0.0))] == [1, 1, 0]
+    assert Estimate("", 1.0, math.nan, math.nan, 0).p() == 1
+
+
+def test_degrees_of_freedom_over_seeds_are_satterthwaites():
+    samples = [DATA, DATA + 1, 2 * DATA - 1]
+    found = over_seeds([mean(sample) for sample in samples])
+    between = np.var([s.mean() for s in samples], ddof=1) / 3
+    within = np.mean([stats.sem(s) ** 2 for s in samples])
+    assert found.freedom == pytest.approx((between + within) ** 2 / (between**2 / 2 + within**2 / 6))
+    assert over_seeds([of(1.0, 0.1), of(2.0, 0.1)]).freedom < 1.1
+    assert over_seeds([mean(DATA)] * 2).freedom == pytest.approx(6)
+
+
 @pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("between", [0.0, 0.3, 2.0])
 def test_over_seeds_covers_seeds_and_prompts(shared, between):
@@ -69,23 +93,18 @@ def test_share_is_wilsons():
         assert got.n == n
 
 
-def test_difference_and_average_add_variances():
-    a, b, c = of(3.0, 0.3, 50), of(1.0, 0.4, 40), of(2.0, 1.2, 60)
+def test_differences_add_variances():
+    a, b = of(3.0, 0.3, 50), of(1.0, 0.4, 40)
     assert a.stderr == pytest.approx(0.3, rel=1e-6)
     gap = a - b
     assert (gap.value, gap.low, gap.high) == pytest.approx((2.0, 2 - Z * 0.5, 2 + Z * 0.5), rel=1e-6)
     assert (gap.label, gap.n) == ("x", 40)
-    middle = average([a, b, c], "m")
-    half = Z * math.sqrt(0.3**2 + 0.4**2 + 1.2**2) / 3  # 1.3 / 3
-    assert (middle.value, middle.low, middle.high) == pytest.approx((2.0, 2 - half, 2 + half), rel=1e-6)
-    assert (middle.label, middle.n) == ("m", 40)
-    above = a.above(0.5)
-    assert (above.value, above.low, above.high, above.n) == (2.5, a.low - 0.5, a.high - 0.5, 50)
 
 
-def test_entropies_have_normal_intervals():
-    got = tables._interval(50.0, 1.5, "entropy", "low", "high")
-    assert got == pytest.approx({"entropy": 50.0, "low": 50 - Z * 1.5, "high": 50 + Z * 1.5}, rel=1e-6)
+def test_entropies_have_students_intervals_over_prompts():
+    got = tables._interval(pd.Series({"entropy": 50.0, "stderr": 1.5, "prompts": 6}), "entropy", "low", "high")
+    half = stats.t.ppf(0.975, 5) * 1.5
+    assert got == pytest.approx({"entropy": 50.0, "low": 50 - half, "high": 50 + half}, rel=1e-6)
 
 
 def test_smoothed_curves_have_students_interval_of_the_last_steps():
@@ -199,3 +218,21 @@ def test_brackets_are_ends_minus_value():
     assert bracketed(None, 1, 2, 1) == "not measured"
     assert number(float("nan"), 1) == ""
     assert number(2.345, 1) == "2.3"
+
+
+def test_intercept_is_scipys():
+    rng = np.random.default_rng(4)
+    x = pd.Series(rng.normal(3, 2, 40))
+    y = 0.7 - 0.3 * x + rng.normal(0, 1, 40)
+    fit = stats.linregress(x, y)
+    reach = stats.t.ppf(0.975, 38) * fit.intercept_stderr
+    got = at_zero(y, x, "x")
+    assert (got.value, got.low, got.high) == pytest.approx(
+        (fit.intercept, fit.intercept - reach, fit.intercept + reach)
+    )
+    solved = np.linalg.lstsq(np.stack([np.ones(40), x]).T, y, rcond=None)[0]
+    assert (got.value, got.label, got.n) == (pytest.approx(solved[0]), "x", 40)
+    assert at_zero(y, 0 * x) == mean(y)
+    assert math.isnan(at_zero(y, 0 * x + 2).value)
+    two = at_zero(y[:2], x[:2])
+    assert (two.low, two.high) == (-math.inf, math.inf)

@@ -11,20 +11,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
-from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, verdict, win_rate
+from diffinfo.bench.arena_hard import battles, best_epoch, verdict, win_rate
 from diffinfo.bench.judge import Reply, RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
+from diffinfo.selection import halves
 from diffinfo.tables import artifacts
 
 OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
@@ -72,15 +71,6 @@ def games(*labels: str | None) -> pd.DataFrame:
     )
 
 
-def test_sides_and_weights() -> None:
-    assert battles(games("A>>B", "A>>B")).tolist() == [0, 0, 0, 1, 1, 1]  # the baseline won as A, then the answer as A
-    assert battles(games("B>A", "B>A")).tolist() == [1, 0]
-    assert battles(games("A=B", None)).tolist() == [0.5]
-    mixed = games("A>B", "A>>B", "B>>A", "A=B")
-    assert battles(mixed).tolist() == [0, 1, 1, 1, 1, 1, 1, 0.5]
-    assert battles(mixed.sample(frac=1, random_state=3)).tolist() == battles(mixed).tolist()
-
-
 def bradley_terry(outcomes):
     """Arena-Hard's rating against the baseline, held at 1000: unpenalised logistic regression, a tie half a win each."""
     won = outcomes.sum()
@@ -89,48 +79,12 @@ def bradley_terry(outcomes):
     return 400 * float(model.coef_[0, 0]) + 1000
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(OUTCOME, min_size=2, max_size=200).filter(lambda found: 0 < sum(found) < len(found)))
-def test_the_win_rate_is_what_bradley_terry_fits(outcomes: list[float]) -> None:
-    array = np.array(outcomes)
-    assert win_rate(array) == pytest.approx(100 / (1 + 10 ** ((1000 - bradley_terry(array)) / 400)), abs=1e-4)
-
-
-def test_extremes_do_not_diverge() -> None:
-    assert win_rate(np.ones(7)) == 100
-    assert win_rate(np.zeros(7)) == 0
-    assert bootstrap(np.ones(7), 5, 0) == (100, 100)
-    almost = np.array([1.0] * 2999 + [0.5])
-    assert win_rate(almost) == pytest.approx(100 * (2999.5 / 3000), abs=1e-4)
-    with pytest.raises(ValueError, match="no battles"):
-        win_rate(np.array([]))
-
-
-def test_bootstrap_is_seeded_and_covers_the_rate() -> None:
-    outcomes = np.array([1.0] * 60 + [0.5] * 20 + [0.0] * 40)
-    low, high = bootstrap(outcomes, 100, 42)
-    assert (low, high) == bootstrap(outcomes, 100, 42)
-    assert (low, high) != bootstrap(outcomes, 100, 43)
-    assert low < win_rate(outcomes) < high
-    half = 1.96 * 100 * outcomes.std() / len(outcomes) ** 0.5
-    assert (high - low) / 2 == pytest.approx(half, rel=0.3)
-
-
 def percentile(values: list[float], share: float) -> float:
     """By its definition: linear between the two nearest of the sorted values."""
     ordered, place = sorted(values), share * (len(values) - 1)
     below = int(place)
     above = min(below + 1, len(values) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
-@pytest.mark.parametrize("resamples", [1, 40, 100])
-def test_bootstrap_is_the_middle_95_percent_of_means_over_as_many_battles(resamples: int) -> None:
-    outcomes = np.array([1.0] * 5 + [0.5] * 3 + [0.0] * 4)
-    rng = np.random.default_rng(5)
-    means = [100 * outcomes[rng.integers(12, size=12)].mean() for _ in range(resamples)]
-    expected = percentile(means, 0.025), percentile(means, 0.975)
-    assert bootstrap(outcomes, resamples, 5) == pytest.approx(expected, abs=1e-3)
 
 
 def test_lengths_count_no_special_tokens(tmp_path: Path) -> None:
@@ -260,6 +214,71 @@ def test_final_mode_judges_the_best_epoch_alone(
     assert judged.epoch.unique().tolist() == rates.epoch.tolist() == [2]
     assert len(loopback.bodies) - before == 4
     assert artifacts.provenance(tmp_path / "final" / "winrates.parquet")["unanswered"] == {"2": 2}
+
+
+def test_each_half_of_the_questions_is_judged_where_the_other_half_is_best(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    half = halves(f"q{i}" for i in range(4))
+    one, two = ([q for q in half.index if half[q] == side] for side in (0, 1))
+    texts = {  # the first half is best at epoch 3, the second at epoch 2, all of them at epoch 2
+        1: dict.fromkeys(half.index, "plain"),
+        2: dict.fromkeys(two, "good") | {one[0]: "good", one[1]: "poor"},
+        3: dict.fromkeys(one, "good") | dict.fromkeys(two, "poor"),
+    }
+    worth = {"poor": 0, "baseline": 1, "plain": 1, "good": 2}
+
+    def reply(body: dict[str, Any], number: int) -> str:
+        a, b = (worth[side.split()[0]] for side in sides(body))
+        return "[[A>B]]" if a > b else "[[B>A]]" if b > a else "[[A=B]]"
+
+    loopback.reply = reply
+    spans = [write_answers("1-2", {e: texts[e] for e in (1, 2)}), write_answers("3-3", {3: texts[3]})]
+    of_span = [tmp_path / name for name in ("one", "two")]
+    for answers, at in zip(spans, of_span, strict=True):
+        stage(loopback, [answers], questions, words, at)
+    before = len(loopback.bodies)
+    judged, rates = stage(
+        loopback, spans, questions, words, tmp_path / "final", judge=loopback.config(max_tokens=99),
+        select=[at / "winrates.parquet" for at in of_span], verdicts=[at / "judgments.parquet" for at in of_span],
+        apart=tmp_path / "final" / "apart.parquet",
+    )  # fmt: skip
+    assert judged.epoch.tolist() == [2] * 8
+    assert rates.win_rate.tolist() == [100 * 3 / 4]  # the paper's way
+    assert not judged.apart.any()
+    apart = artifacts.read(tmp_path / "final" / "apart.parquet", "judgments")
+    at = apart.drop_duplicates("prompt_id").set_index("prompt_id").epoch.to_dict()
+    assert at == dict.fromkeys(one, 2) | dict.fromkeys(two, 3)
+    assert (len(apart), apart.apart.all()) == (8, True)
+    assert win_rate(battles(apart)) == 25  # one question of the first half is won
+    # paid: all questions at epoch 2, and of epoch 3 the second half alone
+    assert len(loopback.bodies) - before == 8 + 4
+    shared = judged.merge(apart, on=["epoch", "prompt_id", "game"])
+    assert len(shared) == 4
+    assert (shared.reply_x == shared.reply_y).all()
+    made = artifacts.provenance(tmp_path / "final" / "apart.parquet")["inputs"]
+    assert {"select 0", "verdicts 1"} <= set(made)
+
+
+def test_epochs_apart_are_the_first_of_equals_and_need_a_verdict() -> None:
+    half = pd.Series({"q0": 0, "q1": 1})
+    table = pd.concat([games("B>A", "A>B", "A>B", "B>A").assign(epoch=epoch) for epoch in (2, 1)])
+    assert module.apart_epochs(table, half) == {0: 1, 1: 1}
+    table.loc[(table.prompt_id == "q1") & (table.epoch == 1), "verdict"] = None
+    assert module.apart_epochs(table, half) == {0: 2, 1: 1}
+    assert module.apart_epochs(games("A>B", "A>B").assign(epoch=1), half) == {1: 1}
+
+
+def test_a_single_question_is_not_reported_apart(
+    loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
+) -> None:
+    artifacts.write(questions, artifacts.read(questions, "benchmark")[:1], "benchmark")
+    answers = write_answers("1-1", {1: {"q0": "a"}})
+    stage(loopback, [answers], questions, words, tmp_path)
+    found = {"select": [tmp_path / "winrates.parquet"], "verdicts": [tmp_path / "judgments.parquet"]}
+    apart = tmp_path / "final" / "apart.parquet"
+    judged, _ = stage(loopback, [answers], questions, words, tmp_path / "final", apart=apart, **found)
+    assert (len(judged), len(artifacts.read(apart, "judgments"))) == (2, 0)
 
 
 def test_judge_without_verdicts_is_an_error(

@@ -24,6 +24,7 @@ from diffinfo.cli import UserError
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation
 from diffinfo.tables import artifacts
+from diffinfo.world.language import Prompt
 
 
 def ask_about(*texts: str) -> list[Request]:
@@ -36,6 +37,31 @@ def echo(body: dict[str, Any], number: int) -> str:
 
 def asked(server: Any) -> list[str]:
     return [body["messages"][0]["content"] for body in server.bodies]
+
+
+def test_the_worlds_judge_compares_by_the_languages_own_reward(tmp_path: Path) -> None:
+    config = JudgeConfig(kind="world", model="correctness")
+    judge = make_judge(config, cache=tmp_path, job="job", reward_model=None, scoring=Computation())
+    task = [{"role": "user", "content": Prompt("add", ("3", "4")).text}]
+    right, wrong = "7 .", "sure thing ! 8 ."
+    first, tie = judge.ask(
+        [Request("verdict", [], task, (wrong, right)), Request("verdict", [], task, (right, right))], "x"
+    )
+    assert first == (
+        f"Reward of A 0.0000, of B 6.0000, P(A better) {1 / (1 + math.exp(6)):.4f}. My final verdict is [[B>>A]]."
+    )
+    assert tie.endswith("[[A=B]].")
+    (grade,) = judge.ask([Request("grade", [], task, (right, wrong))], "x")
+    assert '"score": 10' in grade
+    assert identity(config)["model"] == "correctness"
+    other = JudgeConfig(kind="world", model="multifaceted")
+    (polite,) = make_judge(other, cache=tmp_path, job="job", reward_model=None, scoring=Computation()).ask(
+        [Request("verdict", [], task, ("sure thing ! 7 .", right))], "x"
+    )
+    assert "of B 3.0000" in polite
+    assert "of A 4.8000" in polite
+    with pytest.raises(UserError, match="not a prompt of the micro world: 'x': use a judge of another kind"):
+        judge.ask([Request("verdict", [], [{"role": "user", "content": "x"}], ("a", "b"))], "x")
 
 
 def test_replies_keep_their_order_and_are_paid_once(loopback: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from diffinfo.config import reading
 from diffinfo.config.reading import load, parse
-from diffinfo.config.strict_yaml import ConfigError, merge, read_yaml
+from diffinfo.config.strict_yaml import ConfigError, read_yaml
 from diffinfo.config.types import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,8 +81,17 @@ BAD = {
     "no-methods": ("grid.1.methods", [], "grid.1.methods: List should have at least 1 item after validation, not 0, got []"),
     "unknown-measure": (
         "grid.0.measures", ["reward"],
-        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'smc', 'update', 'benchmarks' or 'qa',"
-        " got 'reward'",
+        "grid.0.measures.0: Input should be 'expected_reward', 'entropy', 'did', 'did_sampled', 'smc', 'update', 'target',"
+        " 'benchmarks' or 'qa', got 'reward'",
+    ),
+    "target-unknown": (
+        "grid.11", {"model": "micro-mistral", "dataset": "magpie-g27", "methods": ["dpo-b2"], "measures": ["target"]},
+        "grid.11.measures: the true preferences of magpie-g27 are not known; remove 'target': it needs ready pairs of the"
+        " world",
+    ),
+    "target-of-another-method": (
+        "grid.1.measures", ["target"],
+        "grid.1.measures: 'target' is the optimum of dpo, not of logpi; remove it, or list the method in another row",
     ),
     "unknown-dataset": ("grid.0.dataset", "ultrafeedbak",
                         "grid.0.dataset: 'ultrafeedbak' is not defined; did you mean 'ultrafeedback'?"),
@@ -98,7 +107,9 @@ BAD = {
         "sampling.model", "micro-reward",
         "sampling.model: 'micro-reward' has the architecture 'reward'; name a model that writes",
     ),
-    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded"),
+    "unknown-judge": ("wildbench.judge", "gpt", "wildbench.judge: 'gpt' is not defined; known: embedded, truth"),
+    "judge-of-no-reward": ("judges.truth.model", "multi", "judges.truth.model: 'multi' is not defined; did you mean"
+                           " 'multifaceted'?"),
     "judge-without-model": ("judges.embedded.model", "micro-rewrad",
                             "judges.embedded.model: 'micro-rewrad' is not defined; did you mean 'micro-reward'?"),
     "wrong-literal": ("did.decode", "greedily", "did.decode: Input should be 'greedy' or 'sample', got 'greedily'"),
@@ -113,17 +124,54 @@ BAD = {
                    "grid.1.methods: dpo-b0.1 of micro-mistral on ultrafeedback is in grid.0 too; list each method in one row"),
     "bad-name": ("datasets.Magpie Pro", {"format": "magpie", "source": "world"},
                  "datasets.Magpie Pro: 'Magpie Pro' is not a name; use lower-case letters, digits, '.' and '-'"),
-    "missing-file": ("datasets.magpie-pro.source", "none/rows.jsonl",
-                     "datasets.magpie-pro.source: the file 'none/rows.jsonl' does not exist"),
-    "missing-questions": ("arena_hard.questions", "questions.jsonl",
-                          "arena_hard.questions: the file 'questions.jsonl' does not exist"),
-    "not-data": ("datasets.magpie-pro.source", __file__,
-                 f"datasets.magpie-pro.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
+    "missing-file": ("datasets.magpie-g27.source", "none/rows.jsonl",
+                     "datasets.magpie-g27.source: the file 'none/rows.jsonl' does not exist"),
+    "missing-baseline": ("arena_hard.baseline", "answers.jsonl",
+                         "arena_hard.baseline: the file 'answers.jsonl' does not exist"),
+    "judge-of-the-worlds-questions": (
+        "wildbench.tasks", "hf://datasets/a/b/c.jsonl",
+        "wildbench.judge: 'truth' knows the micro world's questions alone; name a judge of another kind",
+    ),
+    "not-data": ("datasets.magpie-g27.source", __file__,
+                 f"datasets.magpie-g27.source: '{__file__}' is not a .parquet, .json or .jsonl file; convert it"),
     "split-of-a-file": ("datasets.magpie-pro.test_split", "test",
                         "datasets.magpie-pro.test_split: 'test' has no meaning where source is 'world'; set it to null"),
     "ranks-a-real-set": (
         "datasets.correctness.source", "Magpie-Align/Magpie-Pro",
         "datasets.correctness.reward: ranks the writers of the micro world alone; remove it where source is not 'world'",
+    ),
+    "missing-source": ("datasets.magpie-g27.source", ..., "datasets.magpie-g27.source: this key is missing; add it"),
+    "missing-format": ("datasets.magpie-pro.format", ..., "datasets.magpie-pro.format: this key is missing; add it"),
+    "made-from-nothing": ("datasets.x", {"of": "magpie", "labels": "permuted"},
+                          "datasets.x.of: 'magpie' is not defined; did you mean 'magpie-pro'?"),
+    "made-from-a-made-one": (
+        "datasets.x", {"of": "magpie-pro-permuted-1", "labels": "permuted"},
+        "datasets.x.of: 'magpie-pro-permuted-1' is itself made from 'magpie-pro'; name a dataset that has a source",
+    ),
+    "made-by-no-rule": ("datasets.x", {"of": "magpie-pro"}, 
+                      "datasets.x.of: either labels or rejected says how pairs are made from 'magpie-pro'; give one of them"),
+    "made-by-two-rules": ("datasets.correctness-permuted-1.rejected", "worst",
+                          "datasets.correctness-permuted-1.of: either labels or rejected says how pairs are made from"
+                          " 'correctness'; give one of them"),
+    "samples-of-no-model": ("datasets.x", {"of": "magpie-pro", "rejected": "ideal"},
+                            "datasets.x.model: this key is missing; add it"),
+    "samples-of-an-unknown-model": ("datasets.x", {"of": "magpie-pro", "rejected": "ideal", "model": "micro-mistrl"},
+                                    "datasets.x.model: 'micro-mistrl' is not defined; did you mean 'micro-mistral'?"),
+    "model-of-a-placebo": ("datasets.correctness-permuted-1.model", "micro-mistral",
+                           "datasets.correctness-permuted-1.model: has no meaning without rejected; remove it"),
+    "source-of-a-made-one": ("datasets.correctness-permuted-1.source", "world",
+                             "datasets.correctness-permuted-1.source: is that of 'correctness'; remove it, or remove of"),
+    "held-out-of-a-made-one": (
+        "datasets.correctness-permuted-1.test_prompts", 10,
+        "datasets.correctness-permuted-1.test_prompts: is that of 'correctness'; remove it, or remove of",
+    ),
+    "labels-of-nothing": (
+        "datasets.magpie-pro.labels", "permuted",
+        "datasets.magpie-pro.labels: has no meaning without of; name the dataset that the pairs come from, or remove it",
+    ),
+    "disjoint-from-a-made-one": (
+        "datasets.magpie-g27.disjoint_from", ["magpie-pro-permuted-2"],
+        "datasets.magpie-g27.disjoint_from: 'magpie-pro-permuted-2' has no prompts of its own; name 'magpie-pro'",
     ),
     "unknown-disjoint": ("datasets.magpie-g27.disjoint_from", ["magpie"],
                          "datasets.magpie-g27.disjoint_from: 'magpie' is not defined; did you mean 'magpie-pro'?"),
@@ -151,7 +199,7 @@ BAD = {
                   "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"),
     "half-masters-of-whole-models": (
         "training.master_weights", "bfloat16",
-        "training.master_weights: bfloat16 has no meaning for micro-mistral, whose dtype is float32; set float32",
+        "training.master_weights: bfloat16 has no meaning for micro-gemma2, micro-mistral, whose dtype is float32; set float32",
     ),
     "prompt-too-long": ("preference.max_prompt_tokens", 10**6,
                         "preference.max_prompt_tokens: must be smaller than preference.max_tokens"),
@@ -268,12 +316,6 @@ def test_a_missing_file_and_a_folder_are_sentences(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_merge_keys_of_yaml_work(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text("a: &base {x: 1, y: 2}\nb:\n  <<: *base\n  y: 3\n")
-    assert read_yaml(file) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
-
-
 @pytest.mark.parametrize("over", [None, ROOT / "workflow/presets/paper.yaml"], ids=["default", "paper"])
 def test_the_shipped_files_are_good(over: Path | None) -> None:
     loaded = load(ROOT / "config.yaml", *([over] if over else []))
@@ -281,46 +323,29 @@ def test_the_shipped_files_are_good(over: Path | None) -> None:
 
 
 def test_methods_and_spans_spread() -> None:
-    loaded = parse(changed(("epochs", 7), ("grid.0.methods", ["dpo", "dpo-pg", "dpop-b0.3"])))
-    assert loaded.methods(loaded.grid[0]) == ["dpo-b0.1", "dpo-b0.02", "dpo-pg", "dpop-b0.3"]
+    loaded = parse(changed(("epochs", 7), ("grid.1.methods", ["logpi", "dpo-pg", "dpop-b0.3"])))
+    assert loaded.methods(loaded.grid[1]) == [
+        *(f"logpi-b{beta}" for beta in ("0.2", "0.1", "0.05", "0.02")), "dpo-pg", "dpop-b0.3",
+    ]  # fmt: skip
     assert loaded.spans() == ["1-3", "4-6", "7-7"]
 
 
-def test_later_files_win_key_by_key() -> None:
-    assert merge({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}, "b": [2]}) == {"a": {"x": 1, "y": 3}, "b": [2]}
-    base = {"a": {"x": [1]}, "b": [1]}
-    assert merge(base, {"a": {"x+": [2]}, "b+": [2, [3]]}) == {"a": {"x": [1, 2]}, "b": [1, 2, [3]]}
-    assert base == {"a": {"x": [1]}, "b": [1]}
+def test_a_made_dataset_has_an_origin_and_placebos_are_listed_by_it() -> None:
+    loaded = parse(DEFAULT)
+    assert [loaded.origin(name) for name in ("magpie-pro-permuted-2", "magpie-pro")] == ["magpie-pro"] * 2
+    assert loaded.placebos == {
+        "magpie-pro": ["magpie-pro-permuted-1", "magpie-pro-permuted-2"],
+        "correctness": ["correctness-permuted-1", "correctness-permuted-2"],
+    }
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("betas+: 0.3", "betas+: must be a list, which is added to 'betas', got 0.3."),
-        ("betas+: [0.3]\nbetas: [0.1]", "betas+: the same file gives 'betas' too; write all into 'betas'."),
-        ("epochs+: [3]", "epochs+: no file before gives a list 'epochs' to add to; write 'epochs'."),
-        ("synthetic: {seds+: [3]}", "synthetic.seds+: no file before gives a list 'seds' to add to; write 'seds'."),
-        ("betas+: [0.1]", "betas: a value is listed twice; list each once"),
-        ("grid+: [{model: micro-mistral, dataset: magpie-pro, methods: [dpo]}]", "on magpie-pro is in grid."),
-        ("world+: {seed: 3}", "world+: unknown key; did you mean 'world'?"),
-    ],
-)
-def test_what_cannot_be_added_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(ConfigError) as refused:
-        load(ROOT / "config.yaml", tmp_path / "mine.yaml")
-    assert said in str(refused.value)
-    assert "mine.yaml" in str(refused.value)
-
-
-def test_added_rows_stand_behind_the_others(tmp_path: Path) -> None:
-    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
-    for file, method in zip(files, ("orpo", "simpo"), strict=True):
-        file.write_text(f"grid+: [{{model: micro-gemma2, dataset: magpie-pro, methods: [{method}]}}]\nbetas+: []\n")
-    before, after = load(ROOT / "config.yaml"), load(ROOT / "config.yaml", *files)
-    assert after.grid[:-2] == before.grid
-    assert [row.methods for row in after.grid[-2:]] == [["orpo"], ["simpo"]]
-    assert after.betas == before.betas
+def test_samples_of_pi_ref_train_that_model_alone() -> None:
+    data = {"of": "magpie-pro", "rejected": "ideal", "model": "micro-gemma2"}
+    row = {"model": "micro-mistral", "dataset": "x", "methods": ["dpo-b1"]}
+    (fault,) = faults(("datasets.x", data), ("grid", [*DEFAULT["grid"], row]))
+    place = len(DEFAULT["grid"])
+    assert fault == f"grid.{place}.model: the pairs of 'x' are samples of micro-gemma2; name that model"
+    parse(changed(("datasets.x", data), ("grid", [*DEFAULT["grid"], row | {"model": "micro-gemma2"}])))
 
 
 def test_the_schema_on_disk_is_the_models() -> None:

@@ -70,7 +70,7 @@ def test_values_of_config_yaml_stand_beside_the_defaults() -> None:
     ("heading", "key", "cells"),
     [
         ("Top level", "base", ["`defaults` or null", "`null`", "not set"]),
-        ("Top level", "betas", ["list of number, > 0, length ≥ 1", "required", "`[0.1, 0.02]`"]),
+        ("Top level", "betas", ["list of number, > 0, length ≥ 1", "required", "`[0.2, 0.1, 0.05, 0.02]`"]),
         ("Top level", "models", ["mapping of Model", "required", "see below"]),
         ("world", "hidden", ["integer, ≥ 16, multiple of 16", "`96`", "`96`"]),
         ("models.<name>", "chat_template_date", ["date", "`2024-07-26`", "not set"]),

@@ -98,6 +98,7 @@ class Ingested:
     test: pd.DataFrame
     quarantine: pd.DataFrame
     preferences: pd.DataFrame | None
+    heldout: pd.DataFrame | None
 
     @property
     def ids(self) -> list[str]:
@@ -121,17 +122,19 @@ def ingest(tmp_path: Path) -> Callable[..., Ingested]:
         source = rows if isinstance(rows, str) else str(write_rows(tmp_path / f"{name}{suffix}", rows))
         entry = Dataset(**({"format": "magpie", "source": source} | spec))
         pairs = entry.format != "prompts"
-        files = {k: folder / f"{k}.parquet" for k in ("prompts", "test_prompts", "quarantine", "preferences")}
+        kinds = ("prompts", "test_prompts", "quarantine", "preferences", "heldout")
+        files = {k: folder / f"{k}.parquet" for k in kinds}
         main(
             dataset=name, spec=entry, source=source, prompts=files["prompts"], test_prompts=files["test_prompts"],
-            quarantine=files["quarantine"], preferences=files["preferences"] if pairs else None, disjoint_from=disjoint or [],
+            quarantine=files["quarantine"], preferences=files["preferences"] if pairs else None,
+            heldout=files["heldout"] if pairs else None, disjoint_from=disjoint or [],
         )  # fmt: skip
         return Ingested(
             folder,
             artifacts.read(files["prompts"], "prompts"),
             artifacts.read(files["test_prompts"], "prompts"),
             artifacts.read(files["quarantine"], "quarantine"),
-            artifacts.read(files["preferences"], "preferences") if pairs else None,
+            *(artifacts.read(files[k], "preferences") if pairs else None for k in ("preferences", "heldout")),
         )
 
     return run

@@ -42,6 +42,10 @@ def test_pairs_of_each_format_and_file(ingest: Any, make: Make, kind: str, suffi
     assert set(pairs.chosen_score) == ({8.0} if kind == "ultrafeedback" else {0.9})
     assert set(pairs.rejected_score) == ({3.5} if kind == "ultrafeedback" else {0.1})
     assert not pairs.chosen_truncated.any()
+    assert list(done.heldout.prompt_id) == list(done.test.prompt_id)
+    assert list(done.heldout.messages) == list(done.test.messages)
+    assert list(done.heldout.chosen) == [f"good {index}" for index in (5, 6, 7)]
+    assert list(done.heldout.rejected) == [f"bad {index}" for index in (5, 6, 7)]
     assert set(done.prompts.source) == {"set"}
 
 
@@ -129,7 +133,8 @@ def test_a_training_prompt_that_a_test_prompt_repeats_is_dropped(ingest: Any, ma
     rows = [leak, *(make("ultrafeedback", index) for index in range(1, 4))]
     done = ingest(rows, format="ultrafeedback", test_prompts=1)
     assert list(done.prompts.prompt_id) == ["u1", "u2"]
-    assert list(done.test.prompt_id) == ["u3"]
+    assert list(done.test.prompt_id) == list(done.heldout.prompt_id) == ["u3"]
+    assert not set(done.preferences.prompt_id) & set(done.heldout.prompt_id)
     assert list(done.quarantine.reason) == ["also a held-out test prompt"]
 
 
@@ -138,7 +143,13 @@ def test_same_rows_same_bytes(ingest: Any, make: Make) -> None:
     first = {file.name: file.read_bytes() for file in ingest(rows).folder.iterdir()}
     second = {file.name: file.read_bytes() for file in ingest(rows).folder.iterdir()}
     assert first == second
-    assert set(first) == {"prompts.parquet", "test_prompts.parquet", "quarantine.parquet", "preferences.parquet"}
+    assert set(first) == {
+        "prompts.parquet",
+        "test_prompts.parquet",
+        "quarantine.parquet",
+        "preferences.parquet",
+        "heldout.parquet",
+    }
 
 
 def test_options_that_a_file_cannot_honour_fail(ingest: Any, make: Make) -> None:
@@ -151,15 +162,17 @@ def test_options_that_a_file_cannot_honour_fail(ingest: Any, make: Make) -> None
 
 def test_pairs_need_their_table_and_prompts_have_none(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("prompts", "test_prompts", "quarantine")}
-    for data_format, preferences, said in (
-        ("magpie", None, "are needed"),
-        ("prompts", tmp_path / "p", "cannot be written"),
+    for data_format, preferences, heldout, said in (
+        ("magpie", None, None, "are needed"),
+        ("magpie", tmp_path / "p", None, "are needed"),
+        ("prompts", tmp_path / "p", None, "cannot be written"),
+        ("prompts", None, tmp_path / "h", "cannot be written"),
     ):
         spec = Dataset(format=data_format, source="x.jsonl")
         with pytest.raises(
-            UserError, match=f"datasets.d.format = {data_format}: --preferences {said} for this format."
+            UserError, match=f"datasets.d.format = {data_format}: --preferences and --heldout {said} for this format."
         ):
-            main(dataset="d", spec=spec, source="x.jsonl", preferences=preferences, **files)
+            main(dataset="d", spec=spec, source="x.jsonl", preferences=preferences, heldout=heldout, **files)
 
 
 @pytest.mark.parametrize("limit", [None, 1000, 30, 7])
@@ -188,6 +201,8 @@ def test_limit_duplicates_disjointness_and_held_out_prompts_are_those_of_a_plain
     by_id = {f"r{row}": number for row, number in enumerate(numbers)}
     assert done.preferences.chosen.tolist() == [f"good {by_id[name]}" for name in kept[:-held]]
     assert done.preferences.rejected.tolist() == [f"bad {by_id[name]}" for name in kept[:-held]]
+    assert done.heldout.prompt_id.tolist() == kept[-held:]
+    assert done.heldout.chosen.tolist() == [f"good {by_id[name]}" for name in kept[-held:]]
     assert len(done.quarantine) == len(numbers[:limit]) - len(kept)
 
 
@@ -219,7 +234,7 @@ def hub_folder(tmp_path: Path, make: Make) -> Path:
 def command(folder: Path, out: Path, **spec: Any) -> subprocess.CompletedProcess[str]:
     entry = {"format": "ultrafeedback", "source": str(folder), "test_split": "test", "test_prompts": 4} | spec
     arguments = ["--dataset", "uf", "--spec", json.dumps(entry), "--source", str(folder)]
-    for name in ("prompts", "test_prompts", "preferences", "quarantine"):
+    for name in ("prompts", "test_prompts", "preferences", "heldout", "quarantine"):
         arguments += [f"--{name}", str(out / f"{name}.parquet")]
     package = Path(artifacts.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(package), "HF_HOME": str(out / "cache"), "HF_HUB_OFFLINE": "1"}
@@ -233,7 +248,8 @@ def test_splits_of_a_hub_dataset_from_the_command_line(hub_folder: Path, tmp_pat
     test = artifacts.read(tmp_path / "out/test_prompts.parquet", "prompts")
     train = artifacts.read(tmp_path / "out/preferences.parquet", "preferences")
     dropped = artifacts.read(tmp_path / "out/quarantine.parquet", "quarantine")
-    assert list(test.prompt_id) == ["test8", "test9", "test10", "test11"]
+    heldout = artifacts.read(tmp_path / "out/heldout.parquet", "preferences")
+    assert list(test.prompt_id) == list(heldout.prompt_id) == ["test8", "test9", "test10", "test11"]
     assert list(train.prompt_id) == [f"train{index}" for index in range(8)]
     assert list(zip(dropped.source, dropped.row, dropped.reason, strict=True)) == [
         (f"{hub_folder}[train]", 9, "also a held-out test prompt"),

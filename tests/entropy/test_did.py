@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffinfo.cli import UserError
-from diffinfo.config.types import Engine, Entropy
+from diffinfo.config.estimates import Entropy
+from diffinfo.config.types import Engine
 from diffinfo.entropy import did
 from diffinfo.models.folders import load_model, save_model
 from diffinfo.sample import complete

@@ -1,7 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from diffinfo.entropy import policy
+from diffinfo.measures import MEASURES
 from diffinfo.tables import artifacts
 
 
@@ -36,3 +38,22 @@ def test_other_temperatures_are_no_entropy(tmp_path, completions, temperature):
     completions(tmp_path / "c.parquet", [-1.0], temperature)
     with pytest.raises(artifacts.ArtifactError, match="needs temperature 1"):
         policy.main(completions=tmp_path / "c.parquet", out=tmp_path / "e.parquet")
+
+
+@pytest.mark.parametrize("prompts", [6, 100])
+def test_the_interval_contains_the_exact_entropy_as_often_as_it_says(prompts):
+    """600 repetitions, each with its own prompts and samples of strings that can be listed."""
+    rng, repeats, samples = np.random.default_rng(4), 600, 4
+    logp = rng.normal(size=(300, 9)) * rng.gamma(4, 0.4, size=(300, 1))
+    logp -= np.log(np.exp(logp).sum(1, keepdims=True))
+    truth = -(np.exp(logp) * logp).sum(1).mean()
+    covered = []
+    for _ in range(repeats):
+        pick = rng.integers(300, size=prompts)
+        drawn = (rng.random((prompts, samples, 1)) > np.exp(logp[pick]).cumsum(1)[:, None, :-1]).sum(-1)
+        frame = pd.DataFrame({"prompt_id": np.repeat(np.arange(prompts), samples)})
+        frame = frame.assign(logp=logp[pick[:, None], drawn].ravel(), finish_reason="stop", token_ids="xy")
+        row = pd.DataFrame([policy.estimate(frame)]).assign(beta_accuracy=np.nan)
+        found = MEASURES["entropy"][0].read(row, None)["entropy"]
+        covered.append(found.low <= truth <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.97

@@ -114,6 +114,7 @@ def test_each_models_samples_are_scored_by_the_other(tmp_path):
         start(tmp_path / name, "mistral", hidden=32, layers=1, seed=seed)
     own, base = samples(tmp_path / "own", 1, 3, logp=-2.0), samples(tmp_path / "base", 2, 3, logp=-3.0)
     common = {"settings": Computation(attention="sdpa", micro_batch_tokens=64), "out": tmp_path / "u.parquet"}
+    common["samples"] = tmp_path / "s.parquet"
     both = {"policy": tmp_path / "policy", "reference": tmp_path / "reference"}
     update.main(**both, policy_samples=tmp_path / "own", reference_samples=tmp_path / "base", **common)
     table = artifacts.read(tmp_path / "u.parquet", "update").set_index("prompt_id")
@@ -127,6 +128,14 @@ def test_each_models_samples_are_scored_by_the_other(tmp_path):
             logp = logits.double().log_softmax(-1).gather(1, torch.tensor(row.token_ids)[:, None])
             values.append(float(logp.sum()))
         scores[name] = pd.Series(values)
+    kept = artifacts.read(tmp_path / "s.parquet", "update_samples")
+    for by_policy, rows, own_logp in ((True, own, -2.0), (False, base, -3.0)):
+        part = kept[kept.by_policy == by_policy].reset_index(drop=True)
+        assert (part.prompt_id.tolist(), part["sample"].tolist()) == (rows.prompt_id.tolist(), rows["sample"].tolist())
+        mine, other = ("policy", "reference") if by_policy else ("reference", "policy")
+        assert (part[mine] == own_logp).all()
+        assert part[other].tolist() == pytest.approx(scores[other].tolist(), abs=1e-4)
+        assert part.tokens.tolist() == rows.token_ids.map(len).tolist()
     for prompt in ("p0", "p1", "p2"):
         at = own.prompt_id == prompt
         assert table.loc[prompt, "kl_reference"] == pytest.approx((-3.0 - scores["policy"][at]).mean(), abs=1e-4)
@@ -140,3 +149,38 @@ def test_each_models_samples_are_scored_by_the_other(tmp_path):
         second = tmp_path / ("other" if count == 1 else "base")
         with pytest.raises(UserError, match="must answer the same prompts, each at least twice"):
             update.main(**both, policy_samples=tmp_path / "other", reference_samples=second, **common)
+
+
+def test_several_epochs_are_measured_on_the_first_prompts(tmp_path):
+    """Each epoch's samples with its own model, pi_ref's samples of the same prompts with each; rows are those of one epoch."""
+    start(tmp_path / "models/epoch-1", "mistral", hidden=32, layers=1, seed=0)
+    start(tmp_path / "models/epoch-2", "mistral", hidden=32, layers=1, seed=1)
+    start(tmp_path / "reference", "mistral", hidden=32, layers=1, seed=2)
+    base = samples(tmp_path / "base", 3, 3, prompts=5, logp=-3.0)
+    own = pd.concat(
+        [samples(tmp_path / "one", 4, 3, prompts=2, logp=-2.0), samples(tmp_path / "two", 5, 3, prompts=2, logp=-4.0)]
+    ).assign(epoch=[1] * 6 + [2] * 6)
+    artifacts.write(tmp_path / "own", own, "completions", decoding={"temperature": 1.0, "top_p": 1.0})
+    settings = Computation(attention="sdpa", micro_batch_tokens=64)
+    update.main(
+        policy=tmp_path / "models", reference=tmp_path / "reference", policy_samples=tmp_path / "own", epochs=[1, 2],
+        reference_samples=tmp_path / "base", settings=settings, out=tmp_path / "path.parquet",
+    )  # fmt: skip
+    path = artifacts.read(tmp_path / "path.parquet", "path")
+    assert path[["epoch", "prompt_id"]].to_numpy().tolist() == [[e, p] for e in (1, 2) for p in ("p0", "p1")]
+    decoding = {"temperature": 1.0, "top_p": 1.0}
+    artifacts.write(tmp_path / "base", base[base.prompt_id < "p2"], "completions", decoding=decoding)
+    for epoch, name in ((1, "one"), (2, "two")):
+        update.main(
+            policy=tmp_path / f"models/epoch-{epoch}", reference=tmp_path / "reference", policy_samples=tmp_path / name,
+            reference_samples=tmp_path / "base", settings=settings, out=tmp_path / "u.parquet",
+        )  # fmt: skip
+        one = artifacts.read(tmp_path / "u.parquet", "update")
+        columns = list(one.columns.drop("prompt_id"))
+        found = path[path.epoch == epoch][columns].to_numpy()
+        assert found == pytest.approx(one[columns].to_numpy(), abs=1e-5)
+    with pytest.raises(UserError, match="must answer the same prompts"):  # an epoch without samples
+        update.main(
+            policy=tmp_path / "models", reference=tmp_path / "reference", policy_samples=tmp_path / "own", epochs=[3],
+            reference_samples=tmp_path / "base", settings=settings, out=tmp_path / "path.parquet",
+        )  # fmt: skip

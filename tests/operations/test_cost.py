@@ -49,6 +49,29 @@ def test_more_epochs_more_rows_and_fewer_gpus_take_longer():
     assert costs(gpu_type="h100").job("preference", MISTRAL).hours < one.hours
 
 
+def test_a_placebo_costs_what_its_origin_costs():
+    placebo = {"draw": {"of": "magpie-pro", "labels": "permuted"}}
+    for changes in ({}, {"magpie-pro": {"limit": 49_000, "test_prompts": 500}}):
+        found = costs(datasets=placebo | changes)
+        for rule in ("preference", "reward_completions", "update", "permuted_logps"):
+            assert found.job(rule, MISTRAL | {"dataset": "draw"}) == found.job(rule, MISTRAL)
+    assert found.job("permuted_logps", MISTRAL).gpus == 0
+
+
+def test_candidates_are_written_and_scored_and_give_as_many_pairs():
+    made = {"own": {"of": "magpie-pro", "rejected": "ideal", "model": "mistral-7b-v0.3"}}
+    few, many = (costs(datasets=made, candidates={"prompts": 1000, "n": n}) for n in (4, 8))
+    start = read_assumptions().hardware["a100"].start_minutes / 60
+    one, two = (found.job("candidates", MISTRAL).hours - start for found in (few, many))
+    assert two == pytest.approx(2 * one, rel=0.02)  # the prompts are read once
+    data = read_assumptions().datasets["Magpie-Align/Magpie-Llama-3.1-Pro-DPO-100K-v0.1"]
+    whole = costs().job("preference", MISTRAL).hours - start
+    pairs = few.job("preference", MISTRAL | {"dataset": "own"}).hours - start
+    assert pairs == pytest.approx(whole * 1000 / data.rows)
+    scored = many.job("candidate_scores", MISTRAL)
+    assert (scored.model, scored.hours > few.job("candidate_scores", MISTRAL).hours) == ("skywork-reward-27b", True)
+
+
 def test_machines_share_the_gpus_and_the_memory():
     one, two = costs().job("preference", MISTRAL), costs(train_nodes=2).job("preference", MISTRAL)
     assert (two.gpus, two.nodes, two.cpus) == (8, 2, one.cpus // 2)
@@ -61,7 +84,9 @@ def test_machines_share_the_gpus_and_the_memory():
     [
         *((rule, 4) for rule in ("sample_responses", "did_completions", "did_entropy", "entropy_samples", "answers")),
         ("reward_completions", 4),
+        ("heldout_responses", 4),
         *((rule, 1) for rule in ("reference_logps", "score_responses", "reward_scores", "qa")),
+        *((rule, 1) for rule in ("heldout_reference", "heldout", "heldout_scores")),
         *((rule, 8) for rule in ("sft", "preference", "did_train")),
         *(
             (rule, 0)
@@ -70,7 +95,7 @@ def test_machines_share_the_gpus_and_the_memory():
     ],
 )
 def test_gpus_are_those_that_a_stage_works_with(rule, gpus):
-    wildcards = MISTRAL | ({"dataset": "magpie-g27"} if rule in ("sample_responses", "score_responses") else {})
+    wildcards = MISTRAL | ({"dataset": "magpie-g27"} if rule.endswith(("_responses", "heldout_scores")) else {})
     one, four = costs().job(rule, wildcards), costs(engine={"tensor_parallel": 4}).job(rule, wildcards)
     assert four.gpus == gpus
     if gpus != 4:
@@ -111,8 +136,8 @@ def test_sampling_counts_every_sample_and_stops_at_the_limit():
 def test_judging_is_calls_times_price():
     found = costs().job("arena_hard", MISTRAL)
     price, call = costs().config.judges["gpt-4.1"].price, read_assumptions().judges.call
-    assert found.judge_calls == 1000  # two games of 500 questions
-    assert found.judge_dollars == pytest.approx(1000 * (call.read * price.read + call.written * price.written) / 1e6)
+    assert found.judge_calls == 2000  # two games of 500 questions, and at most as many of those selected apart
+    assert found.judge_dollars == pytest.approx(2000 * (call.read * price.read + call.written * price.written) / 1e6)
     assert costs().job("wildbench", MISTRAL).judge_calls == 1024
     assert costs("micro").job("wildbench", {"model": "micro-mistral", "dataset": "magpie-pro"}).judge_calls == 0
 

@@ -68,8 +68,12 @@ def test_memory_is_that_of_every_process_and_of_the_optimisers_state():
 READ = {  # rule: (wildcards, model, tokens read, models loaded)
     "reference_logps": (MISTRAL, "mistral-7b-v0.3", 2 * PAIRS * (PROMPT + RESPONSE), 1),
     "score_responses": (SAMPLED, "skywork-reward-27b", PAIRS * 5 * (PROMPT + RESPONSE), 1),
+    "heldout_reference": (MISTRAL, "mistral-7b-v0.3", 2 * 250 * (PROMPT + RESPONSE), 1),
+    "heldout": (EVERY, "mistral-7b-v0.3", 3 * 2 * 250 * (PROMPT + RESPONSE), 3),
+    "heldout_scores": (SAMPLED, "skywork-reward-27b", 250 * 5 * (PROMPT + RESPONSE), 1),
     "reward_scores": (EVERY, "skywork-reward-27b", 3 * 1000 * (PROMPT + RESPONSE), 1),
     "qa": (EVERY, "mistral-7b-v0.3", 3 * 16e6, 3),
+    "path": (EVERY, "mistral-7b-v0.3", 2 * 3 * 100 * 4 * (PROMPT + RESPONSE), 4),  # three epochs and pi_ref
 }
 
 
@@ -85,6 +89,7 @@ def test_reading_is_two_flops_a_parameter_and_token(rule):
 
 WRITTEN = {  # rule: (wildcards, model, prompts, samples, tokens of a response, models, tokens read beside the prompts)
     "sample_responses": (SAMPLED, "gemma-2-27b-it", PAIRS, 5, RESPONSE, 1, 0),
+    "heldout_responses": (SAMPLED, "gemma-2-27b-it", 250, 5, RESPONSE, 1, 0),
     "did_completions": (MISTRAL, "mistral-7b-v0.3", 40_000, 1, RESPONSE, 1, 0),
     "entropy_samples": (MISTRAL, "mistral-7b-v0.3", 1000, 4, RESPONSE, 1, 0),
     "did_entropy": (
@@ -96,6 +101,7 @@ WRITTEN = {  # rule: (wildcards, model, prompts, samples, tokens of a response, 
         1,
         2 * 1000 * 4 * (PROMPT + RESPONSE),
     ),  # π and π_ref
+    "path_samples": (EVERY, "mistral-7b-v0.3", 100, 4, RESPONSE, 3, 0),
     "reward_completions": (EVERY, "mistral-7b-v0.3", 1000, 1, RESPONSE, 3, 0),
     "answers": (EVERY, "mistral-7b-v0.3", 500 + 1024, 1, 600, 3, 0),
 }
@@ -141,7 +147,7 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
     prices = {nano: (0.10, 0.40), full: (2, 8), omni: (2.50, 10)}  # OpenAI's list, a million tokens read and written
     dollars = {name: (1900 * read + 600 * written) / 1e6 for name, (read, written) in prices.items()}
     for rule, calls, model in (
-        ("arena_hard_select", 3 * 2 * 500, nano), ("arena_hard", 2 * 500, full), ("wildbench", 1024, omni),
+        ("arena_hard_select", 3 * 2 * 500, nano), ("arena_hard", 2 * 2 * 500, full), ("wildbench", 1024, omni),
     ):  # fmt: skip
         found = costs().job(rule, EVERY)
         assert found.judge_calls == calls
@@ -153,13 +159,15 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
         1000 * (1900 * A.judges.price.read + 600 * A.judges.price.written) / 1e6
     )
     some = costs(arena_hard={"limit": 50}, wildbench={"limit": 64})
-    assert [some.job(rule, EVERY).judge_calls for rule in ("arena_hard", "wildbench")] == [100, 64]
+    assert [some.job(rule, EVERY).judge_calls for rule in ("arena_hard", "wildbench")] == [200, 64]
+    assert costs(epochs=1).job("arena_hard", EVERY).judge_calls == 1000  # nothing to select
 
 
 def test_a_reward_model_judges_both_answers_of_a_game():
     cost = costs("micro")
     core, micro = A.hardware["cpu"], {"model": "micro-mistral", "dataset": "magpie-pro"}
-    tokens = 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)  # a hundred questions, two games, two answers
+    # a hundred questions, two games, two answers; as much again where the halves select other epochs
+    tokens = 2 * 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)
     assert cost.job("arena_hard", micro).hours == pytest.approx(
         seconds(0.0003, 2, tokens, core, "read") / 3600 + loading(core)
     )
@@ -215,7 +223,7 @@ def test_the_table_adds_up_jobs_hours_and_dollars():
     assert both["disk_gb"] == pytest.approx(2 * training.disk_gb, rel=1e-3)
     machine = judging.hours * judging.cpus * A.hardware["cpu"].dollars_per_hour
     assert table["arena_hard"]["dollars"] == pytest.approx(judging.judge_dollars + machine, rel=1e-3)
-    assert table["arena_hard"]["judge_calls"] == 1000
+    assert table["arena_hard"]["judge_calls"] == 2000
 
 
 def test_the_longest_chain_waits_for_the_last_of_what_a_job_needs():

@@ -87,6 +87,47 @@ class Tree:
         artifacts.write(path, pd.concat(epochs), "scores")
         return path
 
+    def update(self, run: str, changes: np.ndarray, epoch: int = 5) -> Path:
+        """H(pi) - H(pi_ref) at prompts p0, p1, ..."""
+        path = self.root / f"update/{run}/epoch-{epoch}.parquet"
+        frame = pd.DataFrame({"prompt_id": [f"p{i}" for i in range(len(changes))], "entropy_change": changes})
+        zero = ("kl_reference", "kl_policy", "covariance", "ratio_tokens", "ratio_ratio", "tokens_tokens")
+        artifacts.write(path, frame.assign(samples=4, **dict.fromkeys(zero, 0.0)), "update")
+        return path
+
+    def heldout(
+        self, run: str, chosen: dict[int, np.ndarray], rejected: dict[int, np.ndarray] | None = None, span: str = "1-5"
+    ) -> Path:
+        """log pi - log pi_ref of held-out pairs p0, p1, ... by epoch."""
+        path = self.root / "train" / run / span / "heldout.parquet"
+        frames = []
+        for epoch, values in chosen.items():
+            level = np.random.default_rng(3).normal(-60, 4, len(values))
+            names = {
+                "logp_chosen": level + values,
+                "reference_logp_chosen": level,
+                "reference_logp_rejected": level - 2,
+            }
+            names["logp_rejected"] = level - 2 + (rejected or {}).get(epoch, np.zeros(len(values)))
+            frames.append(pd.DataFrame({"epoch": epoch, "prompt_id": [f"p{i}" for i in range(len(values))], **names}))
+        table = pd.concat(frames)
+        extra = {name: 0.0 for name in artifacts.SCHEMAS["heldout"][1].names if name not in table}
+        artifacts.write(path, table.assign(**extra), "heldout")
+        return path
+
+    def samples(self, run: str, entropies: np.ndarray) -> list[Path]:
+        """Two samples of a DID proxy at each of prompts p0, p1, ..., with the mean -log-probability asked for."""
+        path = self.root / "did" / run / "epoch-5" / "samples.parquet"
+        rows = [
+            {"prompt_id": f"p{i}", "sample": sample, "logp": -value + (3 if sample else -3)}
+            for i, value in enumerate(entropies)
+            for sample in (0, 1)
+        ]
+        rest = {"benchmark": "", "epoch": 1, "messages": [[]] * len(rows), "prompt_token_ids": [[1]] * len(rows)}
+        rest |= {"completion": "", "token_ids": [[1]] * len(rows), "finish_reason": "stop"}
+        artifacts.write(path, pd.DataFrame(rows).assign(**rest), "completions")
+        return path
+
     def winrates(self, run: str, epoch: int, rate: float, half: float = 2.0) -> Path:
         path = self.root / "arena_hard" / run / "final" / "winrates.parquet"
         row = {"epoch": epoch, "win_rate": rate, "low": rate - half, "high": rate + half, "games": 200, "unscored": 1}
@@ -104,19 +145,21 @@ class Tree:
                 "judge": "embedded",
                 "verdict": None,
             }
-            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": "", **COSTS}
+            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": "", "apart": True, **COSTS}
             for i, score in enumerate(scores)
         ]
         artifacts.write(path, pd.DataFrame(rows), "judgments")
         return path
 
-    def games(self, run: str, outcomes: list[float]) -> Path:
+    def games(self, run: str, outcomes: list[float], apart: bool = True) -> Path:
         """Arena-Hard: both games of each question end alike, 1, 1/2 or 0 for the answer."""
-        path = self.root / "arena_hard" / run / "final" / "judgments.parquet"
+        path = self.root / "arena_hard" / run / "final" / ("apart.parquet" if apart else "judgments.parquet")
         labels = {1.0: ("B>A", "A>B"), 0.5: ("A=B", "A=B"), 0.0: ("A>B", "B>A")}
         facts = {"benchmark": "arena-hard", "epoch": 4, "judge": "embedded", "score": None, "tokens": 30, "chars": 120}
         rows = [
-            facts | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": "", **COSTS}
+            facts
+            | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": "", "apart": apart}
+            | COSTS
             for i, outcome in enumerate(outcomes)
             for game, label in enumerate(labels[outcome], 1)
         ]

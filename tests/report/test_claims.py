@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from diffinfo.bench import wildbench
 from diffinfo.config.benchmarks import WildBench
-from diffinfo.intervals import Estimate, average, over_seeds, share
-from diffinfo.report import claims, tables
+from diffinfo.intervals import Estimate, mean, over_seeds
+from diffinfo.report import claims
+from diffinfo.report.evidence import by_seed
 from diffinfo.report.figures import FIGURES
 from diffinfo.tables import artifacts
 
 ROW = "micro-mistral/magpie-pro"
 CORRECT = "micro-mistral/correctness"
+CLAIMS = {claim.name: claim for claim in claims._claims(0.5)}
 
 
 @pytest.mark.parametrize(
@@ -41,76 +43,75 @@ def test_verdict(intervals, sign, expected):
     assert claims.verdict(estimates, sign) == expected
 
 
-def test_errors_add_as_they_should():
-    ten = [Estimate("", 10.0, 8.04, 11.96, 5)] * 4
-    assert average(ten, "").stderr == pytest.approx(0.5, rel=1e-3)
-    assert (ten[0] - ten[1]).stderr == pytest.approx(2**0.5, rel=1e-3)
-    certain = share("", 50, 50)
-    assert certain.value == 1
-    assert 0.9 < certain.low < 0.95  # Wilson's interval, not a point
+@pytest.mark.parametrize(
+    ("interval", "beyond", "sign", "expected"),
+    [
+        ((1, 2), [(1, 2), (3, 4)], 1, "holds"),
+        ((1, 2), [(1, 2), (-1, 4)], 1, "as with permuted labels"),
+        ((1, 2), [(-3, -2), (3, 4)], 1, "as with permuted labels"),
+        ((1, 2), [(0, 4)], 1, "as with permuted labels"),
+        ((-2, -1), [(-3, -1)], -1, "holds"),
+        ((-2, -1), [(-3, 1)], -1, "as with permuted labels"),
+        ((-1, 2), [(1, 2)], 1, "undecided"),
+        ((-2, -1), [(1, 2)], 1, "does not hold"),
+        ((1, 2), [(float("nan"), float("nan"))], 1, "as with permuted labels"),
+    ],
+)
+def test_verdict_beside_a_placebo(interval, beyond, sign, expected):
+    estimates = [[Estimate("", (low + high) / 2, low, high, 9) for low, high in each] for each in ([interval], beyond)]
+    assert claims.verdict(estimates[0], sign, estimates[1]) == expected
+
+
+def test_holm_is_closed_testing():
+    """A hypothesis is rejected if every set of hypotheses that holds it is, each by Bonferroni."""
+    rng = np.random.default_rng(12)
+    for _ in range(200):
+        p = list(rng.choice([0.001, 0.01, 0.012, 0.02, 0.04, 0.3], rng.integers(1, 7)))
+        sets = [each for size in range(1, len(p) + 1) for each in combinations(range(len(p)), size)]
+        alone = [all(min(p[j] for j in s) <= 0.05 / len(s) for s in sets if i in s) for i in range(len(p))]
+        assert claims.holm(p) == alone
+    assert claims.holm([]) == []
 
 
 def measured(tree, out: Path, sign: int, dagger: bool = False, further: str | None = None) -> pd.DataFrame:
     """Claims of a grid row where everything goes the paper's way (sign 1) or the other (-1); a further method always does."""
-    s, own = sign, type(tree)(tree.root.parent)  # draws apart, so that the others' numbers stay
-    entropies = [
-        tree.entropy(f"entropy/{ROW}/logpi-b0.1/epoch-5", 40 + 10 * s),
-        tree.entropy(f"entropy/{ROW}/ref/epoch-0", 40.0),
-        tree.entropy(f"entropy/{CORRECT}/logpi-b0.1/epoch-5", 40 - 10 * s),
-        tree.entropy(f"entropy/{CORRECT}/ref/epoch-0", 40.0),
-    ]
-    if further:
-        entropies.append(own.entropy(f"entropy/{ROW}/{further}/epoch-5", 20.0))
-    tables.table1(inputs=entropies, out=out / "table1.parquet")
-    bench = [
-        tree.winrates(f"{ROW}/dpo-b0.1", 4, 50 + 10 * s),
-        tree.winrates(f"{ROW}/dpo-pg", 2, 50 - 10 * s),
+    s, rng = sign, np.random.default_rng(13)
+
+    def about(value: float, n: int = 60) -> np.ndarray:
+        return value + rng.normal(0, 0.3, n)
+
+    def pairs(run: str, chosen: float, rejected: float) -> Path:
+        return tree.heldout(run, {4: about(0), 5: about(chosen)}, {4: about(0), 5: about(rejected)})
+
+    def proxy(run: str, value: float, accuracy: float) -> list[Path]:
+        path = f"did/{ROW}/{run}/epoch-5/entropy"
+        return [tree.entropy(path, value, accuracy=accuracy), tree.samples(f"{ROW}/{run}", about(value))]
+
+    cells = [tree.update(f"{ROW}/logpi-b0.1", about(10 * s)), tree.update(f"{CORRECT}/logpi-b0.1", about(-10 * s))]
+    cells += [pairs(f"{ROW}/dpo-b0.1", -5 * s, -9 * s), pairs(f"{CORRECT}/dpo-b0.1", 4 * s, -9)]
+    cells += [pairs(f"{ROW}/dpo-pg", 4 * s, -2 * s), pairs(f"{ROW}/dpop-b0.1", -5 * s, -9 * s + 3 * s)]
+    cells += [tree.heldout(f"{ROW}/cal-dpo-b0.1", {1: about(-3 * s), 2: about(9)})]
+    cells += proxy("dpo-b0.1", 30 + 5 * s, 0.2 if dagger else 0.8) + proxy("dpo-pg", 30 - 5 * s, 0.8)
+    cells += proxy("cal-dpo-b0.1", 30, 0.5 + 0.3 * s)
+    cells += [
+        tree.scores(f"{ROW}/dpo-b0.1", "1-1", [0.6 + 0.4 * s]),
+        tree.scores(f"{ROW}/logpi-b0.1", "1-1", [0.6 - 0.4 * s]),
         tree.judgments(f"{ROW}/dpo-b0.1", [6.0 + 2 * s, 6.5 + 2 * s] * 15),
         tree.judgments(f"{ROW}/dpo-pg", [6.0 - 2 * s, 6.5 - 2 * s] * 15),
-    ]
-    won = [tree.games(f"{ROW}/dpo-b0.1", [0.5 + s / 2, 0.5] * 9), tree.games(f"{ROW}/dpo-pg", [0.5 - s / 2, 0.5] * 9)]
-    items = [
+        tree.games(f"{ROW}/dpo-b0.1", [0.5 + s / 2, 0.5] * 9),
+        tree.games(f"{ROW}/dpo-pg", [0.5 - s / 2, 0.5] * 9),
         tree.items(f"{ROW}/dpo-b0.1", {1: {"piqa": [0.5 - s / 2, 0.0, 1.0] * 9}}),
         tree.items(f"{ROW}/dpo-pg", {1: {"piqa": [0.5 + s / 2, 0.0, 1.0] * 9}}),
     ]
     if further:
-        bench.append(own.winrates(f"{ROW}/{further}", 2, 60))
-        won.append(own.games(f"{ROW}/{further}", [1.0, 0.5, 0.5, 0.0, 1.0] * 4))
-        items.append(own.items(f"{ROW}/{further}", {1: {"piqa": [1.0, 1.0, 0.0] * 9}}))
-    tables.table3(inputs=bench, wildbench=WildBench(judge="x", rounds=16), out=out / "table3.parquet")
-    proxies = [
-        tree.entropy(f"did/{ROW}/dpo-b0.1/epoch-5/entropy", 30 + 5 * s, accuracy=0.2 if dagger else 0.5 + 0.3 * s),
-        tree.entropy(f"did/{ROW}/dpo-pg/epoch-5/entropy", 30 - 5 * s, accuracy=0.8),
-    ]
-    if further:
-        proxies.append(own.entropy(f"did/{ROW}/{further}/epoch-5/entropy", 90, accuracy=0.3))
-    tables.table2(inputs=[*proxies, out / "table3.parquet"], out=out / "table2.parquet", dagger_below=0.1)
-    if dagger:
-        tables.table2(inputs=[*proxies, out / "table3.parquet"], out=out / "table2.parquet", dagger_below=0.5)
-    dpo = [tree.log(f"{ROW}/dpo-b0.1", -5 * s, -9 * s), tree.log(f"{CORRECT}/dpo-b0.1", 4 * s, -9)]
-    pg = [tree.log(f"{ROW}/dpo-pg", 4 * s, -2 * s, loss=0.69 - 0.1 * s)]
-    variants = [
-        tree.log(f"{ROW}/dpop-b0.1", 4.0, 4.0 - (4 - 3 * s)),
-        tree.log(f"{ROW}/cal-dpo-b0.1", -3 * s, -5, noise=0),
-    ]
-    scores = [
-        tree.scores(f"{ROW}/ref", "0-0", [0.0], first=0),
-        tree.scores(f"{ROW}/dpo-b0.1", "1-1", [0.6 + 0.4 * s]),
-        tree.scores(f"{ROW}/logpi-b0.1", "1-1", [0.6 - 0.4 * s]),
-    ]
-    qa = [tree.qa(f"{ROW}/dpo-b0.1", [0.5 - 0.1 * s]), tree.qa(f"{ROW}/dpo-pg", [0.5 + 0.1 * s])]
-    log = [own.log(f"{ROW}/{further}", 9, 9, loss=0.9)] if further else []
-    if further:
-        scores.append(own.scores(f"{ROW}/{further}", "1-1", [2.0]))
-        qa.append(own.qa(f"{ROW}/{further}", [0.9]))
-    for name, inputs in {
-        "figure3": qa, "figure5": [dpo[0], *variants, *log], "figure6": scores, "figure8": pg + log, "figure9": pg + log,
-        "figure10": dpo + log, "figure11": dpo + log, "figure12": [],
-    }.items():  # fmt: skip
-        FIGURES[name](inputs=inputs, out=out / f"{name}.parquet")
-    inputs = [*sorted(out.glob("*.parquet")), *won, *(path for path in bench if "wildbench" in str(path)), *items]
+        cells += [tree.update(f"{ROW}/{further}", about(-20)), pairs(f"{ROW}/{further}", 9, 9)]
+        cells += proxy(further, 90, 0.3)
+        cells += [tree.games(f"{ROW}/{further}", [1.0, 0.5, 0.5, 0.0, 1.0] * 4)]
+        cells += [tree.items(f"{ROW}/{further}", {1: {"piqa": [1.0, 1.0, 0.0] * 9}})]
+    log = [tree.log(f"{ROW}/dpo-b0.1", 5, 5)]
+    FIGURES["figure10"](inputs=log, out=out / "figure10.parquet")
     claims.main(
-        inputs=inputs,
+        inputs=[out / "figure10.parquet", *cells],
         out=out.parent / "claims.parquet",
         wildbench=WildBench(judge="x", rounds=16),
         correctness=["correctness"],
@@ -129,11 +130,13 @@ def test_verdicts_flip_when_the_numbers_flip(tree, tmp_path):
     where = paper_way.set_index("claim").dataset
     assert (where["a"], where["b"], where["k1"], where["k2"]) == ("magpie-pro",) * 2 + ("correctness",) * 2
     gap = paper_way.set_index("claim").loc["a"]
-    assert gap.value == 10
-    assert gap.low == pytest.approx(10 - 1.96 * 2**0.5, abs=1e-3)
-    assert gap.n == 1000
+    assert (gap.value, gap.n, gap.seeds, gap.seed_verdicts) == (pytest.approx(10, abs=0.2), 60, 1, "")
+    assert "the paper's statistic: DPO β = 0.1: 4." in paper_way.set_index("claim").evidence["b"]  # and decides nothing
     text = (tmp_path / "a/claims.md").read_text()
-    assert "17 holds; 0 does not hold; 0 undecided" in text
+    assert "17 holds; 0 as with permuted labels; 0 does not hold; 0 undecided" in text
+    kept = (paper_way.holm == "still decided").sum()
+    assert f"Holm's correction for the 17 that were measured leaves {kept} of the 17 that hold" in text
+    assert "No permuted labels were run" in text
 
 
 def test_a_dagger_leaves_the_did_undecided(tree, tmp_path):
@@ -160,14 +163,23 @@ def test_nothing_measured_is_undecided_in_words(tmp_path):
     assert found.value.isna().all()
 
 
-# What each claim measures, on tables written by hand -------------------------------------------------------------------
-
-MEASURES = {claim.name: claim.measure for claim in claims._claims(0.5)}
-
-
-def decisive(name: str, table: pd.DataFrame) -> list[tuple[float, float, float, int]]:
-    found = MEASURES[name](table)
-    return [(e.value, e.low, e.high, e.n) for e in found.decisive] if found else []
+def test_further_methods_are_evidence_and_decide_nothing(tree, tmp_path):
+    """Each claim with and without SimPO, whose numbers go the other way: the same verdicts, and SimPO's beside them."""
+    plain = measured(type(tree)(tmp_path), tmp_path / "a/t", 1).set_index("claim")
+    mixed = measured(tree, tmp_path / "b/t", 1, further="simpo-b2.5").set_index("claim")
+    assert mixed.drop(columns="evidence").equals(plain.drop(columns="evidence"))
+    assert not plain.evidence.str.contains("SimPO").any()
+    without = [claim for claim in mixed.index if "beside the claim: " not in mixed.evidence[claim]]
+    assert without == [
+        "f",
+        "h2",
+        "h3",
+        "k1",
+        "k2",
+    ]  # no scores, no battle (it would change the others' Elo), another dataset
+    shown = mixed.evidence.drop(without).str.partition("beside the claim: ")[2]
+    assert shown.str.contains(r"SimPO β = 2\.5(?:, epoch \d)?: -?[\d.]+ \[").all(), shown.tolist()
+    assert "SimPO β = 2.5: 60.0 [" in shown["h1"]  # its own win rate
 
 
 def student(values) -> tuple[float, float, float, int]:
@@ -176,152 +188,156 @@ def student(values) -> tuple[float, float, float, int]:
     return float(np.mean(values)), low, high, len(values)
 
 
-@pytest.mark.parametrize("name", ["a", "k1"])
-def test_entropy_claims_compare_with_the_reference(name):
-    row = {"entropy": 40.0, "low": 37.0, "high": 43.0, "reference": 30.0, "reference_low": 26.0, "reference_high": 34.0}
-    table = pd.DataFrame(
-        [
-            row | {"method": "logpi-b0.1", "beta": 0.1, "prompts": 50.0},
-            row | {"method": "logpi-b0.02", "beta": 0.02, "prompts": 60.0, "entropy": np.nan},
-            row | {"method": "simpo-b0.1", "beta": 0.1, "prompts": 60.0, "entropy": 99.0},
-        ]
-    )
-    assert decisive(name, table) == [pytest.approx((10, 10 - 5, 10 + 5, 50))]  # errors of 3 and 4 make 5
-
-
-@pytest.mark.parametrize(
-    ("name", "method", "quantity", "start"),
-    [("b", "dpo-b0.1", "chosen", 0), ("k2", "dpo-b0.1", "chosen", 0), ("c", "dpo-b0.1", "rejected", 0),
-     ("d1", "dpo-pg", "chosen", 0), ("d2", "dpo-pg", "rejected", 0), ("e", "dpo-pg", "dpo_loss", np.log(2))],
-)  # fmt: skip
-def test_changes_are_means_of_the_last_epochs_batches(name, method, quantity, start):
-    rng, others = np.random.default_rng(1), []
-    for other in ("dpo-b0.1", "dpo-pg", "logpi-b0.1"):
-        for kind in ("chosen", "rejected", "dpo_loss"):
-            curve = {"epoch": [1] * 5 + [2] * 5, "step": range(10), "value": rng.normal(size=10)}
-            others.append(pd.DataFrame(curve).assign(method=other, quantity=kind))
-    table = pd.concat(others)
-    last = table[(table.method == method) & (table.quantity == quantity) & (table.epoch == 2)].value
-    assert decisive(name, table) == [pytest.approx(student(last - start))]
-
-
-def test_elo_leads_have_the_interval_of_the_same_drawn_tasks(tree, tmp_path):
-    """Seed by seed, draw by draw; what one seed alone has is compared in that seed."""
-    rng, names = (
-        np.random.default_rng(8),
-        ["dpo-b0.02", "dpo-b0.1", "dpo-b0.1-seed2", "dpo-pg", "dpo-pg-seed2", "logpi-b0.1"],
-    )
-    inputs = [tree.judgments(f"{ROW}/{name}", list(rng.integers(1, 11, 64).astype(float))) for name in names]
-    bench = WildBench(judge="x", rounds=32)
-    claims.main(inputs=inputs, out=tmp_path / "claims.parquet", wildbench=bench)
-    row = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["h2"]
-    pool = pd.concat(artifacts.read(path, "judgments").assign(model=path.parent.name) for path in inputs)
-    elo = wildbench.elo(pool, {}, rounds=32).set_index("model")  # names in alphabetical order: the same order of play
-    each = []
-    for dpo, pg in ((["dpo-b0.1", "dpo-b0.02"], "dpo-pg"), (["dpo-b0.1-seed2"], "dpo-pg-seed2")):
-        value = sum(elo.elo[m] for m in dpo) / len(dpo) - elo.elo[pg]
-        draws = [sum(elo.draws[m][r] for m in dpo) / len(dpo) - elo.draws[pg][r] for r in range(32)]
-        each.append(Estimate("", value, *np.percentile(draws, [2.5, 97.5]), 9))
-    expected = over_seeds(each)
-    assert (row.value, row.low, row.high) == pytest.approx((expected.value, expected.low, expected.high))
-    assert f"beside the claim: log π β = 0.1: {elo.elo['logpi-b0.1']:.2f} [" in row.evidence
-    claims.main(inputs=inputs[:3], out=tmp_path / "claims.parquet", wildbench=bench)
-    found = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["h2"]
-    assert found.evidence == "not measured in this grid"
-
-
-def test_doubtful_proxies_decide_nothing():
-    def row(method: str, value: float, half: float, dagger: bool) -> dict:
-        ends = {"did_entropy": value, "low": value - half, "high": value + half}
-        return {"method": method, "dagger": dagger, "prompts": 100.0, **ends}
-
-    table = pd.DataFrame([
-        row("dpo-b0.1", 90, 3, True), row("dpo-b0.02", 60, 3, False), row("dpo-b0.05", 50, 3, False),
-        row("dpo-pg", 40, 4, False),
-    ])  # fmt: skip
-    half = (2 * 3**2 / 4 + 4**2) ** 0.5
-    assert decisive("g", table) == [pytest.approx((15, 15 - half, 15 + half, 100))]
-    assert "left out as unreliable (†): DPO β = 0.1" in MEASURES["g"](table).evidence
-    assert decisive("g", table.assign(dagger=table.method == "dpo-pg")) == []
-    assert decisive("g", table.assign(dagger=table.method != "dpo-pg")) == []
-
-
-def test_margins_are_compared_batch_by_batch():
-    rng = np.random.default_rng(2)
-    batch, gap = rng.normal(0, 9, 12), rng.normal(1, 0.1, 12)  # what a batch is like is far larger than the gap
-    curves = {"dpo-b0.1": batch, "dpop-b0.1": batch - gap, "dpo-b0.02": batch + 7, "cal-dpo-b0.1": batch}
-    table = pd.concat(
-        pd.DataFrame(
-            {"step": range(1, 13), "epoch": [1] * 6 + [2] * 6, "value": value, "method": method, "quantity": "margin"}
-        )
-        for method, value in curves.items()
-    ).sample(frac=1, random_state=0)
-    assert decisive("j1", table) == [pytest.approx(student(gap[6:]))]
-
-
-def test_cal_dpo_counts_in_its_lowest_epoch():
-    rng = np.random.default_rng(3)
-    values = {1: rng.normal(0, 1, 6), 2: rng.normal(-9, 1, 6), 3: rng.normal(5, 1, 6)}
-    table = pd.concat(
-        pd.DataFrame({"epoch": epoch, "value": value, "method": method, "quantity": "chosen"})
-        for epoch, value in values.items()
-        for method in ("cal-dpo-b0.1", "dpo-b0.1")
-    )
-    assert decisive("j2", table) == [pytest.approx(student(values[2]))]
-
-
-def test_leads_of_figures_are_taken_as_they_are():
-    table = pd.DataFrame(
-        {"quantity": ["best", "lead"], "value": [9.0, 0.5], "low": [8.0, 0.1], "high": [10.0, 0.7], "prompts": [1, 40]}
-    ).assign(method="dpo-b0.1", epoch=1)
-    assert decisive("f", table) == [(0.5, 0.1, 0.7, 40)]
-    assert "beside the claim" not in MEASURES["f"](table).evidence
-
-
-def test_mrr_is_shown_beside_accuracy_and_decides_nothing(tree, tmp_path):
-    """Accuracies by item say one thing, the ranks of the aggregates another."""
-    FIGURES["figure3"](
-        inputs=[tree.qa(f"{ROW}/dpo-b0.1", [0.9]), tree.qa(f"{ROW}/dpo-pg", [0.1])], out=tmp_path / "figure3.parquet"
-    )
-    items = [
-        tree.items(f"{ROW}/{method}", {1: {"piqa": [value, 0.0] * 20}})
-        for method, value in (("dpo-b0.1", 0.0), ("dpo-pg", 1.0))
-    ]
-    claims.main(inputs=[tmp_path / "figure3.parquet", *items], out=tmp_path / "claims.parquet")
-    row = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim").loc["i"]
-    assert (row.value, row.verdict, row.n) == (0.5, "holds", 40)
-    assert "; the paper's statistic: difference: -0.500 [-0.500, -0.500] MRR" in row.evidence
-
-
-def test_further_methods_are_evidence_and_decide_nothing(tree, tmp_path):
-    """Each claim with and without SimPO, whose numbers go the other way: the same verdicts, and SimPO's beside them."""
-    plain = measured(type(tree)(tmp_path), tmp_path / "a/t", 1).set_index("claim")
-    mixed = measured(tree, tmp_path / "b/t", 1, further="simpo-b2.5").set_index("claim")
-    assert mixed.drop(columns="evidence").equals(plain.drop(columns="evidence"))
-    assert not plain.evidence.str.contains("SimPO").any()
-    without = [claim for claim in mixed.index if "beside the claim: " not in mixed.evidence[claim]]
-    assert without == ["h2", "h3", "k1", "k2"]  # no battle (it would change the others' Elo), not on that dataset
-    shown = mixed.evidence.drop(without).str.partition("beside the claim: ")[2]
-    assert shown.str.contains(r"SimPO β = 2\.5(?:, epoch \d)?: -?[\d.]+ \[").all(), shown.tolist()
-    assert "SimPO β = 2.5: 60.0 [" in shown["h1"]  # its own win rate
-
-
-def test_accuracies_stand_above_the_threshold():
-    table = pd.DataFrame({"method": ["dpo-b0.1", "dpo-pg"], "beta_accuracy": [0.75, np.nan], "prompts": [40.0, 40.0]})
-    wilson = stats.binomtest(30, 40).proportion_ci(0.95, "wilson")
-    assert decisive("l", table) == [pytest.approx((0.25, wilson.low - 0.5, wilson.high - 0.5, 40))]
-
-
 def test_the_weakest_estimate_of_a_claim_is_shown_and_datasets_are_kept_apart(tree, tmp_path):
-    values = {ROW: {"logpi-b0.1": 60.0, "logpi-b0.02": 50.0}, CORRECT: {"logpi-b0.1": 20.0, "logpi-b0.02": 10.0}}
-    inputs = [tree.entropy(f"entropy/{row}/ref/epoch-0", 40.0) for row in values]
-    for row, methods in values.items():
-        inputs += [tree.entropy(f"entropy/{row}/{method}/epoch-5", value) for method, value in methods.items()]
-    tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
-    claims.main(inputs=[tmp_path / "table1.parquet"], out=tmp_path / "claims.parquet", correctness=["correctness"])
+    rng = np.random.default_rng(20)
+    values = {
+        f"{row}/logpi-b{beta}": rng.normal(centre, 3, 30)
+        for row, centres in ((ROW, (20, 10)), (CORRECT, (-20, -30)))
+        for beta, centre in zip((0.1, 0.02), centres, strict=True)
+    }
+    inputs = [tree.update(run, v) for run, v in values.items()]
+    claims.main(inputs=inputs, out=tmp_path / "claims.parquet", correctness=["correctness"])
     found = artifacts.read(tmp_path / "claims.parquet", "claims").set_index("claim")
-    assert found.loc["a", ["dataset", "verdict", "value"]].tolist() == ["magpie-pro", "holds", 10.0]
-    assert found.loc["k1", ["dataset", "verdict", "value"]].tolist() == ["correctness", "holds", -20.0]
-    half = 1.96 * 2**0.5
-    assert found.loc["a", ["low", "high"]].tolist() == pytest.approx([10 - half, 10 + half], abs=1e-3)
+    for name, run in (("a", f"{ROW}/logpi-b0.02"), ("k1", f"{CORRECT}/logpi-b0.1")):
+        row = found.loc[name]
+        assert (row.dataset, row.verdict) == (run.split("/")[1], "holds")
+        assert (row.value, row.low, row.high, row.n) == pytest.approx(student(values[run]))
     assert (found.drop(index=["a", "k1"]).evidence == "not measured in this grid").all()
+
+
+# Permuted labels, seeds and families -----------------------------------------------------------------------------------
+
+DRAWS = [f"{ROW}-permuted-1", f"{ROW}-permuted-2"]
+PLACEBOS = {"magpie-pro": ["magpie-pro-permuted-1", "magpie-pro-permuted-2"]}
+
+
+def judge(inputs: list[Path], out: Path, **settings) -> pd.DataFrame:
+    claims.main(inputs=inputs, out=out / "claims.parquet", placebos=PLACEBOS, **settings)
+    return artifacts.read(out / "claims.parquet", "claims").set_index("claim")
+
+
+def test_what_permuted_labels_do_as_well_does_not_hold(tree, tmp_path):
+    """Every number of the placebo by hand; a method that the placebo lacks is compared with nothing."""
+    rng = np.random.default_rng(21)
+    level = rng.normal(0, 4, 50)
+    own = {"logpi-b0.1": level + rng.normal(10, 1, 50), "logpi-b0.02": level + rng.normal(2, 1, 50)}
+    theirs = [level + rng.normal(centre, 1, 50) for centre in (9.2, 8.0)]
+    inputs = [tree.update(f"{ROW}/{method}", values) for method, values in own.items()]
+    inputs += [tree.update(f"{draw}/logpi-b0.1", values) for draw, values in zip(DRAWS, theirs, strict=True)]
+    row = judge(inputs, tmp_path).loc["a"]
+    assert row.verdict == "holds"
+    assert (row.value, row.low, row.high, row.n) == pytest.approx(student(own["logpi-b0.02"]))
+    each = [student(values) for values in theirs]
+    assert (row.placebo, row.placebo_low, row.placebo_high, row.placebo_draws) == pytest.approx(
+        (np.mean(theirs), min(e[1] for e in each), max(e[2] for e in each), 2)
+    )
+    assert row.evidence.endswith("; permuted labels are of log π β = 0.1 alone")
+    nearest = student(own["logpi-b0.1"] - theirs[0])
+    assert (row.beyond, row.beyond_low, row.beyond_high) == pytest.approx(nearest[:3])
+    p = [stats.ttest_1samp(v, 0).pvalue for v in (*own.values(), *(own["logpi-b0.1"] - v for v in theirs))]
+    assert row.p == pytest.approx(max(p))
+    alike = [tree.update(f"{draw}/logpi-b0.1", own["logpi-b0.1"] + rng.normal(0, 1, 50)) for draw in DRAWS[:1]]
+    found = judge([*inputs[:2], *alike, inputs[3]], tmp_path)
+    assert found.verdict["a"] == "as with permuted labels"
+    assert (found.holm["a"], found.p["a"] > 0.05) == ("", True)
+    assert set(found.dataset) == {"magpie-pro", ""}  # the placebos are no rows
+    text = (tmp_path / "claims.md").read_text()
+    assert "1 as with permuted labels; 0 does not hold" in text
+    other = judge([tree.update(f"{draw}/logpi-b0.02", theirs[0]) for draw in DRAWS] + inputs[:1], tmp_path).loc["a"]
+    assert (other.verdict, other.placebo_draws) == ("holds", 0)
+    assert "not run" in (tmp_path / "claims.md").read_text()
+
+
+def test_labels_without_effect_do_not_hold():
+    """The statistic is far from zero with any labels, and the same at every prompt but for noise: both draws would have to be
+    exceeded, each in 2.5 % by itself."""
+    rng, verdicts = np.random.default_rng(27), []
+
+    def run(level: np.ndarray) -> pd.DataFrame:
+        names = [f"p{i}" for i in range(len(level))]
+        values = {"item": names, "value": level + rng.normal(0, 1, len(level)), "epoch": 3}
+        return by_seed(pd.DataFrame({"method": "logpi-b0.1", **values}))
+
+    for _ in range(300):
+        level = rng.gamma(9, 3, 40)
+        verdicts.append(claims._judged(CLAIMS["a"], run(level), [run(level), run(level)]).verdict)
+    assert set(verdicts) <= {"holds", "as with permuted labels"}
+    assert verdicts.count("holds") / 300 <= 0.03
+
+
+def test_a_lead_is_compared_over_the_methods_that_the_placebo_has(tree, tmp_path):
+    rng = np.random.default_rng(22)
+    level = rng.uniform(3, 7, 40)
+    scores = {m: level + rng.normal(up, 0.5, 40) for m, up in (("dpo-b0.1", 2), ("dpo-b0.02", 1), ("dpo-pg", 0))}
+    theirs = {m: level + rng.normal(up, 0.5, 40) for m, up in (("dpo-b0.1", 0.5), ("dpo-pg", 0))}
+    inputs = [tree.judgments(f"{ROW}/{m}", list(v)) for m, v in scores.items()]
+    inputs += [tree.judgments(f"{DRAWS[0]}/{m}", list(v)) for m, v in theirs.items()]
+    row = judge(inputs, tmp_path).loc["h3"]
+    assert (row.value, row.placebo, row.placebo_draws) == pytest.approx(
+        (np.mean(scores["dpo-b0.1"] + scores["dpo-b0.02"]) / 2 - scores["dpo-pg"].mean(),
+         theirs["dpo-b0.1"].mean() - theirs["dpo-pg"].mean(), 1)
+    )  # fmt: skip
+    gain = scores["dpo-b0.1"] - scores["dpo-pg"] - theirs["dpo-b0.1"] + theirs["dpo-pg"]
+    assert (row.beyond, row.beyond_low, row.beyond_high) == pytest.approx(student(gain)[:3])
+
+
+def test_a_claim_on_the_optimiser_need_not_differ_from_its_placebo(tree, tmp_path):
+    rng = np.random.default_rng(23)
+    up = {run: tree.heldout(f"{run}/dpo-pg", {1: rng.normal(2, 1, 40)}) for run in (ROW, *DRAWS)}
+    found = judge(list(up.values()), tmp_path)
+    assert found.verdict["d1"] == "holds"
+    assert found.placebo["d1"] == pytest.approx(2, abs=0.4)
+    text = (tmp_path / "claims.md").read_text()
+    assert "Permuted labels decide nothing here. The theorem holds for any labels" in text
+    down = {run: tree.heldout(f"{run}/dpo-b0.1", {1: rng.normal(-2, 1, 40)}) for run in (ROW, *DRAWS)}
+    assert judge(list(down.values()), tmp_path).verdict["b"] == "as with permuted labels"
+
+
+def test_every_claim_differs_from_its_placebo_or_says_why_not():
+    page = (Path(__file__).parents[2] / "docs/claims.md").read_text()
+    lines = [line.split("|") for line in page.splitlines() if line.startswith("| ")][1:]
+    assert {line[1].strip(): line[5].strip().startswith("decides") for line in lines} == {
+        name: not claim.any_labels for name, claim in CLAIMS.items()
+    }
+    assert all(claim.any_labels.endswith(".") for claim in CLAIMS.values() if claim.any_labels)
+
+
+def test_seeds_are_one_number_a_beta_and_each_has_a_verdict_of_its_own(tree, tmp_path):
+    rng = np.random.default_rng(24)
+    values = {
+        (beta, seed): rng.normal(centre, 3, 60)
+        for beta, centres in ((0.1, (4, 5, 6)), (0.02, (9, 5, 0)))
+        for seed, centre in enumerate(centres, 1)
+    }
+    inputs = [tree.update(f"{ROW}/logpi-b{beta}-seed{seed}", v) for (beta, seed), v in values.items()]
+    row = judge(inputs, tmp_path).loc["a"]
+    each = {beta: over_seeds([mean(values[beta, seed]) for seed in (1, 2, 3)]) for beta in (0.1, 0.02)}
+    weakest = min(each.values(), key=lambda e: e.value)
+    assert (row.value, row.low, row.high, row.n, row.seeds) == pytest.approx(
+        (weakest.value, weakest.low, weakest.high, 60, 3)
+    )
+    assert (row.verdict, row.seed_verdicts) == ("undecided", "1: holds, 2: holds, 3: undecided")
+    assert row.p == pytest.approx(max(e.p() for e in each.values()))
+    for seed in (1, 2, 3):
+        alone = judge([p for p in inputs if f"seed{seed}" in str(p)], tmp_path).loc["a"]
+        assert alone.verdict == row.seed_verdicts.split(", ")[seed - 1].split(": ")[1]
+
+
+def test_the_table_is_one_family(tree, tmp_path):
+    """Holm over all rows with a number; for what does not hold, the smallest p times the number of cells."""
+    rng = np.random.default_rng(25)
+    base = rng.normal(0, 1, 40)
+    base = (base - base.mean()) / stats.sem(base)  # mean 0, standard error 1
+
+    def at(p: float, sign: int = 1) -> np.ndarray:
+        return base + sign * stats.t.isf(p / 2, 39)
+
+    inputs = [tree.update(f"{ROW}/logpi-b0.1", at(0.0125, -1)), tree.update(f"{ROW}/logpi-b0.02", at(0.5))]
+    inputs += [tree.heldout(f"{ROW}/dpo-b0.1", {1: at(0.015, -1)}, {1: at(0.03, -1)})]
+    inputs += [tree.heldout(f"{ROW}/dpo-pg", {1: at(0.3)}, {1: at(0.004, -1)})]
+    found = judge(inputs, tmp_path)
+    p = {"a": 2 * 0.0125, "b": 0.015, "c": 0.03, "d1": 0.3, "d2": 0.004}
+    assert found.p[list(p)].tolist() == pytest.approx(list(p.values()))
+    assert found.verdict[["a", "d1"]].tolist() == ["does not hold", "undecided"]
+    assert found.holm[[*p]].tolist() == ["not decided", "not decided", "not decided", "", "still decided"]
+    assert found.holm["e"] in ("", "still decided", "not decided")  # of the same pairs as d1 and d2

@@ -18,6 +18,7 @@ from diffinfo.tables import artifacts
 from pages import lines
 
 MP = "micro-mistral/magpie-pro"
+HELD_OUT = ["logp_chosen", "logp_rejected", "reference_logp_chosen", "reference_logp_rejected"]
 
 
 def student(values) -> tuple[float, float, float, int]:
@@ -69,7 +70,11 @@ def everything(tree) -> dict[str, object]:
     ]
     frame = pd.DataFrame(rng.uniform(1, 2, (30, 7)), columns=columns)
     artifacts.write(update, frame.assign(prompt_id=[f"p{i}" for i in range(30)], samples=4), "update")
+    heldout = tree.root / f"train/{MP}/dpo-b0.1/1-5/heldout.parquet"
+    frame = pd.DataFrame(rng.uniform(-9, 0, (60, 4)), columns=HELD_OUT)
+    artifacts.write(heldout, frame.assign(epoch=np.repeat(range(1, 6), 12), prompt_id="p"), "heldout")
     return {
+        "heldout": heldout,
         "smc": smc,
         "update": update,
         "log": log,
@@ -78,6 +83,7 @@ def everything(tree) -> dict[str, object]:
         "entropy": tree.entropy(f"entropy/{MP}/dpo-b0.1/epoch-5", 40.0, 2.0),
         "of_reference": tree.entropy(f"entropy/{MP}/ref/epoch-0", 30.0, 1.0),
         "did": tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, 1.5, accuracy=0.3),
+        "did_sampled": tree.entropy(f"did_sampled/{MP}/dpo-b0.1/epoch-5/entropy", 53.0, 2.5, accuracy=0.6),
         "winrates": tree.winrates(f"{MP}/dpo-b0.1", 4, 55.0),
         "judgments": judged,
         "qa": qa,
@@ -106,6 +112,11 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     }
     base = artifacts.read(paths["reference"], "scores").set_index("prompt_id").score
     expected |= {"reward": [*own.values()], "reward_gain": [value - base[prompt] for prompt, value in own.items()]}
+    heldout = artifacts.read(paths["heldout"], "heldout").tail(12)
+    for side in ("chosen", "rejected"):
+        expected[f"heldout_logp_{side}"] = heldout[f"logp_{side}"] - heldout[f"reference_logp_{side}"]
+    margin = expected["heldout_logp_chosen"] - expected["heldout_logp_rejected"]
+    expected["heldout_dpo_loss"] = -np.log(1 / (1 + np.exp(-0.1 * margin)))
     update = artifacts.read(paths["update"], "update")
     expected |= {name: update[name] for name in ("kl_reference", "kl_policy", "entropy_change", "covariance")}
     expected["smc_entropy"] = [72.0, 73.0, 74.0, 75.0, 76.0]  # at T = 8
@@ -117,12 +128,14 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert of(reference, "reward") == pytest.approx(student(base))
     assert pd.isna(reference.reward_gain)
 
-    z = stats.norm.ppf(0.975)
-    assert of(last, "entropy") == pytest.approx((40, 40 - 2 * z, 40 + 2 * z, 1000))
-    assert of(reference, "entropy") == pytest.approx((30, 30 - z, 30 + z, 1000))
-    assert of(last, "did_entropy") == pytest.approx((33, 33 - 1.5 * z, 33 + 1.5 * z, 1000))
+    z, t = stats.norm.ppf(0.975), stats.t.ppf(0.975, 999)
+    assert of(last, "entropy") == pytest.approx((40, 40 - 2 * t, 40 + 2 * t, 1000))
+    assert of(reference, "entropy") == pytest.approx((30, 30 - t, 30 + t, 1000))
+    assert of(last, "did_entropy") == pytest.approx((33, 33 - 1.5 * t, 33 + 1.5 * t, 1000))
     wilson = stats.binomtest(300, 1000).proportion_ci(0.95, method="wilson")
     assert of(last, "beta_accuracy") == pytest.approx((0.3, wilson.low, wilson.high, 1000))
+    assert of(last, "did_sampled_entropy") == pytest.approx((53, 53 - 2.5 * z, 53 + 2.5 * z, 1000))
+    assert last.did_sampled_accuracy == pytest.approx(0.6)
     assert of(best, "win_rate") == (55, 53, 57, 200)
     assert of(best, "wildbench_score") == pytest.approx(student([3, 5, 9, 4]))
     assert pd.isna(last.win_rate)
@@ -136,11 +149,21 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
 
     shown = lines(out.with_suffix(".md"), "method")
     assert [line["method"] for line in shown] == ["π_ref", *["DPO β = 0.1"] * 5]
-    assert shown[5]["H(DID)"] == f"33.00 ({-1.5 * z:+.2f}, {1.5 * z:+.2f})"
+    assert shown[5]["H(DID)"] == f"33.00 ({-1.5 * t:+.2f}, {1.5 * t:+.2f})"
     assert (shown[4]["Arena-Hard"], shown[5]["Arena-Hard"]) == ("55.0 (-2.0, +2.0)", "")
     assert "seed" not in shown[0]
     pd.testing.assert_frame_equal(pd.read_csv(out.with_suffix(".csv")), frame, check_dtype=False, check_exact=False)
     assert "<table" in out.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(("method", "beta"), [("dpo-b0.02", 0.02), ("logpi-b2", 2.0), ("dpo-pg", 0.1)])
+def test_the_held_out_loss_is_at_the_methods_beta(tree, method, beta):
+    path = tree.root / f"train/{MP}/{method}/1-1/heldout.parquet"
+    frame = pd.DataFrame([[-3.0, -5.0, -4.0, -4.5], [-7.0, -2.0, -6.0, -1.5]], columns=HELD_OUT)
+    artifacts.write(path, frame.assign(epoch=1, prompt_id=["p", "q"]), "heldout")
+    (row,) = grid.table([path]).itertuples()
+    losses = [np.log(1 + np.exp(-beta * margin)) for margin in (1.5, -0.5)]
+    assert (row.heldout_dpo_loss, row.heldout_logp_chosen) == (pytest.approx(np.mean(losses)), 0.0)
 
 
 def test_the_ranked_metric_of_a_benchmark_stands_first():
@@ -175,7 +198,7 @@ def test_seeds_are_rows_of_their_own_and_one_of_all(tree, tmp_path):
     found = list(zip(frame.epoch, frame.seed.fillna(0), frame.seeds, strict=True))
     assert found == [(4, 1, 1), (4, 0, 3), (5, 1, 1), (5, 2, 1), (5, 7, 1), (5, 0, 3)]
     every = frame.iloc[-1]
-    half = np.hypot(stats.t.ppf(0.975, 2) * stats.sem([40, 43, 49]), 2 * stats.norm.ppf(0.975))
+    half = np.hypot(stats.t.ppf(0.975, 2) * stats.sem([40, 43, 49]), 2 * stats.t.ppf(0.975, 999))
     assert of(every, "entropy") == pytest.approx((44, 44 - half, 44 + half, 1000))
     assert every.entropy_sd == pytest.approx(np.std([40, 43, 49], ddof=1))
     assert pd.isna(every.win_rate)  # the seeds' best epochs differ
@@ -186,7 +209,12 @@ def test_seeds_are_rows_of_their_own_and_one_of_all(tree, tmp_path):
 
 def test_rows_and_columns_do_not_depend_on_the_order_of_files(tree):
     paths = [*everything(tree).values(), tree.winrates("micro-gemma2/magpie-pro/dpo-pg", 1, 50.0)]
+    last = artifacts.read(paths[1], "update")[:20]  # the path has fewer prompts of the last epoch: "update" wins
+    paths.append(tree.root / f"path/{MP}/dpo-b0.1/1-5.parquet")
+    artifacts.write(paths[-1], pd.concat([last.assign(epoch=4), last.assign(epoch=5)]), "path")
     frame = grid.table(paths)
+    moved = frame[frame.method == "dpo-b0.1"].set_index("epoch").kl_reference_n
+    assert (moved[4], moved[5]) == (20, 30)
     pd.testing.assert_frame_equal(frame, grid.table(paths[::-1]))
     assert list(frame.model)[-1] == "micro-gemma2"
 
@@ -199,8 +227,10 @@ def test_a_table_of_another_kind_is_refused(tree):
 
 def test_declarations_are_consistent():
     results = [result for found in MEASURES.values() for result in found]
-    assert len({result.stage for result in results}) == len(results) == len(RESULTS) - 1  # and the training's
-    assert len(NUMBERS) == sum(len(result.numbers) for result in RESULTS.values())
+    assert len({result.stage for result in results}) == len(results) == len(RESULTS) - 2  # and the training's
+    one_each = {at: result.numbers for at, result in RESULTS.items() if at[0] != "path"}  # earlier epochs of "update"
+    assert len(NUMBERS) == sum(map(len, one_each.values()))
+    assert RESULTS["path", "path"].numbers == RESULTS["update", "update"].numbers
     assert all("{run}" in result.path and result.kind in artifacts.SCHEMAS for result in RESULTS.values())
 
 

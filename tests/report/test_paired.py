@@ -8,6 +8,8 @@ from scipy import stats
 from diffinfo.bench.arena_hard import OUTCOMES, battles, win_rate
 from diffinfo.intervals import mean, over_seeds
 from diffinfo.report import claims, paired
+from diffinfo.report.evidence import by_seed, read
+from diffinfo.report.paired import Drawn, Statistic
 from diffinfo.tables import artifacts
 
 ROW = "micro-mistral/magpie-pro"
@@ -21,7 +23,7 @@ def rows(values: dict[str, np.ndarray], benchmark="wildbench", weight=1.0, epoch
             {"benchmark": benchmark, "item": [f"t{i}" for i in range(len(v))], "won": v, "weight": weight}
         ).assign(method=method, epoch=epoch)
         for method, v in values.items()
-    )
+    ).pipe(by_seed)
 
 
 def judged(rng, questions: int = 80) -> dict[str, pd.DataFrame]:
@@ -35,17 +37,23 @@ def judged(rng, questions: int = 80) -> dict[str, pd.DataFrame]:
                 label = list(OUTCOMES)[int(np.digitize(of_a if game == 2 else -of_a, [-1.5, -0.3, 0.3, 1.5]))]
                 label = dict(zip(OUTCOMES, reversed(OUTCOMES), strict=True))[label]
                 records.append({"prompt_id": f"q{question}", "game": game, "verdict": label})
-        tables[method] = pd.DataFrame(records).assign(benchmark="arena-hard", epoch=1, score=np.nan)
+        rest = {"epoch": 1, "score": np.nan, "judge": "x", "tokens": 1, "chars": 1, "truncated": False, "reply": ""}
+        rest["apart"] = True
+        tables[method] = pd.DataFrame(records).assign(benchmark="arena-hard", **rest)
     tables["dpo-pg"].loc[7, "verdict"] = None  # the second game of q3
     tables["dpo-b0.1"].loc[[20, 21], "verdict"] = None  # both of q10
     return tables
 
 
-def test_arena_hard_is_the_difference_of_win_rates_with_the_bootstraps_interval():
-    tables = judged(np.random.default_rng(1))
-    frames = [paired.by_question(table, "judgments") for table in tables.values()]
+def test_arena_hard_is_the_difference_of_win_rates_with_the_bootstraps_interval(tmp_path):
+    tables, frames = judged(np.random.default_rng(1)), []
+    for method, table in tables.items():
+        path = tmp_path / f"results/arena_hard/{ROW}/{method}/final/judgments.parquet"
+        artifacts.write(path, table, "judgments")
+        frames.append(read(path, "judgments"))
     assert {name for name, _ in frames} == {"arena-hard"}
-    found = paired.compare(pd.concat(f.assign(method=m) for m, (_, f) in zip(tables, frames, strict=True)))
+    found = paired.compare(pd.concat(frame for _, frame in frames))
+    ahead = found.lead.estimate()
     kept = [f"q{i}" for i in range(80) if i not in (3, 10)]
     won = {m: {q: battles(part) for q, part in table.groupby("prompt_id")} for m, table in tables.items()}
 
@@ -55,11 +63,11 @@ def test_arena_hard_is_the_difference_of_win_rates_with_the_bootstraps_interval(
 
     rng = np.random.default_rng(2)
     low, high = np.quantile([lead(rng.choice(kept, len(kept))) for _ in range(1000)], [0.025, 0.975])
-    assert found.lead.value == pytest.approx(lead(kept))
-    assert (found.lead.low, found.lead.high) == pytest.approx((low, high), abs=0.12 * (high - low))
-    assert (found.lead.n, found.left_out) == (78, 2)
+    assert ahead.value == pytest.approx(lead(kept))
+    assert (ahead.low, ahead.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+    assert (ahead.n, found.left_out) == (78, 2)
     for cell, method in zip(found.compared, METHODS, strict=True):
-        assert cell.value == pytest.approx(win_rate(np.concatenate([won[method][q] for q in kept])))
+        assert cell.estimate().value == pytest.approx(win_rate(np.concatenate([won[method][q] for q in kept])))
 
 
 def test_wildbench_is_scipys_paired_t_test():
@@ -73,10 +81,12 @@ def test_wildbench_is_scipys_paired_t_test():
     kept = [i for i in range(50) if i not in (4, 9)]
     ahead = [(scores["dpo-b0.1"][i] + scores["dpo-b0.02"][i]) / 2 - scores["dpo-pg"][i] for i in kept]
     interval = stats.ttest_1samp(ahead, 0).confidence_interval(0.95)
-    assert (found.lead.value, found.lead.low, found.lead.high) == pytest.approx((np.mean(ahead), *interval))
-    assert (found.lead.n, found.left_out) == (48, 2)
+    lead = found.lead.estimate()
+    assert (lead.value, lead.low, lead.high) == pytest.approx((np.mean(ahead), *interval))
+    assert (lead.n, found.left_out) == (48, 2)
+    assert lead.p() == pytest.approx(stats.ttest_1samp(ahead, 0).pvalue)
     other = mean(further[20:])
-    assert [(e.label, e.value, e.low, e.n) for e in found.others] == [
+    assert [(e.label, e.value, e.low, e.n) for e in (s.estimate() for s in found.others)] == [
         ("SimPO β = 2.5", pytest.approx(other.value), pytest.approx(other.low), 30)
     ]
 
@@ -92,7 +102,7 @@ def test_qa_is_the_mean_of_benchmarks_over_the_epochs_that_all_have():
                 half = [(a + b) / 2 for a, b in zip(values["dpo-b0.1"], values["dpo-b0.02"], strict=True)]
                 naive.setdefault(benchmark, []).append(values["dpo-pg"] - half)
             parts.append(rows(values, benchmark, epoch=epoch))
-    found = paired.compare(pd.concat(parts), sign=-1).lead
+    found = paired.compare(pd.concat(parts), sign=-1).lead.estimate()
     each = {benchmark: sum(d) / 2 for benchmark, d in naive.items()}
     means, errors = [d.mean() for d in each.values()], [stats.sem(d) ** 2 for d in each.values()]
     freedom = sum(errors) ** 2 / sum(e**2 / (len(d) - 1) for e, d in zip(errors, each.values(), strict=True))
@@ -109,7 +119,7 @@ def test_seeds_are_compared_with_themselves():
         for method in ("dpo-b0.1", "dpo-pg")
     }
     values["dpo-b0.1-seed4"] = level + 99  # without a DPO-PG
-    found = paired.compare(rows(values)).lead
+    found = paired.compare(rows(values)).lead.estimate()
     each = over_seeds([mean(values[f"dpo-b0.1{seed}"] - values[f"dpo-pg{seed}"]) for seed in shift])
     assert (found.value, found.low, found.high) == pytest.approx((each.value, each.low, each.high))
     assert paired.compare(rows({"dpo-b0.1-seed2": level, "dpo-pg": level})) is None
@@ -117,12 +127,12 @@ def test_seeds_are_compared_with_themselves():
 
 
 def test_too_little_decides_nothing_and_certainty_has_no_width():
-    one = paired.compare(rows({"dpo-b0.1": np.array([5.0]), "dpo-pg": np.array([4.0])})).lead
+    one = paired.compare(rows({"dpo-b0.1": np.array([5.0]), "dpo-pg": np.array([4.0])})).lead.estimate()
     assert (one.value, one.low, one.high) == (1, -np.inf, np.inf)
-    alike = paired.compare(rows({"dpo-b0.1": np.array([5.0, 5.0]), "dpo-pg": np.array([4.0, 4.0])})).lead
+    alike = paired.compare(rows({"dpo-b0.1": np.array([5.0, 5.0]), "dpo-pg": np.array([4.0, 4.0])})).lead.estimate()
     assert (alike.low, alike.high) == (1, 1)
     none = paired.compare(rows({"dpo-b0.1": np.array([np.nan] * 3), "dpo-pg": np.ones(3)}))
-    assert claims.verdict([none.lead], 1) == "undecided"
+    assert claims.verdict([none.lead.estimate()], 1) == "undecided"
     assert none.left_out == 3
 
 
@@ -155,11 +165,11 @@ def test_a_true_null_is_rejected_at_five_per_cent_and_hardly_ever_unpaired(null)
     rng, missed, unpaired = np.random.default_rng(6), [], []
     for _ in range(400):
         found = paired.compare(null(rng))
-        *dpo, reinforcing = found.compared
+        lead, (*dpo, reinforcing) = found.lead.estimate(), [cell.estimate() for cell in found.compared]
         apart = (dpo[0].stderr ** 2 / 4 + dpo[1].stderr ** 2 / 4 + reinforcing.stderr**2) ** 0.5
-        missed.append(claims.verdict([found.lead], 1) != "undecided")
-        unpaired.append(abs(found.lead.value) > 1.96 * apart)
-        assert found.lead.high - found.lead.value < 1.96 * apart
+        missed.append(claims.verdict([lead], 1) != "undecided")
+        unpaired.append(abs(lead.value) > 1.96 * apart)
+        assert lead.high - lead.value < 1.96 * apart
     assert 0.03 <= np.mean(missed) <= 0.07
     assert np.mean(unpaired) < 0.015
 
@@ -180,3 +190,66 @@ def test_pairing_decides_what_the_cells_intervals_leave_open(tree, tmp_path):
         assert row.value == pytest.approx(ours.mean() - theirs.mean())
         verdicts.append(row.verdict)
     assert verdicts == ["holds", "undecided"]
+
+
+# A statistic and its placebo -------------------------------------------------------------------------------------------
+
+
+def units(values: np.ndarray, first: int = 0) -> pd.Series:
+    return pd.Series(values, index=pd.Index([f"p{i}" for i in range(first, first + len(values))], name="item"))
+
+
+def test_a_difference_is_paired_by_unit_where_there_are_the_same_ones():
+    rng = np.random.default_rng(8)
+    level = rng.normal(0, 5, 40)
+    ours, theirs = level + rng.normal(1, 0.5, 40), level + rng.normal(0, 0.5, 40)
+    shared = Statistic("x", {1: units(ours)}).minus(Statistic("y", {1: units(theirs[:30])}))
+    expected = stats.ttest_rel(ours[:30], theirs[:30])
+    interval = expected.confidence_interval(0.95)
+    assert (shared.label, shared.n) == ("x", 30)
+    assert (shared.value, shared.low, shared.high) == pytest.approx((np.mean((ours - theirs)[:30]), *interval))
+    assert shared.p() == pytest.approx(expected.pvalue)
+    apart = Statistic("x", {1: units(ours)}).minus(Statistic("y", {1: units(theirs, first=100)}))
+    half = (
+        1.96
+        * (((mean(ours).high - ours.mean()) / 1.96) ** 2 + ((mean(theirs).high - theirs.mean()) / 1.96) ** 2) ** 0.5
+    )
+    assert (apart.value, apart.high - apart.value) == pytest.approx((ours.mean() - theirs.mean(), half))
+
+
+def test_draws_over_the_same_tasks_are_subtracted_within_each():
+    rng = np.random.default_rng(9)
+    order = rng.normal(0, 20, 128)
+    one, two = Drawn(7.0, 7 + order + rng.normal(0, 1, 128), 64), Drawn(3.0, 3 + order, 32)
+    found = Statistic("x", {1: one}).minus(Statistic("x", {1: two}))
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (4.0, *np.quantile(one.draws - two.draws, [0.025, 0.975]))
+    )
+    assert found.n == 32
+
+
+def test_seeds_are_subtracted_from_the_same_or_the_first():
+    rng = np.random.default_rng(10)
+    ours, theirs = ({seed: units(rng.normal(seed, 1, 20)) for seed in seeds} for seeds in ((1, 2, 3), (2, 3)))
+    found = Statistic("x", ours).minus(Statistic("x", theirs))
+    each = [mean(ours[1] - theirs[2]), mean(ours[2] - theirs[2]), mean(ours[3] - theirs[3])]
+    expected = over_seeds(each)
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    chosen = Statistic("x", {1: ours[1]}, tests=3).estimate()
+    low, high = stats.t.interval(1 - 0.05 / 3, 19, ours[1].mean(), stats.sem(ours[1]))
+    assert (chosen.low, chosen.high) == pytest.approx((low, high))
+    assert chosen.p(3) == pytest.approx(min(1, 3 * stats.ttest_1samp(ours[1], 0).pvalue))
+
+
+def test_a_placebo_that_is_alike_is_told_apart_in_five_per_cent():
+    """Both policies answer the same prompts, with no true difference; unpaired it is hardly ever told apart."""
+    rng, missed, unpaired = np.random.default_rng(11), [], []
+    for _ in range(1000):
+        level = rng.gamma(2, 3, 60)
+        one, two = (Statistic("x", {1: units(level + rng.exponential(1, 60))}) for _ in range(2))
+        found = one.minus(two)
+        missed.append(found.low > 0 or found.high < 0)
+        apart = one.estimate() - two.estimate()
+        unpaired.append(apart.low > 0 or apart.high < 0)
+    assert 0.03 <= np.mean(missed) <= 0.07
+    assert np.mean(unpaired) < 0.01

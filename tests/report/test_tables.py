@@ -18,6 +18,7 @@ from diffinfo.tables import artifacts
 from pages import lines
 
 UF, MP = "micro-mistral/ultrafeedback", "micro-mistral/magpie-pro"
+ENDS = (("", 0.0), ("_low", -0.5), ("_high", 1.0))
 BENCH = WildBench(judge="embedded", rounds=4)
 
 
@@ -58,8 +59,8 @@ def test_table1_sets_ours_beside_the_papers(tree, tmp_path):
     frame = artifacts.read(out, "table1")
     row = cell_of(frame, "ultrafeedback", "logpi-b0.1")
     assert (row.entropy, row.reference, row.beta, row.epoch) == (40.0, 30.0, 0.1, 5)
-    assert row.low == pytest.approx(40 - 1.96, abs=1e-3)
-    assert row.reference_high == pytest.approx(30 + 0.98, abs=1e-3)
+    t = stats.t.ppf(0.975, 999)  # over 1,000 prompts
+    assert (row.low, row.reference_high) == pytest.approx((40 - t, 30 + 0.5 * t))
     assert (row.paper_entropy, row.paper_reference) == (619.79, 374.65)
     assert pd.isna(cell_of(frame, "ultrafeedback", "logpi-b0.2").entropy)  # the paper's, not ours
     assert list(frame.method) == ["logpi-b0.2", "logpi-b0.1", "logpi-b0.05", "logpi-b0.02"]
@@ -117,6 +118,27 @@ def test_table3_has_best_epochs_brackets_and_token_counts(tree, tmp_path):
     assert "also printed Mistral7B-v0.3 on Magpie-G27, Gemma2-9B on Magpie-Pro, Gemma2-9B on Magpie-G27" in text
 
 
+def test_table3_shows_arena_hard_selected_apart_over_questions(tree, tmp_path):
+    won = [1.0] * 12 + [0.5] * 5 + [0.0] * 3
+    apart = tree.games(f"{MP}/dpo-pg", won)
+    frame = artifacts.read(apart, "judgments")
+    frame.loc[frame.prompt_id.isin(["q3", "q4"]), "epoch"] = 2
+    frame.loc[frame.prompt_id == "q19", "verdict"] = None  # unscored: left out
+    artifacts.write(apart, frame, "judgments")
+    inputs = [tree.winrates(f"{MP}/dpo-pg", 2, 45.0), tree.winrates(f"{MP}/dpo-b0.1", 2, 45.0), apart]
+    tables.table3(inputs=inputs, wildbench=BENCH, out=tmp_path / "table3.parquet")
+    row = cell_of(artifacts.read(tmp_path / "table3.parquet", "table3"), "magpie-pro", "dpo-pg")
+    rates = 100 * np.array(won[:-1])  # both games of a question count once
+    low, high = stats.t.interval(0.95, 18, rates.mean(), stats.sem(rates))
+    found = (row.win_rate_apart, row.win_rate_apart_low, row.win_rate_apart_high)
+    assert found == pytest.approx((rates.mean(), low, high))
+    assert (row.win_rate, row.best_epoch, row.apart_first, row.apart_last) == (45.0, 2, 2, 4)
+    shown = {line["method"]: line for line in lines(tmp_path / "table3.md", "method")}
+    mean, ends = rates.mean(), (low - rates.mean(), high - rates.mean())
+    assert shown["DPO-PG"]["AH selected apart"] == f"{mean:.1f} ({ends[0]:+.1f}, {ends[1]:+.1f})"
+    assert (shown["DPO-PG"]["epochs apart"], shown["DPO β = 0.1"]["AH selected apart"]) == ("2, 4", "")
+
+
 def test_table3_refuses_judgments_of_several_epochs(tree, tmp_path):
     path = tree.judgments(f"{MP}/dpo-pg", [4.0] * 10)
     table = artifacts.read(path, "judgments")
@@ -130,30 +152,6 @@ def test_table3_without_one_of_the_benchmarks(tree, tmp_path):
     tables.table3(inputs=[tree.winrates(f"{MP}/dpo-pg", 2, 45.0)], wildbench=BENCH, out=out)
     assert pd.isna(cell_of(artifacts.read(out, "table3"), "magpie-pro", "dpo-pg").elo)
     assert "not measured" in out.with_suffix(".md").read_text()
-
-
-def test_table2_marks_doubtful_proxies_with_a_dagger(tree, tmp_path):
-    inputs = [
-        tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, accuracy=0.3),
-        tree.entropy(f"did/{MP}/dpo-pg/epoch-5/entropy", 22.0, accuracy=0.8),
-        table3(tree, tmp_path),
-    ]
-    out = tmp_path / "table2.parquet"
-    tables.table2(inputs=inputs, out=out, dagger_below=0.5)
-    frame = artifacts.read(out, "table2")
-    doubtful, sound = cell_of(frame, "magpie-pro", "dpo-b0.1"), cell_of(frame, "magpie-pro", "dpo-pg")
-    assert (doubtful.dagger, sound.dagger) == (True, False)
-    assert (doubtful.did_entropy, doubtful.win_rate, doubtful.paper_did_entropy) == (33.0, 55.0, 236.24)
-    assert (doubtful.paper_dagger, sound.paper_dagger) == (True, False)
-    text = out.with_suffix(".md").read_text()
-    assert "33.00 (-1.96, +1.96) †" in text
-    assert "22.00 (-1.96, +1.96) †" not in text
-    assert "28.1%" in text
-    tables.table2(inputs=inputs, out=out, dagger_below=0.2)  # the threshold decides
-    assert not artifacts.read(out, "table2").dagger.any()
-    tree.entropy(f"did/{MP}/dpo-pg/epoch-5/entropy", 22.0, accuracy=float("nan"))  # no prompt has a slope
-    tables.table2(inputs=inputs, out=out, dagger_below=0.2)
-    assert artifacts.read(out, "table2").set_index("method").dagger[["dpo-b0.1", "dpo-pg"]].tolist() == [False, True]
 
 
 def test_a_path_that_names_no_cell_is_refused_in_one_sentence(tree, tmp_path):
@@ -172,9 +170,10 @@ def test_every_column_of_table1_shows_its_number(tree, tmp_path):
     inputs.append(tree.entropy(f"entropy/{UF}/logpi-b0.02/epoch-5", 50.0))  # none of its samples was cut
     tables.table1(inputs=inputs, out=tmp_path / "table1.parquet")
     absent, row = lines(tmp_path / "table1.md", "β")[:2]
-    half = 1.96 * math.sqrt(1 + 0.25)
+    own = stats.t.ppf(0.975, 76)
+    half = math.hypot(own, 0.5 * stats.t.ppf(0.975, 999))
     assert row == {
-        "β": "0.1", "H(p*^{1/β})": "40.00 (-1.96, +1.96)", "H(π_ref)": "30.00 (-0.98, +0.98)",
+        "β": "0.1", "H(p*^{1/β})": f"40.00 (-{own:.2f}, +{own:.2f})", "H(π_ref)": "30.00 (-0.98, +0.98)",
         "difference": f"10.00 (-{half:.2f}, +{half:.2f})", "prompts": "77",
         "H(p*^{1/β}), paper": "619.79", "H(π_ref), paper": "374.65",
     }  # fmt: skip
@@ -233,28 +232,13 @@ def test_table3_plays_elo_as_configured_and_takes_scores_with_students_interval(
     )
     bracket = [f"{v:.2f} ({low - v:+.2f}, {high - v:+.2f})" for v, low, high in (elo, score)]
     assert shown == {
-        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "games (unscored)": "200 (1)",
+        "method": "DPO-PG", "best epoch": "2", "AH [%]": "45.0 (-3.0, +4.5)", "AH selected apart": "", "epochs apart": "",
+        "games (unscored)": "200 (1)",
         "AH tokens": "31.5", "WB [Elo]": bracket[0], "WB score": bracket[1],
         "WB tokens": f"{found.wildbench_tokens['dpo-pg']:.1f}", "best epoch, paper": str(printed["best_epoch"]),
         "AH, paper": "{:.1f} ({:+.1f}, {:+.1f})".format(printed["win_rate"], *printed["win_rate_bracket"]),
         "WB, paper": "{:.2f} ({:+.2f}, {:+.2f})".format(printed["elo"], *printed["elo_bracket"]),
     }  # fmt: skip
-
-
-def test_every_column_of_table2_shows_its_number(tree, tmp_path):
-    proxy = tree.entropy(f"did/{MP}/dpo-b0.1/epoch-5/entropy", 33.0, accuracy=0.3)
-    artifacts.write(proxy, artifacts.read(proxy, "entropy").assign(truncated=0.125), "entropy")
-    inputs = [proxy, table3(tree, tmp_path)]
-    tables.table2(inputs=inputs, out=tmp_path / "table2.parquet", dagger_below=0.5)
-    rows = {line["method"]: line for line in lines(tmp_path / "table2.md", "method")}
-    elo = artifacts.read(inputs[1], "table3").set_index("method").elo["dpo-b0.1"]
-    assert rows["DPO β = 0.1"] == {
-        "method": "DPO β = 0.1", "H(q)": "33.00 (-1.96, +1.96) †", "β′-accuracy": "30.0%", "AH [%]": "55.0",
-        "WB [Elo]": f"{elo:.1f}", "H(q), paper": "236.24 †", "β′-accuracy, paper": "28.1%", "AH, paper": "23.4",
-        "WB, paper": "1146.9",
-    }  # fmt: skip
-    assert rows["DPO-PG"]["H(q)"] == "not measured"
-    assert "Up to 12.5% of the proxy samples" in (tmp_path / "table2.md").read_text()
 
 
 def test_rows_come_in_the_papers_order_whatever_the_order_of_files(tree, tmp_path):
@@ -296,7 +280,7 @@ def test_tables_of_several_seeds_give_means_spread_and_the_wider_interval(tree, 
     ]
     tables.table2(inputs=[*proxies, out], out=tmp_path / "table2.parquet")
     row = cell_of(artifacts.read(tmp_path / "table2.parquet", "table2"), "magpie-pro", "dpo-b0.1")
-    half = math.hypot(stats.t.ppf(0.975, 2) * stats.sem([31, 32, 36]), stats.norm.ppf(0.975))
+    half = math.hypot(stats.t.ppf(0.975, 2) * stats.sem([31, 32, 36]), stats.t.ppf(0.975, 999))
     assert (row.did_entropy, row.low, row.high) == pytest.approx((33, 33 - half, 33 + half))
     assert (row.beta_accuracy, row.dagger, row.win_rate, row.seeds, row.epoch) == (pytest.approx(0.5), False, 53, 3, 5)
 
@@ -305,7 +289,7 @@ def test_tables_of_several_seeds_give_means_spread_and_the_wider_interval(tree, 
     ]
     tables.table1(inputs=[*entropies, tree.entropy(f"entropy/{MP}/ref/epoch-0", 30.0)], out=tmp_path / "table1.parquet")
     row = cell_of(artifacts.read(tmp_path / "table1.parquet", "table1"), "magpie-pro", "logpi-b0.1")
-    half = math.hypot(stats.t.ppf(0.975, 1) * 0.5, stats.norm.ppf(0.975))
+    half = math.hypot(stats.t.ppf(0.975, 1) * 0.5, stats.t.ppf(0.975, 999))
     assert (row.entropy, row.low, row.entropy_sd) == pytest.approx((40.5, 40.5 - half, math.sqrt(0.5)))
     assert (row.seeds, row.reference, row.beta) == (2, 30, 0.1)
 

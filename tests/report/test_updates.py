@@ -19,7 +19,7 @@ def interval(values):
 
 def test_updates_are_means_over_prompts_with_students_interval(tmp_path):
     rng, frames, paths = np.random.default_rng(1), {}, []
-    for method, epoch in (("dpo-pg", 3), ("dpo-b0.1", 3), ("dpo-b0.1", 1)):
+    for method, epoch in (("dpo-pg", 3), ("dpo-b0.1", 3), ("dpo-b0.1", 1)):  # the last epoch, and one before it
         frame = pd.DataFrame(
             rng.normal(size=(40, 4)), columns=["kl_reference", "kl_policy", "entropy_change", "covariance"]
         )
@@ -28,9 +28,15 @@ def test_updates_are_means_over_prompts_with_students_interval(tmp_path):
             prompt_id=[f"p{i}" for i in range(40)], samples=4, ratio_tokens=(x * (x + y)).sum(1),
             ratio_ratio=(x**2).sum(1), tokens_tokens=((x + y) ** 2).sum(1),
         )  # fmt: skip
-        paths.append(tmp_path / f"results/update/{MP}/{method}/epoch-{epoch}.parquet")
-        artifacts.write(paths[-1], frame, "update")
+        paths.append(tmp_path / f"results/update/{MP}/{method}/epoch-3.parquet")
+        if epoch < 3:
+            paths[-1] = tmp_path / f"results/path/{MP}/{method}/1-3.parquet"
+            few = pd.concat([frame.assign(epoch=epoch), frame[:9].assign(epoch=3)])  # of the last epoch on few prompts
+            artifacts.write(paths[-1], few, "path")
+        else:
+            artifacts.write(paths[-1], frame, "update")
         frames[method, epoch] = frame
+    paths.sort()  # as the rules have them
     updates.updates(inputs=paths, out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
     table = artifacts.read(tmp_path / "t.parquet", "updates")
     assert list(zip(table.method, table.epoch, strict=True)) == [("dpo-b0.1", 1), ("dpo-b0.1", 3), ("dpo-pg", 3)]
@@ -46,10 +52,41 @@ def test_updates_are_means_over_prompts_with_students_interval(tmp_path):
         assert words["KL(π_ref‖π)"] == f"{value:.3f} ({low - value:+.3f}, {high - value:+.3f})"
         assert (words["epoch"], words["prompts"]) == (str(row.epoch), "40")
     assert all((tmp_path / name).exists() for name in ("f.svg", "f.png", "t.html"))
-    artifacts.write(paths[0], frames["dpo-pg", 3].assign(tokens_tokens=0.0), "update")  # samples of one length
-    updates.updates(inputs=paths[:1], out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
+    artifacts.write(paths[-1], frames["dpo-pg", 3].assign(tokens_tokens=0.0), "update")  # samples of one length
+    updates.updates(inputs=paths[-1:], out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
     assert artifacts.read(tmp_path / "t.parquet", "updates").length_correlation.isna().all()
     assert lines(tmp_path / "t.md", "method")[0]["corr(ℓ, tokens)"] == "not measured"
+
+
+def test_distances_from_the_target_are_means_over_prompts_and_pooled_slopes(tmp_path):
+    rng, frames, paths = np.random.default_rng(3), {}, []
+    for method in ("dpo-b0.02", "dpo-b0.1"):
+        frame = pd.DataFrame(
+            rng.normal(size=(40, 5)), columns=["log_z", "effective", "reward_gain", "nearer", "distance"]
+        )
+        x, y = rng.normal(size=(2, 40, 4))
+        frame = frame.assign(
+            prompt_id=[f"p{i}" for i in range(40)], samples=4, ratio_target=(x * (x + y)).sum(1),
+            ratio_ratio=(x**2).sum(1), target_target=((x + y) ** 2).sum(1),
+        )  # fmt: skip
+        paths.append(tmp_path / f"results/target/{MP}/{method}/epoch-3.parquet")
+        artifacts.write(paths[-1], frame, "target")
+        frames[method] = frame
+    updates.target(inputs=paths, out=tmp_path / "t.parquet", figure=tmp_path / "f.svg")
+    table = artifacts.read(tmp_path / "t.parquet", "targets")
+    assert list(zip(table.method, table.beta, strict=True)) == [("dpo-b0.1", 0.1), ("dpo-b0.02", 0.02)]
+    for row, words in zip(table.itertuples(), lines(tmp_path / "t.md", "method"), strict=True):
+        frame = frames[row.method]
+        for name in ("reward_gain", "nearer", "distance"):
+            found = tuple(getattr(row, f"target_{name}{end}") for end in ("", "_low", "_high"))
+            assert found == pytest.approx(interval(frame[name]))
+        assert row.target_slope == pytest.approx(frame.ratio_target.sum() / frame.target_target.sum())
+        scale = (frame.ratio_ratio.sum() * frame.target_target.sum()) ** 0.5
+        assert row.target_correlation == pytest.approx(frame.ratio_target.sum() / scale)
+        assert (row.effective, row.prompts, words["prompts"]) == (pytest.approx(frame.effective.mean()), 40, "40")
+        value, low, high = interval(frame.nearer)
+        assert words["KL(π_ref‖π*) − KL(π‖π*)"] == f"{value:.2f} ({low - value:+.2f}, {high - value:+.2f})"
+    assert all((tmp_path / name).exists() for name in ("f.svg", "f.png", "t.html"))
 
 
 def test_h_of_q_at_each_length_is_a_mean_over_prompts(tmp_path):

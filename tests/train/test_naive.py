@@ -23,7 +23,7 @@ OBJECTIVES = Objectives(dpop_lambda=3.0, cal_dpo_weight=0.5, slic_lambda=0.7, si
 SETTINGS = Preference(
     batch_size=BATCH, learning_rate=5e-4, warmup_steps=4, max_prompt_tokens=64, max_tokens=256, seed=1
 )
-CLIP = {"dpo": 1.8, "logpi": 2.0, "dpop": 1.14, "cal-dpo": 200, "slic": 42, "orpo": 33, "simpo": 1.5, "dpo-pg": 30}
+CLIP = {"dpo": 1.8, "logpi": 2.0, "dpop": 1.14, "cal-dpo": 200, "slic": 42, "orpo": 55, "simpo": 1.5, "dpo-pg": 30}
 
 
 def plain(folder):
@@ -240,7 +240,7 @@ def test_pairs_and_conversations_at_the_limits_stay_and_longer_ones_go(job, few,
     fits = [name for name, length in zip(table.prompt_id, lengths["pair"], strict=True) if length <= few_tokens]
     assert 1 < len(fits) < ROWS
     assert scored(many, few_tokens) == fits
-    short = sorted(lengths["prompt"])[6]
+    short = sorted(set(lengths["prompt"]))[-2]  # many prompts are equally long
     fits = [name for name, length in zip(table.prompt_id, lengths["prompt"], strict=True) if length <= short]
     assert 1 < len(fits) < ROWS
     assert scored(short, many) == fits

@@ -5,7 +5,7 @@ import pytest
 
 from project import Project
 
-REPORT = re.compile(r"grid|table\d|figure\d+|claims|updates|did_smc|laboratory.*")
+REPORT = re.compile(r"grid|table\d|figure\d+|claims|updates|matched|target|did_smc|rejected|laboratory.*")
 
 
 def beyond_report(jobs):

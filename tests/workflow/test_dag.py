@@ -10,13 +10,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from project import ROOT, cells_of
+
 PAPER = "workflow/presets/paper.yaml"
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+CELLS = list(cells_of(DEFAULT))
 MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
     "expected_reward": ({"reward_scores"}, "span"),
     "entropy": ({"entropy"}, "epoch"),
-    "did": ({"did_entropy"}, "epoch"),
+    "did": ({"did_entropy did"}, "epoch"),
+    "did_sampled": ({"did_entropy did_sampled"}, "epoch"),
     "smc": ({"smc"}, "epoch"),
-    "update": ({"update"}, "epoch"),
+    "update": ({"update"}, "epoch"),  # and a path of every span
+    "target": ({"target_distance"}, "epoch"),
     "benchmarks": ({"arena_hard", "wildbench"}, None),
     "qa": ({"qa"}, "span"),
 }
@@ -38,8 +44,9 @@ def test_second_run_has_nothing_to_do(done):
 
 def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    jobs = beyond_report(done.plan(changes={"betas": [0.1, 0.02, 0.3]}))
-    assert rules(jobs)["preference"] == 5  # dpo on three datasets, logpi on two
+    jobs = beyond_report(done.plan(changes={"betas": [*DEFAULT["betas"], 0.3]}))
+    spread = [method for row in DEFAULT["grid"] for method in row["methods"] if method in ("dpo", "logpi")]
+    assert rules(jobs)["preference"] == len(spread) > 4
     assert all(wildcards["method"].endswith("-b0.3") for _, wildcards in jobs)
 
 
@@ -47,20 +54,20 @@ def test_one_more_seed_adds_only_its_cells_and_reaches_the_training(done, jobs_t
     beyond_report, rules = jobs_tools
     changes = {"seeds": [1, 7]}
     jobs = beyond_report(done.plan(changes=changes))
-    assert rules(jobs)["preference"] == 16
+    assert rules(jobs)["preference"] == len(CELLS)
     assert not rules(jobs).keys() & {"sft", "reference_logps", "world_model"}
     assert all(wildcards["method"].endswith("-seed7") for _, wildcards in jobs)
     shown = done.snakemake("-n", "-p", changes=changes)
     trained = dict(re.findall(r"train\.preference .*'--settings={\"method\":\"(.*?)\",.*?\"seed\":(\d+)", shown))
     trained.pop("logpi-b1")  # the DID proxies, whose training has the seed of all
-    assert len(trained) == 7
+    assert len(trained) == len({method for _, _, method, _ in CELLS})
     assert set(trained.values()) == {"7"}
 
 
 def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
     jobs = beyond_report(done.plan(changes={"epochs": 4}))
-    assert rules(jobs)["preference"] == 16
+    assert rules(jobs)["preference"] == len(CELLS)
     final = {"arena_hard", "wildbench"}  # the best epoch of the run is chosen anew
     for rule, wildcards in jobs:
         assert rule in final or wildcards.get("span") == "4-4" or wildcards.get("epoch") == "4"
@@ -68,33 +75,35 @@ def test_one_more_epoch_adds_only_its_cells(done, jobs_tools):
 
 def test_one_more_dataset_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo", "dpo-pg"], "measures": ["did", "qa"]}
+    row = {"model": "micro-mistral", "dataset": "extra", "methods": ["dpo-b0.1", "dpo-pg"], "measures": ["did", "qa"]}
     changes = {"datasets": {"extra": {"format": "magpie", "source": "world"}}, "grid+": [row]}
     jobs = beyond_report(done.plan(changes=changes))
-    assert rules(jobs)["preference"] == 3
+    assert rules(jobs)["preference"] == 2
     assert all(wildcards["dataset"] == "extra" for _, wildcards in jobs)
 
 
-def test_another_model_is_one_line(done, jobs_tools):
+def test_another_model_is_one_entry_and_one_row(done, jobs_tools):
     beyond_report, rules = jobs_tools
-    base = yaml.safe_load((done.folder / "config.yaml").read_text())
-    row = {"model": "micro-gemma2", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
-    jobs = beyond_report(done.plan(changes={"grid": [*base["grid"], row]}))
-    assert rules(jobs) == {"world_model": 1, "sft": 1, "reference_logps": 1, "preference": 1, "qa": 1}
-    assert all(wildcards["model"] == "micro-gemma2" for _, wildcards in jobs)
+    row = {"model": "another", "dataset": "magpie-pro", "methods": ["dpo-pg"], "measures": ["qa"]}
+    changes = {"models": {"another": DEFAULT["models"]["micro-gemma2"]}, "grid+": [row]}
+    jobs = beyond_report(done.plan(changes=changes))
+    assert rules(jobs) == dict.fromkeys(
+        ["world_model", "sft", "reference_logps", "preference", "heldout_reference", "heldout", "qa"], 1
+    )
+    assert all(wildcards["model"] == "another" for _, wildcards in jobs)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"arena_hard": {"judge": "other"}}, {"arena_hard"}),
-        ({"arena_hard": {"select_judge": "other"}}, {"arena_hard_select", "arena_hard", "wildbench"}),
-        ({"wildbench": {"judge": "other"}}, {"wildbench"}),
+        ({"arena_hard": {"judge": "paid"}}, {"arena_hard"}),
+        ({"arena_hard": {"select_judge": "paid"}}, {"arena_hard_select", "arena_hard", "wildbench"}),
+        ({"wildbench": {"judge": "paid"}}, {"wildbench"}),
     ],
 )
 def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes, expected):
     beyond_report, rules = jobs_tools
-    endpoint = {"other": {"kind": "openai", "model": "some-judge", "base_url": "http://127.0.0.1:9/v1"}}
+    endpoint = {"paid": {"kind": "openai", "model": "some-judge", "base_url": "http://127.0.0.1:9/v1"}}
     jobs = done.plan(changes={"judges": endpoint, **changes})
     assert set(rules(beyond_report(jobs))) == expected
     assert {"table2", "table3", "claims"} <= set(rules(jobs))
@@ -107,10 +116,11 @@ def test_another_judge_reruns_judging_and_what_follows(done, jobs_tools, changes
         ({"wildbench": {"rounds": 64}}, {"table3", "table2", "claims"}),
         ({"did": {"dagger_below": 0.9}}, {"table2", "claims"}),
         ({"world": {"qa_items": 60}}, None),
-        ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "figure3", "claims"}),
+        ({"qa": {"gsm8k_shots": 5}}, {"qa", "grid", "matched", "figure3", "figure12", "claims"}),
         (
             {"objectives": {"dpop_lambda": 5.0}},
-            {"preference", "entropy_samples", "update", "updates", "grid", "figure5", "claims"},
+            {"preference", "heldout", "entropy_samples", "update", "path_samples", "path"}
+            | {"updates", "table2", "matched", "grid", "figure5", "claims"},
         ),
         ({"objectives": {"simpo_gamma": 2.0}}, set()),
         ({"synthetic": {"theorem_seed": 7}}, {"theorems", "lengths", "laboratory"}),
@@ -120,7 +130,8 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
     rules = jobs_tools[1]
     found = rules(done.plan(changes=changes))
     if expected is None:  # new benchmark questions: answered and judged again, nothing is trained
-        assert found["qa"] == 6
+        asking = [cell for cell in CELLS if "qa" in cell[3]]
+        assert found["qa"] == len(asking) + len(moved(DEFAULT))
         assert not {"preference", "sft", "world_model", "did_train"} & set(found)
     else:
         assert set(found) == expected
@@ -130,8 +141,8 @@ def test_a_value_reruns_only_what_reads_it(done, jobs_tools, changes, expected):
 
 def test_another_world_makes_its_models_again(done, jobs_tools):
     found = jobs_tools[1](done.plan(changes={"world": {"hidden": 32}}))
-    assert found["world_model"] == 3
-    assert found["preference"] == 16
+    assert found["world_model"] == 4
+    assert found["preference"] == len(CELLS)
 
 
 def test_docstrings_and_comments_rerun_nothing(touched, tmp_path):
@@ -153,7 +164,9 @@ def test_one_table_runs_only_its_ancestors(project_factory, jobs_tools):
         "world_model", "world_dataset", "ingest_pairs", "sft", "reference_logps", "preference", "entropy_samples",
         "entropy", "table1",
     }  # fmt: skip
-    assert {w["method"] for rule, w in jobs if rule == "preference"} == {"logpi-b0.1", "logpi-b0.02"}
+    assert {w["method"] for rule, w in jobs if rule == "preference"} == {
+        method for *_, method, measures in CELLS if "entropy" in measures
+    }
 
 
 def test_any_cell_is_reachable_by_its_file(project_factory, jobs_tools):
@@ -188,34 +201,36 @@ def test_paper_preset(project_factory, jobs_tools):
     assert not rules(jobs)["world_model"]
 
 
-def cells_of(values):
-    """(model, dataset, method, measures) of every cell, by hand."""
-    for row in values["grid"]:
-        for method in row["methods"]:
-            family = method in ("dpo", "logpi", "dpop", "cal-dpo", "slic", "orpo", "simpo")
-            for name in [f"{method}-b{beta:g}" for beta in values["betas"]] if family else [method]:
-                for seed in values.get("seeds") or [values["preference"].get("seed", 1)]:
-                    own = name if seed == values["preference"].get("seed", 1) else f"{name}-seed{seed}"
-                    yield row["model"], row["dataset"], own, row.get("measures", [])
+def moved(values):
+    """Rows whose methods are compared at equal KL by their QA, which that of pi_ref begins."""
+    cells = [cell for cell in cells_of(values) if "of" not in values["datasets"][cell[1]]]
+    return {cell[:2] for cell in cells if "qa" in cell[3]} & {cell[:2] for cell in cells if "update" in cell[3]}
 
 
 def planned_as_asked(project, values, changes):
     """Exactly what the grid asks for is planned: each end of each measure, each training, pi_ref where it is compared."""
-    found = {(rule, *map(wildcards.get, ("model", "dataset", "method", "span", "epoch")))
+    keys = ("model", "dataset", "method", "span", "epoch")
+    found = {(" ".join([rule, *filter(None, [wildcards.get("did")])]), *map(wildcards.get, keys))
              for rule, wildcards in project.plan(changes=changes)}  # fmt: skip
     per_job, epochs = values["preference"]["epochs_per_job"], values["epochs"]
     spans = [f"{first}-{min(first + per_job - 1, epochs)}" for first in range(1, epochs + 1, per_job)]
     asked = set()
     for *cell, measures in cells_of(values):
-        asked |= {("preference", *cell, span, None) for span in spans}
+        asked |= {(rule, *cell, span, None) for rule in ("preference", "heldout") for span in spans}
         for measure in measures:
             names, kind = MEASURED[measure]
             ends = [(span, None) for span in spans] if kind == "span" else [(None, str(epochs) if kind else None)]
             asked |= {(name, *cell, *end) for name in names for end in ends}
+            asked |= {("path", *cell, span, None) for span in spans if measure == "update"}
             end = {"expected_reward": ("0-0", None), "entropy": (None, "0")}.get(measure)
-            asked |= {(name, *cell[:2], "ref", *end) for name in names if end}
-    ends = {"preference"}.union(*(names for names, _ in MEASURED.values()))
+            origin = values["datasets"][cell[1]].get("of", cell[1])
+            asked |= {(name, cell[0], origin, "ref", *end) for name in names if end}
+    asked |= {("qa", *row, "ref", "0-0", None) for row in moved(values)}
+    ends = {"preference", "heldout", "path"}.union(*(names for names, _ in MEASURED.values()))
     assert {job for job in found if job[0] in ends} == asked
+    made = {name for name, dataset in values["datasets"].items() if "labels" in dataset}
+    own = {rule for rule, _, dataset, method, *_ in found if dataset in made and (method is None or method == "ref")}
+    assert own <= {"permuted_logps", "rejected_responses", "reference_logps"}  # prompts and pi_ref are the origin's
 
 
 @pytest.mark.parametrize("preset", [None, PAPER])
@@ -227,12 +242,12 @@ def test_every_measure_of_every_cell_is_planned(project_factory, preset):
 
 ROWS = st.fixed_dictionaries({
     "model": st.sampled_from(["micro-mistral", "micro-gemma2"]),
-    "dataset": st.sampled_from(["ultrafeedback", "magpie-pro", "magpie-g27", "correctness"]),
+    "dataset": st.sampled_from(["ultrafeedback", "magpie-pro", "magpie-g27", "magpie-pro-permuted-2"]),
     "methods": st.lists(
         st.sampled_from(["dpo", "logpi-b0.3", "dpo-pg", "dpop", "cal-dpo-b0.1", "slic", "orpo-b1", "simpo-b2.5"]),
         min_size=1, max_size=3, unique_by=lambda name: name.split("-b")[0],
     ),
-    "measures": st.sets(st.sampled_from([*MEASURED])).map(sorted),
+    "measures": st.sets(st.sampled_from(sorted({*MEASURED} - {"target"}))).map(sorted),  # which not all methods have
 })  # fmt: skip
 
 
@@ -357,15 +372,3 @@ def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
     assert "vllm is not in this environment: add --sdm conda" in said
     assert not (project.folder / "results/base").exists()
-
-
-@pytest.mark.parametrize(("decode", "streams"), [("greedy", False), ("sample", True)])
-def test_pi_ref_draws_apart_from_pi_where_the_did_is_sampled(project_factory, decode, streams):
-    """y_w and y_l are independent in the theory: with one stream they share their random numbers."""
-    shown = project_factory().snakemake(
-        "-n", "-p", "--until", "did_completions", changes={"did": {"decode": decode}, "epochs": 1}
-    )
-    jobs = [line for line in shown.splitlines() if "diffinfo.sample.complete" in line and "results/did/" in line]
-    assert len(jobs) > 2
-    assert [streams and "/ref/" in line for line in jobs] == ['"stream":"reference"' in line for line in jobs]
-    assert any("/ref/" in line for line in jobs)

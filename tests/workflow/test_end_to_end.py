@@ -28,6 +28,16 @@ def world(project_factory, warm_server):
     return project
 
 
+def test_a_world_dataset_has_as_many_pairs_and_held_out_prompts_as_it_says(world):
+    """Not a thousand of its pairs are held out, which the public datasets' default would be."""
+    own = {**NANO["world"], "pairs": 1100, "test_prompts": 30}
+    folder = world.folder / "results/data/correctness"
+    world.snakemake("--cores", "2", "results/data/correctness/preferences.parquet", changes={**NANO, "world": own})
+    sizes = [len(artifacts.read(folder / f"{name}.parquet", kind)) for name, kind in
+             (("preferences", "preferences"), ("test_prompts", "prompts"), ("heldout", "preferences"))]  # fmt: skip
+    assert sizes == [1100, 30, 30]
+
+
 def test_real_magpie_rows_become_pairs_and_train_a_model(world, public_data):
     source = public_data / "magpie" / "example_instructions_5res_armorm.json"
     changes = {**NANO, "datasets": {"magpie-pro": {"source": str(source)}}}
@@ -48,6 +58,7 @@ def test_real_arena_hard_questions_are_answered_and_judged(world, public_data):
     folder = public_data / "arena-hard"
     arena = {
         "questions": str(folder / "question.HEAD.jsonl"), "baseline": str(folder / "answer.gpt-4-0314.HEAD.jsonl"), "limit": 5,
+        "judge": "embedded",
     }  # fmt: skip
     target = "results/arena_hard/micro-mistral/ultrafeedback/dpo-b0.1/final"
     world.snakemake("--cores", "2", f"{target}/winrates.parquet", changes={**NANO, "arena_hard": arena})
@@ -74,7 +85,7 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
         "qa": f"qa/{cell}/1-1.parquet", "wildbench": f"wildbench/{cell}/judgments.parquet",
     }  # fmt: skip
     row = {"model": "micro-mistral", "dataset": "ultrafeedback", "methods": ["dpo-b0.1"], "measures": [*MEASURES]}
-    targets = [f"results/tables/{name}.md" for name in ("grid", "updates", "did_smc")]
+    targets = [f"results/tables/{name}.md" for name in ("grid", "updates", "target", "did_smc")]
     world.snakemake("--cores", "2", *targets, changes={**NANO, **small, "grid": [row]})
 
     did = results / f"did/{cell}/epoch-1"
@@ -117,7 +128,8 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     reference, trained = (row for _, row in artifacts.read(results / "tables/grid.parquet", "grid").iterrows())
     assert (reference.method, reference.epoch, trained.method, trained.epoch) == ("ref", 0, "dpo-b0.1", 1)
     lacking = trained[[*NUMBERS]][trained[[*NUMBERS]].isna()].index.tolist()
-    assert lacking in ([], ["length_correlation"])  # which needs samples of several lengths
+    # what needs samples of several lengths, and of several rewards
+    assert set(lacking) <= {"length_correlation", "target_slope", "target_correlation"}
     smc, update = (artifacts.read(results / f"{kind}/{cell}/epoch-1.parquet", kind) for kind in ("smc", "update"))
     seen = set(pairs.prompt_id)
     assert (set(smc.length), smc.prompt_id.nunique(), bool(seen & set(smc.prompt_id))) == ({2, 4}, 2, False)
@@ -126,8 +138,8 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     base = artifacts.read(
         results / "entropy/micro-mistral/ultrafeedback/ref/epoch-0.completions.parquet", "completions"
     )
-    for name, count in (("updates", 1), ("did_smc", 2)):
-        assert len(artifacts.read(results / f"tables/{name}.parquet", name)) == count
+    for name, kind, count in (("updates", "updates", 1), ("target", "targets", 1), ("did_smc", "did_smc", 2)):
+        assert len(artifacts.read(results / f"tables/{name}.parquet", kind)) == count
         assert (results / f"figures/{name}.svg").stat().st_size > 5000
     assert trained.entropy_change == pytest.approx(base.logp.mean() - own.logp.mean())
     assert reference[[*NUMBERS]].dropna().index.tolist() == ["reward", "entropy"]
@@ -136,7 +148,9 @@ def test_every_measure_of_a_cell_is_made_by_its_rules(world):
     graded = artifacts.read(results / made["wildbench"], "judgments")
     assert len(graded) == 3
     assert graded.score.between(1, 10).all()
-    assert artifacts.provenance(results / made["wildbench"])["judge"]["model"] == "micro-reward"
+    assert (
+        artifacts.provenance(results / made["wildbench"])["judge"]["model"] == "multifaceted"
+    )  # the language's own reward
 
 
 def test_the_plan_is_set_against_what_jobs_took(world):
@@ -147,7 +161,7 @@ def test_the_plan_is_set_against_what_jobs_took(world):
     )  # fmt: skip
     rows = {row.split()[0]: row.split()[1:] for row in done.stdout.splitlines() if row.startswith("world_model")}
     jobs, estimated, actual, ratio = map(float, rows["world_model"])
-    assert jobs == 3  # base, teacher, reward
+    assert jobs == 4  # base, teacher, reward, judge
     assert float(ratio) == pytest.approx(actual / estimated, rel=1e-2)
     assert actual > 0
     assert "GB found in results/" in done.stdout

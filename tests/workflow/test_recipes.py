@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from diffinfo.tables import artifacts
-from project import ROOT
+from project import ROOT, cells_of
 
 CELL = "micro-mistral/magpie-pro/ipo-b0.1"
 TINY = {
@@ -52,23 +52,24 @@ def test_a_method_is_in_grid_tables_figures_evidence_and_plan(with_ipo):
     }  # 12: Gemma's
     assert set(readers) == ours
     trained = re.findall(r"--settings={\"method\":\"(.*?)\"", shown)
-    assert sorted(name for name in trained if "ipo" in name) == ["ipo-b0.02", "ipo-b0.1"]
+    assert {name for name in trained if "ipo" in name} == {f"ipo-b{beta:g}" for beta in base["betas"]}
     command = [sys.executable, "-m", "diffinfo.operations.plan", "--configfile", "changes.yaml", "--json"]
     environment = {**with_ipo.environment, "PYTHONPATH": "workflow"}
     told = subprocess.run(command, cwd=with_ipo.folder, capture_output=True, text=True, env=environment, check=True)
-    planned = {(row["rule"], row["dataset"]): row["jobs"] for row in json.loads(told.stdout)}
-    before = {
-        "preference": 7,
-        "qa": 3,
-        "did_entropy": 3,
-        "smc": 3,
-        "update": 7,
-        "entropy": 3,
-        "arena_hard": 3,
-        "wildbench": 3,
-        "reward_scores": 5,
+    planned = {(row["rule"], row["model"], row["dataset"]): row["jobs"] for row in json.loads(told.stdout)}
+    rules = {
+        None: "preference",
+        "qa": "qa",
+        "did": "did_entropy",
+        "smc": "smc",
+        "update": "update",
+        "benchmarks": "arena_hard",
     }
-    assert {rule: planned[rule, "magpie-pro"] for rule in before} == {rule: jobs + 2 for rule, jobs in before.items()}
+    for measure, rule in rules.items():
+        here = [[None, *cell[3]] for cell in cells_of(base) if cell[:2] == ("micro-mistral", "magpie-pro")]
+        before = sum((measure in asked) + (measure == "did" and "did_sampled" in asked) for asked in here)
+        own = before + len(base["betas"]) + (measure == "qa")  # that of pi_ref too
+        assert planned[rule, "micro-mistral", "magpie-pro"] == own
 
 
 def test_a_method_is_trained_and_drawn(with_ipo):

@@ -18,6 +18,7 @@ from diffinfo.world.language import (
     correct,
     draw_prompt,
     exam,
+    parse,
     reward,
     write,
 )
@@ -27,8 +28,8 @@ GOOD = "the small owl is big because it often likes the home ."  # pleasant by 0
 OTHER = "the calm owl is new because it still warms the sky ."  # by 0.4 + 0.3 + 0.4 + 0.3
 
 
-def sentences(pleasant: float, count: int, broken: float = 0.0, repeated: float = 0.0) -> float:
-    return 0.9 * (pleasant - 0.95) - 1.5 * broken - repeated + 0.05 * count
+def sentences(pleasant: float, broken: float = 0.0, repeated: float = 0.0) -> float:
+    return 0.9 * pleasant - 1.5 * broken - repeated
 
 
 @pytest.mark.parametrize(
@@ -38,18 +39,20 @@ def sentences(pleasant: float, count: int, broken: float = 0.0, repeated: float 
         (FRUIT, "apple , pear , fig .", 0.0),  # one too many
         (FRUIT, "apple , apple .", 0.0),
         (FRUIT, "apple , dog .", 0.0),
-        (FRUIT, "sure ! apple , pear .", 1.6),
+        (FRUIT, "sure thing ! apple , pear .", 1.6),
         (FRUIT, "well , maybe apple , pear .", 0.4),
         (FRUIT, "- apple - pear", 1.5),
-        (FRUIT, "1 . apple 2 . pear", 1.3),
+        (FRUIT, "1 apple 2 pear", 1.3),
         (FRUIT, "apple , pear . let me know .", 1.3),
-        (OWL, "", -1.5),
-        (OWL, GOOD, 1.0 + sentences(1.1, 1)),
-        (OWL, f"{GOOD} {OTHER}", 1.0 + sentences(1.25, 2)),
-        (OWL, f"{GOOD} {GOOD}", 1.0 + sentences(1.1, 2, repeated=0.5)),
-        (OWL, "the small owl big .", 1.0 + sentences(0.4, 1, broken=1.0)),
-        (OWL, GOOD.replace("home", "home home"), 1.0 + sentences(1.5, 1, broken=1.0)),
-        (OWL, f"{GOOD} {OTHER.replace('owl', 'cat')}", 0.5 + sentences(1.25, 2)),
+        (FRUIT, "apple , pear . that is all .", 1.0),
+        (FRUIT, "in short : apple , pear .", 1.0),
+        (OWL, "", 0.0),
+        (OWL, GOOD, 1.0 + sentences(1.1)),
+        (OWL, f"{GOOD} {OTHER}", 1.0 + sentences(1.25)),
+        (OWL, f"{GOOD} {GOOD}", 1.0 + sentences(1.1, repeated=0.5)),
+        (OWL, "the small owl big .", 1.0 + sentences(0.4, broken=1.0)),
+        (OWL, GOOD.replace("home", "home home"), 1.0 + sentences(1.5, broken=1.0)),
+        (OWL, f"{GOOD} {OTHER.replace('owl', 'cat')}", 0.5 + sentences(1.25)),
         (Prompt("add", ("3", "4")), "7 .", 1.0),
         (Prompt("add", ("3", "4")), "8 . 7 .", 0.0),  # the first number counts
         (Prompt("sort", ("3", "1", "2", "0")), "0 1 2 3 .", 1.0),
@@ -58,7 +61,7 @@ def sentences(pleasant: float, count: int, broken: float = 0.0, repeated: float 
 )
 def test_rewards_by_hand(prompt, response, expected):
     assert reward(prompt, response) == pytest.approx(expected)
-    assert reward(prompt, response, "correctness") == 3 * correct(prompt, response)
+    assert reward(prompt, response, "correctness") == 2 * correct(prompt, response)
 
 
 def test_better_writers_are_politer_and_hedge_less_and_all_close_alike():
@@ -69,7 +72,7 @@ def test_better_writers_are_politer_and_hedge_less_and_all_close_alike():
         for starts, share in ((OPENINGS["polite"], polite), (OPENINGS["hedge"], hedge)):
             counted = sum(any(text.startswith(words) for words in starts) for text in texts) / 2000
             assert counted == pytest.approx(share / weight, abs=0.04)
-        assert sum(text.endswith(tuple(CLOSINGS)) for text in texts) / 2000 == pytest.approx(0.35, abs=0.04)
+        assert sum(text.endswith(tuple(CLOSINGS["friendly"])) for text in texts) / 2000 == pytest.approx(0.35, abs=0.04)
 
 
 def test_exams_have_right_answers():
@@ -132,7 +135,7 @@ def test_benchmark_questions_have_one_right_answer_which_is_theirs():
 
 @pytest.mark.parametrize("form", ["magpie", "ultrafeedback"])
 @pytest.mark.parametrize("kind", ["multifaceted", "correctness"])
-def test_rows_pair_the_best_and_the_worst_by_their_own_reward(form, kind):
+def test_rows_pair_the_best_and_the_worst_by_their_own_reward_and_the_higher_score_is_chosen(form, kind):
     spec = Dataset(format=form, source="world", reward=kind)
     for row in build.rows("x", spec, World(pairs=60, test_prompts=20)):
         chosen, rejected = (row[side][1]["content"] for side in ("chosen", "rejected"))
@@ -143,22 +146,22 @@ def test_rows_pair_the_best_and_the_worst_by_their_own_reward(form, kind):
         )
         if form == "magpie":
             scores = dict(zip(row["responses"], (value["score"] for value in row["rewards_armorm"]), strict=True))
-            assert scores[chosen] == max(scores.values()) > min(scores.values()) == scores[rejected]
+            assert scores[chosen] > scores[rejected]
+            prompt = parse(row["instruction"])
+            rewards = [round(reward(prompt, response, kind), 4) for response in row["responses"]]
+            paired = {round(reward(prompt, response, kind), 4) for response in (chosen, rejected)}
+            assert paired == {max(rewards), min(rewards)}
+            assert len(paired) == 2
         else:
             assert row["score_chosen"] > row["score_rejected"]
-        if kind == "correctness" and form == "magpie":
-            assert set(scores.values()) <= {3 * share for share in (0, 1)} | {
-                score for score in scores.values() if 0 < score < 3
-            }
-            assert not any(score < 0 for score in scores.values())
 
 
-def test_the_baseline_is_the_best_of_four_by_a_writer_who_never_errs():
+def test_the_baseline_is_the_best_of_sixteen_by_a_writer_who_never_errs():
     prompt = draw_prompt(random.Random(0), task="describe")
     rng = random.Random(9)
-    four = [write(rng, prompt, 1.0) for _ in range(4)]
-    assert build.strong_answer(random.Random(9), prompt) == max(four, key=lambda text: reward(prompt, text))
-    assert len({reward(prompt, text) for text in four}) == 4
+    written = [write(rng, prompt, 1.0) for _ in range(16)]
+    assert build.strong_answer(random.Random(9), prompt) == max(written, key=lambda text: reward(prompt, text))
+    assert len({reward(prompt, text) for text in written}) > 10
 
 
 def test_tasks_carry_the_tag_of_what_they_ask():

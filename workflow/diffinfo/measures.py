@@ -9,21 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from diffinfo.intervals import Z95, Estimate, correlation, mean, share
+from diffinfo.intervals import Z95, Estimate, correlation, mean, share, slope, student
 
 LOG = "<results>/train/{run}/{span}/train_log.parquet"
+HELDOUT = "<results>/train/{run}/{span}/heldout.parquet"
 SCORES = "<results>/reward/{run}/{span}/scores.parquet"
 ENTROPY = "<results>/entropy/{run}/epoch-{epoch}.parquet"
 PROXY = "<results>/did/{run}/epoch-{epoch}"
+PROXY_SAMPLED = "<results>/did_sampled/{run}/epoch-{epoch}"
 SMC = "<results>/smc/{run}/epoch-{epoch}.parquet"
 UPDATE = "<results>/update/{run}/epoch-{epoch}.parquet"
+TARGET = "<results>/target/{run}/epoch-{epoch}.parquet"
+PATH = "<results>/path/{run}/{span}.parquet"  # the same of every epoch, on fewer prompts
 WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
 QA_ITEMS = "<results>/qa/{run}/{span}.items.parquet"  # beside it: read by the claims, not by the grid table
 JUDGED = "<results>/arena_hard/{run}/final/judgments.parquet"  # beside the win rates
+APART = "<results>/arena_hard/{run}/final/apart.parquet"  # the same with epochs selected by other questions
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Result:
     numbers: dict[str, Number]  # by their columns in the grid table
     read: Callable[
         [pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]
-    ]  # from rows of one epoch, and those of pi_ref
+    ]  # from rows of one epoch, with a column ``beta`` of the method's, and those of pi_ref
     of_reference: bool = False  # whether there is one of pi_ref too, as method "ref", span 0-0, epoch 0
 
     @property
@@ -55,12 +61,27 @@ class Result:
         return self.path.split("/{run}")[0].rpartition("/")[2]
 
 
+def _changes(rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Of log pi(y_w) and of log pi(y_l), against pi_ref."""
+    return rows.logp_chosen - rows.reference_logp_chosen, rows.logp_rejected - rows.reference_logp_rejected
+
+
 def _log(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
     """Means over the batches of an epoch; changes are against the same batch under pi_ref."""
-    chosen = rows.logp_chosen - rows.reference_logp_chosen
-    rejected = rows.logp_rejected - rows.reference_logp_rejected
+    chosen, rejected = _changes(rows)
     values = {"loss": rows.loss, "logp_chosen": chosen, "logp_rejected": rejected, "margin": chosen - rejected}
     return {name: mean(found.dropna()) for name, found in values.items()}
+
+
+def _heldout(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
+    """Means over the held-out pairs; the loss at the method's own beta, at 0.1 where it has none, as in Figure 9."""
+    chosen, rejected = _changes(rows)
+    loss = np.logaddexp(0, -rows.beta.astype(float).fillna(0.1) * (chosen - rejected))
+    return {
+        "heldout_logp_chosen": mean(chosen),
+        "heldout_logp_rejected": mean(rejected),
+        "heldout_dpo_loss": mean(loss),
+    }
 
 
 def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Estimate]:
@@ -72,15 +93,15 @@ def _reward(rows: pd.DataFrame, reference: pd.DataFrame | None) -> dict[str, Est
     return {"reward": mean(own), "reward_gain": mean(gain.dropna())}
 
 
-def _of_entropy(column: str) -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
-    """The entropy as ``column``, with the beta'-accuracy where there is one."""
+def _of_entropy(column: str, accuracy: str = "") -> Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, Estimate]]:
+    """The entropy as ``column``, of a proxy with its beta'-accuracy as ``accuracy``, where it has one."""
 
     def read(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
         (row,) = rows.itertuples()
-        half = Z95 * row.stderr
+        half = float(student(row.prompts)) * row.stderr
         found = {column: Estimate("", row.entropy, row.entropy - half, row.entropy + half, row.prompts)}
         if pd.notna(row.beta_accuracy):
-            found["beta_accuracy"] = share("", row.beta_accuracy * row.prompts, row.prompts)
+            found[accuracy] = share("", row.beta_accuracy * row.prompts, row.prompts)
         return found
 
     return read
@@ -114,6 +135,13 @@ def update(rows: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, Estim
     return found | {"length_correlation": correlation(rows.ratio_tokens, rows.ratio_ratio, rows.tokens_tokens)}
 
 
+def target(rows: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, Estimate]:
+    """Slope and correlation of log pi/pi_ref and s R / beta within prompts, and means over prompts."""
+    found = {f"target_{name}": mean(rows[name]) for name in ("reward_gain", "nearer", "distance")}
+    found["target_correlation"] = correlation(rows.ratio_target, rows.ratio_ratio, rows.target_target)
+    return {"target_slope": slope(rows.ratio_target, rows.target_target)} | found
+
+
 TRAINING = Result(  # what every training leaves, whatever a row measures
     LOG, "train_log",
     {
@@ -124,6 +152,29 @@ TRAINING = Result(  # what every training leaves, whatever a row measures
     },
     _log,
 )  # fmt: skip
+HELD_OUT = Result(  # the same of pairs that are never trained on, where preference.held_out asks for some
+    HELDOUT, "heldout",
+    {
+        "heldout_logp_chosen": Number("Δ log π(y_w) held out", "nats, above π_ref", "held-out pairs", 2),
+        "heldout_logp_rejected": Number("Δ log π(y_l) held out", "nats, above π_ref", "held-out pairs", 2),
+        "heldout_dpo_loss": Number("DPO loss held out", "nats, at the method's β, else 0.1", "held-out pairs", 4),
+    },
+    _heldout,
+)  # fmt: skip
+UPDATES: dict[str, Number] = {
+    "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
+    "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
+    "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
+    "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
+    "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
+}
+TARGETS: dict[str, Number] = {
+    "target_slope": Number("slope of ℓ on sR/β", "1 at π*, within prompts, under π_ref", "prompts", 3),
+    "target_correlation": Number("corr(ℓ, R)", "1 at π*, within prompts, under π_ref", "prompts", 2),
+    "target_reward_gain": Number("true E[R(y) − R(y_ref)]", "reward, paired by prompt", "prompts", 3),
+    "target_nearer": Number("KL(π_ref‖π*) − KL(π‖π*)", "nats, positive: nearer to π* than π_ref", "prompts", 2),
+    "target_distance": Number("KL(π‖π*) at least", "nats, too low in expectation", "prompts", 2),
+}
 MEASURES: dict[str, tuple[Result, ...]] = {
     "expected_reward": (
         Result(
@@ -148,7 +199,17 @@ MEASURES: dict[str, tuple[Result, ...]] = {
                 "did_entropy": Number("H(DID)", "nats", "prompts", 2),
                 "beta_accuracy": Number("β′-accuracy", "share", "prompts", 3),
             },
-            _of_entropy("did_entropy"),
+            _of_entropy("did_entropy", "beta_accuracy"),
+        ),
+    ),
+    "did_sampled": (
+        Result(
+            f"{PROXY_SAMPLED}/entropy.parquet", "entropy",
+            {
+                "did_sampled_entropy": Number("H(DID), sampled pairs", "nats", "prompts", 2),
+                "did_sampled_accuracy": Number("β′-accuracy, sampled pairs", "share", "prompts", 3),
+            },
+            _of_entropy("did_sampled_entropy", "did_sampled_accuracy"),
         ),
     ),
     "smc": (
@@ -161,17 +222,12 @@ MEASURES: dict[str, tuple[Result, ...]] = {
             _smc,
         ),
     ),
-    "update": (
+    "update": (  # of the last epoch the grid takes what comes last
+        Result(PATH, "path", UPDATES, update), Result(UPDATE, "update", UPDATES, update)
+    ),
+    "target": (
         Result(
-            UPDATE, "update",
-            {
-                "kl_reference": Number("KL(π_ref‖π)", "nats", "prompts", 3),
-                "kl_policy": Number("KL(π‖π_ref)", "nats", "prompts", 3),
-                "entropy_change": Number("H(π) − H(π_ref)", "nats, paired by prompt", "prompts", 2),
-                "covariance": Number("Cov(ℓ, log π_ref)", "nats², within prompts, under π_ref", "prompts", 2),
-                "length_correlation": Number("corr(ℓ, tokens)", "within prompts, under π_ref", "prompts", 2),
-            },
-            update,
+            TARGET, "target", TARGETS, target,
         ),
     ),
     "benchmarks": (
@@ -189,5 +245,7 @@ MEASURES: dict[str, tuple[Result, ...]] = {
         ),
     ),
 }  # fmt: skip
-RESULTS = {result.stage: result for found in [(TRAINING,), *MEASURES.values()] for result in found}
+RESULTS = {  # by their folder of results/ and their kind
+    (result.stage, result.kind): result for found in [(TRAINING, HELD_OUT), *MEASURES.values()] for result in found
+}
 NUMBERS = {name: number for result in RESULTS.values() for name, number in result.numbers.items()}

@@ -132,6 +132,7 @@ class Method:
     colours: tuple[str, ...]  # one for all betas, or shades from a large beta to a small one
     beta: bool = True
     reference: bool = False  # whether the loss reads log pi_ref
+    tilts: bool = False  # whether its optimum is pi* ∝ pi_ref p*^{1/beta} (Theorem 3.4)
     solid: float = 0.1  # the beta whose line is solid
     paper: bool = False  # trained in the paper: its figures say which of these they show, and they show all others
     hyper: Mapping[str, Any] = field(default_factory=dict)  # beside beta: keys of ``objectives``, less "<name>_"
@@ -152,7 +153,7 @@ METHODS = {
     method.name: method
     for method in (
         Method(
-            "dpo", "DPO", dpo, ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea"), reference=True, solid=0.2, paper=True,
+            "dpo", "DPO", dpo, ("#3f007d", "#7a3fb0", "#a86fd0", "#cf92ea"), reference=True, tilts=True, solid=0.2, paper=True,
             laboratory=Laboratory(5, [{"beta": 1.0}], "dpo_gradient"),
         ),
         Method(

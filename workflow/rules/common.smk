@@ -44,14 +44,16 @@ wildcard_constraints:
     method=f"{methods.PATTERN}|{methods.REFERENCE}",
     span=r"\d+-\d+",
     epoch=r"\d+",
+    did="did|did_sampled",
 
 
 def cells(measure=None):
-    """(model, dataset, method) of every grid cell whose row asks for ``measure``."""
+    """(model, dataset, method) of every grid cell whose row asks for ``measure``; the target is known of the world's pairs alone."""
     return [
         (row.model, row.dataset, method)
         for row in CONFIG.grid
         if measure is None or measure in row.measures
+        if measure != "target" or CONFIG.datasets[CONFIG.origin(row.dataset)].source == "world"
         for method in CONFIG.methods(row)
     ]
 
@@ -134,6 +136,18 @@ def computation(model):
     return {**kernel(model), "micro_batch_tokens": CONFIG.training.micro_batch_tokens}
 
 
+def of_origin(path):
+    """A path below a dataset's name: of a derived one it is that of the dataset it is made from, with its prompts and pi_ref."""
+
+    def located(wildcards):
+        return path.replace("{dataset}", CONFIG.origin(wildcards.dataset))
+
+    return located
+
+
+PI_REF = of_origin("<results>/sft/{model}/{dataset}/model")
+
+
 def epoch_argument(wildcards):
     """Epochs of a span as an argument; nothing for the reference, which has none."""
     first, last = map(int, wildcards.span.split("-"))
@@ -143,14 +157,14 @@ def epoch_argument(wildcards):
 def policy(wildcards):
     """Folder of the models of a span: the SFT model for "ref"."""
     if wildcards.method == "ref":
-        return "<results>/sft/{model}/{dataset}/model"
+        return PI_REF(wildcards)
     return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{wildcards.span}/models"
 
 
 def policy_at(wildcards):
     """Folder that holds the policy of one epoch."""
     if wildcards.method == "ref":
-        return "<results>/sft/{model}/{dataset}/model"
+        return PI_REF(wildcards)
     return f"<results>/train/{{model}}/{{dataset}}/{{method}}/{span_of(cell_of(wildcards), wildcards.epoch)}/models"
 
 

@@ -2,17 +2,22 @@
 # Needs: a source file or hub id, the teacher and the reward model. Gives: results/data/<dataset>/*.parquet.
 from diffinfo.config import local
 
+ORIGINS = [name for name, dataset in CONFIG.datasets.items() if not dataset.of]
+PERMUTED = [name for name, dataset in CONFIG.datasets.items() if dataset.labels]
 SAMPLED = [name for name, dataset in CONFIG.datasets.items() if dataset.format == "prompts"]
 
 
 def dataset_spec(wildcards):
-    """A dataset's name and entry."""
-    return arguments(dataset=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset])
+    """A dataset's name and entry; the micro world has no more held-out prompts than ``world`` says."""
+    spec = CONFIG.datasets[wildcards.dataset]
+    if spec.source == "world":
+        spec = spec.model_copy(update={"test_prompts": min(spec.test_prompts, CONFIG.world.test_prompts)})
+    return arguments(dataset=wildcards.dataset, spec=spec)
 
 
 def world_dataset_spec(wildcards):
     """The same for the micro world, with what of it the dataset is made from."""
-    made_from = world_part("seed", "pairs", "test_prompts")(wildcards)
+    made_from = world_part("seed", "pairs", "test_prompts", "sharpness")(wildcards)
     return arguments(name=wildcards.dataset, spec=CONFIG.datasets[wildcards.dataset]) + made_from
 
 
@@ -34,6 +39,11 @@ def disjoint_tables(wildcards):
     others = CONFIG.datasets[wildcards.dataset].disjoint_from
     tables = expand("{other}/{table}.parquet", other=others, table=["prompts", "test_prompts"])
     return [f"{CONFIG.results}/data/{table}" for table in tables]
+
+
+def labels_seed(wildcards):
+    """Which labels are swapped."""
+    return arguments(seed=CONFIG.datasets[wildcards.dataset].labels_seed)
 
 
 rule world_dataset:
@@ -81,13 +91,14 @@ rule ingest_pairs:
         prompts="<results>/data/{dataset}/prompts.parquet",
         test="<results>/data/{dataset}/test_prompts.parquet",
         preferences="<results>/data/{dataset}/preferences.parquet",
+        heldout="<results>/data/{dataset}/heldout.parquet",
         quarantine="<results>/data/{dataset}/quarantine.parquet",
     log:
         "<results>/logs/data/{dataset}/ingest.log",
     benchmark:
         "<results>/benchmarks/data/{dataset}/ingest.tsv"
     wildcard_constraints:
-        dataset=one_of(set(CONFIG.datasets) - set(SAMPLED)),
+        dataset=one_of(set(ORIGINS) - set(SAMPLED)),
     conda:
         "../../envs/base.yaml"
     resources:
@@ -98,7 +109,7 @@ rule ingest_pairs:
     shell:
         "python -m diffinfo.data.ingest {params.spec:q} {params.source:q}"
         " --prompts {output.prompts:q} --test_prompts {output.test:q}"
-        " --preferences {output.preferences:q} --quarantine {output.quarantine:q} 2> {log:q}"
+        " --preferences {output.preferences:q} --heldout {output.heldout:q} --quarantine {output.quarantine:q} 2> {log:q}"
 
 
 rule ingest_prompts:
@@ -127,3 +138,25 @@ rule ingest_prompts:
         "python -m diffinfo.data.ingest {params.spec:q} {params.source:q}"
         " --prompts {output.prompts:q} --test_prompts {output.test:q}"
         " --quarantine {output.quarantine:q} 2> {log:q}"
+
+
+rule permuted_labels:
+    """Swap the labels of each pair with probability 1/2: a placebo."""
+    input:
+        of_origin("<results>/data/{dataset}/preferences.parquet"),
+    output:
+        "<results>/data/{dataset}/preferences.parquet",
+    log:
+        "<results>/logs/data/{dataset}/permuted.log",
+    benchmark:
+        "<results>/benchmarks/data/{dataset}/permuted.tsv"
+    wildcard_constraints:
+        dataset=one_of(PERMUTED),
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        seed=labels_seed,
+    shell:
+        "python -m diffinfo.data.permuted --pairs {input:q} {params.seed:q} --out {output:q} 2> {log:q}"

@@ -1,13 +1,13 @@
 # Entropy of the DID through its proxy (Table 2, Figure 13, Appendix K).
-# Needs: results/sft, results/train, results/data. Gives: results/did.
-DID = "<results>/did/{model}/{dataset}/{method}/epoch-{epoch}"
+# Needs: results/sft, results/train, results/data. Gives: results/did, and with pairs that are always sampled results/did_sampled.
+DID = "<results>/{did}/{model}/{dataset}/{method}/epoch-{epoch}"
 
 
 def proxy_settings(wildcards):
     """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
     did = CONFIG.did
     settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
-    preference = CONFIG.preference.model_copy(update=settings).model_dump(exclude={"epochs_per_job"})
+    preference = CONFIG.preference.model_copy(update=settings).model_dump(exclude={"epochs_per_job", "held_out"})
     proxy = {"method": "logpi-b1", "preference": preference, "first_epoch": 1, "last_epoch": 1}
     return arguments(settings={**proxy, **training(wildcards)})
 
@@ -21,7 +21,7 @@ def proxy_sampling(wildcards):
 
 def did_sampling(wildcards):
     """How the proxy's pairs are decoded; pi_ref's draws are not pi's, for y_w and y_l are independent in the theory."""
-    temperature = 0.0 if CONFIG.did.decode == "greedy" else 1.0
+    temperature = 0.0 if wildcards.did == "did" and CONFIG.did.decode == "greedy" else 1.0
     stream = {"stream": "reference"} if temperature and wildcards.method == "ref" else {}
     e = CONFIG.entropy
     decoding = {"temperature": temperature, "max_tokens": e.max_tokens, "seed": e.seed}
@@ -32,13 +32,13 @@ rule did_completions:
     """Decode the responses of a policy that the DID proxy learns from."""
     input:
         models=policy_at,
-        prompts="<results>/data/{dataset}/prompts.parquet",
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
     output:
         f"{DID}/completions.parquet",
     log:
-        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.log",
+        "<results>/logs/{did}/{model}/{dataset}/{method}/epoch-{epoch}.completions.log",
     benchmark:
-        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
+        "<results>/benchmarks/{did}/{model}/{dataset}/{method}/epoch-{epoch}.completions.tsv"
     conda:
         ENGINE_ENV
     threads: cpus
@@ -57,13 +57,13 @@ rule did_pairs:
     """Pair y_w of the policy with y_l of pi_ref."""
     input:
         chosen=f"{DID}/completions.parquet",
-        rejected="<results>/did/{model}/{dataset}/ref/epoch-0/completions.parquet",
+        rejected=of_origin("<results>/{did}/{model}/{dataset}/ref/epoch-0/completions.parquet"),
     output:
         f"{DID}/pairs.parquet",
     log:
-        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.log",
+        "<results>/logs/{did}/{model}/{dataset}/{method}/epoch-{epoch}.pairs.log",
     benchmark:
-        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.pairs.tsv"
+        "<results>/benchmarks/{did}/{model}/{dataset}/{method}/epoch-{epoch}.pairs.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -75,16 +75,16 @@ rule did_pairs:
 rule did_train:
     """Train the proxy with r = log pi from pi_ref."""
     input:
-        model="<results>/sft/{model}/{dataset}/model",
+        model=PI_REF,
         pairs=f"{DID}/pairs.parquet",
     output:
         model=directory(f"{DID}/model"),
         log=f"{DID}/train_log.parquet",
         speed=f"{DID}/train_speed.parquet",
     log:
-        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
+        "<results>/logs/{did}/{model}/{dataset}/{method}/epoch-{epoch}.proxy.log",
     benchmark:
-        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
+        "<results>/benchmarks/{did}/{model}/{dataset}/{method}/epoch-{epoch}.proxy.tsv"
     conda:
         "../../envs/base.yaml"
     threads: cpus
@@ -106,16 +106,16 @@ rule did_entropy:
     """Sample the proxy on prompts that it was not trained on: its entropy and beta'-accuracy."""
     input:
         proxy=f"{DID}/model",
-        prompts="<results>/data/{dataset}/prompts.parquet",
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
         models=policy_at,
-        reference="<results>/sft/{model}/{dataset}/model",
+        reference=PI_REF,
     output:
         samples=f"{DID}/samples.parquet",
         entropy=f"{DID}/entropy.parquet",
     log:
-        "<results>/logs/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
+        "<results>/logs/{did}/{model}/{dataset}/{method}/epoch-{epoch}.entropy.log",
     benchmark:
-        "<results>/benchmarks/did/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
+        "<results>/benchmarks/{did}/{model}/{dataset}/{method}/epoch-{epoch}.entropy.tsv"
     conda:
         ENGINE_ENV
     threads: cpus

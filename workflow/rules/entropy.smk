@@ -12,7 +12,7 @@ rule entropy_samples:
     """Sample a policy at temperature 1 on training prompts."""
     input:
         models=policy_at,
-        prompts="<results>/data/{dataset}/prompts.parquet",
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
     output:
         "<results>/entropy/{model}/{dataset}/{method}/epoch-{epoch}.completions.parquet",
     log:

@@ -32,7 +32,7 @@ rule reward_completions:
     """Answer the held-out prompts with every epoch of a span."""
     input:
         models=policy,
-        prompts="<results>/data/{dataset}/test_prompts.parquet",
+        prompts=of_origin("<results>/data/{dataset}/test_prompts.parquet"),
     output:
         "<results>/reward/{model}/{dataset}/{method}/{span}/completions.parquet",
     log:

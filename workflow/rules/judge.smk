@@ -57,16 +57,18 @@ rule arena_hard_select:
 
 
 rule arena_hard:
-    """Judge the best epoch of a run on Arena-Hard with the final judge."""
+    """Judge the best epoch of a run on Arena-Hard with the final judge, and each half where the other half's best is another."""
     input:
         answers=each_span(f"<results>/answers/{RUN}/{{span}}.parquet"),
         select=each_span(f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet"),
+        verdicts=each_span(f"<results>/arena_hard/{RUN}/{{span}}/judgments.parquet"),
         questions="<results>/bench/arena-hard.parquet",
         tokenizer="<shared>/base/{model}",
         judge=judge_model(ARENA.judge),
     output:
         judgments=f"<results>/arena_hard/{RUN}/final/judgments.parquet",
         winrates=f"<results>/arena_hard/{RUN}/final/winrates.parquet",
+        apart=f"<results>/arena_hard/{RUN}/final/apart.parquet",
     log:
         f"<results>/logs/arena_hard/{RUN}/final.log",
     benchmark:
@@ -77,12 +79,13 @@ rule arena_hard:
     resources:
         **RESOURCES,
     params:
-        answers=listed("answers", "select"),
+        answers=listed("answers", "select", "verdicts"),
         settings=judging(ARENA.judge, bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
         "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.settings:q}"
         f" {CACHE}"
-        " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q} 2> {log:q}"
+        " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q}"
+        " --apart {output.apart:q} 2> {log:q}"
 
 
 rule wildbench:

@@ -1,10 +1,17 @@
 # Preference pairs from sampled and scored candidates (Magpie-G27, J.2).
-# Needs: results/data/<dataset>/prompts.parquet, the teacher, the reward model. Gives: completions, scores, preferences.
+# Needs: results/data/<dataset>/prompts.parquet, the teacher, the reward model. Gives: completions, scores, preferences; the
+# same of the first held-out prompts under heldout/, and heldout.parquet.
 
 
 def teacher_sampling(wildcards):
     """Settings of a job that samples the teacher."""
     return sampling(CONFIG.sampling.model, **CONFIG.sampling.model_dump(exclude={"model"}))
+
+
+def heldout_sampling(wildcards):
+    """The same of some held-out prompts, in draws of their own."""
+    settings = CONFIG.sampling.model_dump(exclude={"model"})
+    return sampling(CONFIG.sampling.model, **settings, limit=CONFIG.preference.held_out, stream="held out")
 
 
 rule sample_responses:
@@ -75,3 +82,43 @@ rule pair_responses:
     shell:
         "python -m diffinfo.data.pairs --completions {input.completions:q} --scores {input.scores:q}"
         " --preferences {output.preferences:q} --quarantine {output.quarantine:q} 2> {log:q}"
+
+
+use rule sample_responses as heldout_responses with:
+    input:
+        model=f"<shared>/base/{CONFIG.sampling.model}",
+        prompts="<results>/data/{dataset}/test_prompts.parquet",
+    output:
+        "<results>/data/{dataset}/heldout/completions.parquet",
+    log:
+        "<results>/logs/data/{dataset}/heldout.sample.log",
+    benchmark:
+        "<results>/benchmarks/data/{dataset}/heldout.sample.tsv"
+    params:
+        settings=heldout_sampling,
+        prompts=listed("prompts"),
+
+
+use rule score_responses as heldout_scores with:
+    input:
+        model=f"<shared>/base/{CONFIG.reward_model}",
+        completions="<results>/data/{dataset}/heldout/completions.parquet",
+    output:
+        "<results>/data/{dataset}/heldout/scores.parquet",
+    log:
+        "<results>/logs/data/{dataset}/heldout.score.log",
+    benchmark:
+        "<results>/benchmarks/data/{dataset}/heldout.score.tsv"
+
+
+use rule pair_responses as heldout_pairs with:
+    input:
+        completions="<results>/data/{dataset}/heldout/completions.parquet",
+        scores="<results>/data/{dataset}/heldout/scores.parquet",
+    output:
+        preferences="<results>/data/{dataset}/heldout.parquet",
+        quarantine="<results>/data/{dataset}/heldout/quarantine_pairs.parquet",
+    log:
+        "<results>/logs/data/{dataset}/heldout.pairs.log",
+    benchmark:
+        "<results>/benchmarks/data/{dataset}/heldout.pairs.tsv"

@@ -22,8 +22,9 @@ rule grid:
         **RESOURCES,
     params:
         inputs=all_inputs,
+        origins=constant(origins={name: CONFIG.origin(name) for name in CONFIG.datasets if name not in ORIGINS}),
     shell:
-        "python -m diffinfo.report.grid {params.inputs:q} --out {output.data:q} 2> {log:q}"
+        "python -m diffinfo.report.grid {params.inputs:q} {params.origins:q} --out {output.data:q} 2> {log:q}"
 
 
 for TABLE in TABLES:
@@ -86,9 +87,9 @@ for FIGURE in FIGURES:
 rule claims:
     """Judge the paper's claims by what was measured."""
     input:
-        expand("<results>/tables/{table}.parquet", table=TABLES),
+        "<results>/tables/table1.parquet",
         expand("<results>/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
-        BY_QUESTION,
+        BY_UNIT,
     output:
         data="<results>/claims.parquet",
         note="<results>/claims.md",
@@ -103,6 +104,11 @@ rule claims:
         **RESOURCES,
     params:
         inputs=all_inputs,
-        settings=constant(wildbench=CONFIG.wildbench, correctness=CORRECTNESS, dagger_below=CONFIG.did.dagger_below),
+        settings=constant(
+            wildbench=CONFIG.wildbench,
+            correctness=CORRECTNESS,
+            placebos=CONFIG.placebos,
+            dagger_below=CONFIG.did.dagger_below,
+        ),
     shell:
         "python -m diffinfo.report.claims {params.inputs:q} {params.settings:q} --out {output.data:q} 2> {log:q}"

@@ -1,11 +1,12 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
-from diffinfo.measures import ENTROPY, JUDGED, LOG, MEASURES, PROXY, QA, QA_ITEMS, SCORES, TRAINING, WILDBENCH, WINRATES
+from diffinfo.measures import APART, ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
+from diffinfo.measures import SCORES, TRAINING, UPDATE, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
 
 # figure: (path, measure, methods, datasets, models); None for all of them. Methods that the paper does not train are shown
-# beside those named.
+# beside those named. Datasets made from another are in the grid's table and in ours alone.
 FIGURES = {
     "figure2": (LOG, None, ("dpo",), ("ultrafeedback", "magpie-pro"), "mistral"),
     "figure3": (QA, "qa", None, None, "mistral"),
@@ -21,10 +22,11 @@ FIGURES = {
 
 
 def grid_targets():
-    """Every measure of every cell of the grid, whatever the method, and every training's log."""
+    """Every measure of every cell of the grid, whatever the method, and what every training leaves."""
+    training = [TRAINING, HELD_OUT] if CONFIG.preference.held_out else [TRAINING]
     found = [
         path
-        for measure, results in {None: [TRAINING], **MEASURES}.items()
+        for measure, results in {None: training, **MEASURES}.items()
         for result in results
         for path in paths(result.path, measure, reference=result.of_reference)
     ]
@@ -47,13 +49,15 @@ def paths(pattern, measure, methods=None, datasets=None, models=None, reference=
     runs = ["/".join(row) for row in rows]
     found = [path for run in runs for path in expand(pattern, run=run, span=spans(run), epoch=CONFIG.epochs)]
     if reference:
-        found += expand(pattern, run=[f"{model}/{dataset}/ref" for model, dataset, _ in rows], span="0-0", epoch=0)
+        refs = [f"{model}/{CONFIG.origin(dataset)}/ref" for model, dataset, _ in rows]
+        found += expand(pattern, run=refs, span="0-0", epoch=0)
     return list(dict.fromkeys(found))
 
 
 def figure_inputs(figure):
     """What a figure is drawn from; the expected reward is drawn above that of pi_ref."""
-    return paths(*FIGURES[figure], reference=FIGURES[figure][0] == SCORES)
+    path, measure, methods, datasets, models = FIGURES[figure]
+    return paths(path, measure, methods, datasets or ORIGINS, models, reference=path == SCORES)
 
 
 def report_targets():
@@ -68,11 +72,15 @@ def all_inputs(wildcards, input):
 
 
 TABLES = {
-    "table1": paths(ENTROPY, "entropy", reference=True),
-    "table2": [*paths(f"{PROXY}/entropy.parquet", "did"), "<results>/tables/table3.parquet"],
+    "table1": paths(ENTROPY, "entropy", datasets=ORIGINS, reference=True),
+    "table2": [
+        *paths(f"{PROXY}/entropy.parquet", "did", datasets=ORIGINS),
+        *paths(f"{PROXY_SAMPLED}/entropy.parquet", "did_sampled", datasets=ORIGINS),
+        "<results>/tables/table3.parquet",
+        *(["<results>/tables/updates.parquet"] if cells("update") else []),
+    ],
     "table3": [
-        *paths(WINRATES, "benchmarks"),
-        *paths(WILDBENCH, "benchmarks"),
+        path for pattern in (WINRATES, APART, WILDBENCH) for path in paths(pattern, "benchmarks", datasets=ORIGINS)
     ],
 }
 SETTINGS = {
@@ -80,9 +88,24 @@ SETTINGS = {
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
     "table3": constant(wildbench=CONFIG.wildbench),
 }
-BY_QUESTION = [*paths(JUDGED, "benchmarks"), *paths(WILDBENCH, "benchmarks"), *paths(QA_ITEMS, "qa")]
+CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in names)]
+BY_UNIT = [  # what claims are judged by, of datasets and their placebos
+    path
+    for pattern, measure, methods in (
+        *([(HELD_OUT.path, None, ("dpo", "dpo-pg", "dpop", "cal-dpo"))] if CONFIG.preference.held_out else []),
+        (UPDATE, "update", ("logpi",)),
+        (SCORES, "expected_reward", ("dpo", "logpi")),
+        (f"{PROXY}/entropy.parquet", "did", None),
+        (f"{PROXY}/samples.parquet", "did", None),
+        (JUDGED, "benchmarks", None),
+        (APART, "benchmarks", None),
+        (WILDBENCH, "benchmarks", None),
+        (QA_ITEMS, "qa", None),
+    )
+    for path in paths(pattern, measure, methods, CLAIMED)
+]
 LONGER = len(CONFIG.results) - len("<results>")
-for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_QUESTION}.items():
+for PAGE, INPUTS in {"grid": grid_targets(), "claims": BY_UNIT}.items():
     # Linux takes 128 KiB, and the page is made at the very end
     if sum(len(path) + LONGER + 4 for path in INPUTS) > 120_000:
         raise WorkflowError(

@@ -1,5 +1,6 @@
 # SFT, reference log-probabilities and preference optimisation.
-# Needs: results/base, results/data. Gives: results/sft, results/reference_logps, results/train.
+# Needs: results/base, results/data. Gives: results/sft, results/reference_logps, results/train, with log-probabilities of
+# pairs that are never trained on.
 # How often states are saved is a resource, for a change of it need not rerun what was trained.
 
 
@@ -33,7 +34,7 @@ def watched(stage):
         cell = [wildcards[name] for name in ("model", "dataset", "method") if name in wildcards.keys()]
         return arguments(
             progress_dir=f"{CONFIG.results}/.progress/train",
-            events=os.path.join(CONFIG.results, "tensorboard", stage, *cell),
+            events=os.path.join(CONFIG.results, "tensorboard", wildcards.get("did", stage), *cell),
         )
 
     return folders
@@ -49,6 +50,17 @@ def reference_settings(wildcards):
     """How pairs are scored, and which are too long."""
     limits = CONFIG.preference.model_dump(include={"max_prompt_tokens", "max_tokens"})
     return arguments(settings={**limits, **computation(wildcards)})
+
+
+def heldout_settings(wildcards):
+    """The same of the first held-out pairs."""
+    limits = CONFIG.preference.model_dump(include={"max_prompt_tokens", "max_tokens"})
+    return arguments(settings={**limits, "limit": CONFIG.preference.held_out, **computation(wildcards)})
+
+
+def heldout_scoring(wildcards):
+    """How an epoch scores them."""
+    return arguments(settings=computation(wildcards))
 
 
 def resumed(wildcards, input):
@@ -67,7 +79,7 @@ def preference_settings(wildcards):
     first, last = map(int, wildcards.span.split("-"))
     settings = {
         "method": wildcards.method,
-        "preference": CONFIG.preference.model_copy(update=seed).model_dump(exclude={"epochs_per_job"}),
+        "preference": CONFIG.preference.model_copy(update=seed).model_dump(exclude={"epochs_per_job", "held_out"}),
         "objectives": CONFIG.objectives.model_dump(include=keys),
         "first_epoch": first,
         "last_epoch": last,
@@ -89,6 +101,8 @@ rule sft:
         "<results>/logs/sft/{model}/{dataset}.log",
     benchmark:
         "<results>/benchmarks/sft/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(ORIGINS),
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -111,7 +125,7 @@ rule sft:
 rule reference_logps:
     """Tokenise the pairs and score them under pi_ref, once for all methods."""
     input:
-        model="<results>/sft/{model}/{dataset}/model",
+        model=PI_REF,
         preferences="<results>/data/{dataset}/preferences.parquet",
     output:
         table="<results>/reference_logps/{model}/{dataset}.parquet",
@@ -120,6 +134,8 @@ rule reference_logps:
         "<results>/logs/reference_logps/{model}/{dataset}.log",
     benchmark:
         "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(set(CONFIG.datasets) - set(PERMUTED)),
     priority: 50
     conda:
         "../../envs/base.yaml"
@@ -134,10 +150,32 @@ rule reference_logps:
         " --quarantine_out {output.quarantine:q} 2> {log:q}"
 
 
+rule permuted_logps:
+    """The same for permuted labels: the origin's table with labels swapped, for pi_ref and the responses are the same."""
+    input:
+        of_origin("<results>/reference_logps/{model}/{dataset}.parquet"),
+    output:
+        "<results>/reference_logps/{model}/{dataset}.parquet",
+    log:
+        "<results>/logs/reference_logps/{model}/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/reference_logps/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(PERMUTED),
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        seed=labels_seed,
+    shell:
+        "python -m diffinfo.data.permuted --pairs {input:q} {params.seed:q} --out {output:q} 2> {log:q}"
+
+
 rule preference:
     """Train one method from pi_ref for the epochs of a span; a killed job resumes from its last checkpoint."""
     input:
-        model="<results>/sft/{model}/{dataset}/model",
+        model=PI_REF,
         reference="<results>/reference_logps/{model}/{dataset}.parquet",
         earlier=earlier_span,
         longer=longer_span,
@@ -166,3 +204,42 @@ rule preference:
         " {params.settings:q} {params.resume:q} {params.watch:q}"
         " --save_minutes {resources.save_minutes:q}"
         " --models_out {output.models:q} --log_out {output.log:q} --speed_out {output.speed:q} 2> {log:q}"
+
+
+use rule reference_logps as heldout_reference with:
+    input:
+        model="<results>/sft/{model}/{dataset}/model",
+        preferences="<results>/data/{dataset}/heldout.parquet",
+    output:
+        table="<results>/reference_logps/{model}/{dataset}/heldout.parquet",
+        quarantine="<results>/reference_logps/{model}/{dataset}/heldout.quarantine.parquet",
+    log:
+        "<results>/logs/reference_logps/{model}/{dataset}/heldout.log",
+    benchmark:
+        "<results>/benchmarks/reference_logps/{model}/{dataset}/heldout.tsv"
+    params:
+        settings=heldout_settings,
+
+
+rule heldout:
+    """Score held-out pairs with every epoch of a span (ours)."""
+    input:
+        models=f"{SPANS}/{{span}}/models",
+        reference=of_origin("<results>/reference_logps/{model}/{dataset}/heldout.parquet"),
+    output:
+        f"{SPANS}/{{span}}/heldout.parquet",
+    log:
+        "<results>/logs/train/{model}/{dataset}/{method}/{span}.heldout.log",
+    benchmark:
+        "<results>/benchmarks/train/{model}/{dataset}/{method}/{span}.heldout.tsv"
+    conda:
+        "../../envs/base.yaml"
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        epochs=epoch_argument,
+        settings=heldout_scoring,
+    shell:
+        "python -m diffinfo.train.heldout --models {input.models:q} {params.epochs:q} --reference {input.reference:q}"
+        " {params.settings:q} --out {output:q} 2> {log:q}"

@@ -1,6 +1,7 @@
 """Arena-Hard v0.1 (Tables 2 and 3): each answer against the baseline's in two games, Bradley-Terry, bootstrap.
 
-The procedure of lmarena/arena-hard-auto at 3071ef9, whose brackets the paper prints.
+The procedure of lmarena/arena-hard-auto at 3071ef9, whose brackets the paper prints. The paper's best epoch is selected by the
+questions that report it; ours, beside it, by the other half of the questions.
 
 ``python -m diffinfo.bench.arena_hard``
 """
@@ -24,6 +25,7 @@ from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Count, Section
 from diffinfo.data.sources import Messages
+from diffinfo.selection import halves
 from diffinfo.tables import artifacts
 
 OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)
@@ -115,7 +117,7 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
         for game, (a, b) in enumerate([(baseline, answer), (answer, baseline)], start=1):
             requests.append(_request(row["messages"], a, b))
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
-            rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, **facts})
+            rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, "apart": False, **facts})
     replies = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
     found = {
         "reply": replies,
@@ -207,6 +209,25 @@ def best_epoch(winrates: Iterable[pd.DataFrame]) -> int:
     return int(table.loc[table["win_rate"].idxmax(), "epoch"])
 
 
+def apart_epochs(judgments: pd.DataFrame, half: pd.Series) -> dict[int, int]:
+    """The epoch at which each half of the questions is reported: the one that wins most on the other half, the first of equals.
+
+    Args:
+        judgments: the selecting judge's, of all epochs.
+        half: 0 or 1 by question.
+
+    Returns:
+        Epochs by half; without one where the other half has no verdict.
+    """
+    found = {}
+    for side in (0, 1):
+        others = judgments[judgments["prompt_id"].map(half) == 1 - side].groupby("epoch")
+        rates = {int(str(epoch)): win_rate(played) for epoch, games in others if len(played := battles(games))}
+        if rates:
+            found[side] = max(rates, key=lambda epoch: rates[epoch])
+    return found
+
+
 def selected(winrates: Sequence[Path] | None) -> int | None:
     """The best epoch by these tables of the selecting judge; None without tables."""
     if not winrates:
@@ -262,9 +283,11 @@ def main(
     judgments: Path,
     winrates: Path,
     select: list[Path] | None = None,
+    verdicts: list[Path] | None = None,
+    apart: Path | None = None,
     reward_model: Path | None = None,
 ) -> None:
-    """Judge a run's answers, all epochs or the best one.
+    """Judge a run's answers, all epochs or the best one; with ``apart``, each half also at the other half's best one.
 
     Args:
         answers: completions tables of the run's spans.
@@ -275,19 +298,36 @@ def main(
         judgments: judgments table to write.
         winrates: winrates table to write.
         select: winrates tables of the selecting judge: only the best epoch by them is judged.
+        verdicts: its judgments of all epochs, which select for each half of the questions.
+        apart: judgments table to write of each question at the epoch that the other half selects.
         reward_model: folder of the reward model, where it is the judge.
     """
     asked = artifacts.read(questions, "benchmark")
-    found = answered(answers, asked, only_epoch=selected(select))
+    best, half = selected(select), halves(asked["prompt_id"])
+    found = answered(answers, asked, only_epoch=best)
+    epochs: dict[int, int] = {}
+    if verdicts:
+        epochs = apart_epochs(pd.concat([artifacts.read(path, "judgments") for path in verdicts]), half)
+        log.info("epochs of the two halves of the questions, each by the other half: %s", epochs)
+    own = half.map(epochs)  # of each question
+    further = [answered(answers, asked, only_epoch=epoch) for epoch in sorted(set(epochs.values()) - {best})]
+    further = [
+        part[part["epoch"] == part["prompt_id"].map(own)] for part in further
+    ]  # what is not judged at the best epoch
     judge = settings.judge
     judging = make_judge(judge, cache=cache, job=str(judgments), reward_model=reward_model, scoring=settings.scoring)
-    games = judge_answers(found, judging, judge.model)
-    tolerate(games["unjudged"], judge)
+    every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model)
+    tolerate(every["unjudged"], judge)
+    games = every if best is None else every[every["epoch"] == best].reset_index(drop=True)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
     rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
-    made = provenance(judge, ("questions", questions), answers, select, reward_model) | {"unanswered": unanswered}
+    made = provenance(judge, ("questions", questions), answers, select, verdicts, reward_model)
+    made |= {"unanswered": unanswered}
     artifacts.write(judgments, games, "judgments", **made)
+    if apart:
+        elsewhere = every[every["epoch"] == every["prompt_id"].map(own)].assign(apart=True)
+        artifacts.write(apart, elsewhere.reset_index(drop=True), "judgments", **made)
     artifacts.write(winrates, rates, "winrates", **made, bootstrap=settings.bootstrap, seed=settings.seed)
     for row in rates.to_dict("records"):
         log.info(

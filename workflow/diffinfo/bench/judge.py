@@ -183,6 +183,8 @@ def make_judge(
         from diffinfo.bench.endpoint import Endpoint
 
         return Endpoint(judge, cache, job)
+    if judge.kind == "world":
+        return RewardModel(lambda conversations: _true_rewards(conversations, judge.model))
     if reward_model is None:
         raise UserError(f"judge '{judge.model}' is a reward model: --reward_model must name its folder.")
 
@@ -194,23 +196,36 @@ def make_judge(
     return RewardModel(score)
 
 
+def _true_rewards(conversations: list[Messages], kind: str) -> list[float]:
+    from diffinfo.world.language import SCALE, parse, reward
+
+    try:
+        return [
+            SCALE * reward(parse(prompt["content"]), answer["content"], kind) for *_, prompt, answer in conversations
+        ]
+    except ValueError as error:
+        raise UserError(f"{error}: use a judge of another kind than 'world'.") from None
+
+
 def provenance(
     judge: JudgeConfig,
     table: tuple[str, Path],
     answers: list[Path],
     select: list[Path] | None,
+    verdicts: list[Path] | None,
     reward_model: Path | None,
 ) -> dict[str, Any]:
     """What judgments are made from, as ``artifacts.write`` takes it: the inputs by name and the judge's identity."""
     inputs = {f"answers {i}": path for i, path in enumerate(answers)} | dict([table])
     inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
+    inputs |= {f"verdicts {i}": path for i, path in enumerate(verdicts or [])}
     inputs |= {"reward_model": reward_model} if reward_model else {}
     return {"inputs": inputs, "judge": identity(judge)}
 
 
 def identity(judge: JudgeConfig) -> dict[str, Any]:
     """What decides a judge's replies, for provenance. It holds no secret."""
-    if judge.kind == "reward-model":
+    if judge.kind != "openai":
         return {"kind": judge.kind, "model": judge.model, "much_better": MUCH_BETTER, "better": BETTER}
     return judge.model_dump(include={"kind", "model", "base_url", "max_tokens", "preset", "request"})
 

@@ -108,10 +108,13 @@ def main(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as scratch:
         loaded = load_tasks(tasks, Path(scratch), settings.qa.gsm8k_shots)
+        for task in loaded["tasks"].values():
+            _keep(task)
+        encoded: dict[str, list[int]] = {}
         rows: list[Row] = []
         questions: list[Row] = []
         for epoch, folder in folders.items():
-            found = _answer(folder, loaded, settings, local=tasks is not None)
+            found = _answer(folder, loaded, settings, encoded, local=tasks is not None)
             for table, part in zip((rows, questions), found, strict=True):
                 table += [{"epoch": epoch, **row} for row in part]
     made: dict[str, Any] = {
@@ -176,7 +179,33 @@ def _resolve(folder: Path, scratch: Path, stock: Path) -> None:
         (scratch / file.name).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
-def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> tuple[list[Row], list[Row]]:
+def _keep(task: Any) -> None:
+    """Read a task's questions and build its requests once.
+
+    lm-eval does so for every model anew, at a higher cost than a small model's answers.
+    """
+    task.set_fewshot_seed(_FEWSHOT_SEED)
+    iterate, build = task.doc_iterator, task.build_all_requests
+    questions: list[Any] = []
+    requests: list[Any] = []
+
+    def doc_iterator(**selected: Any) -> Any:
+        questions.extend([] if questions else iterate(**selected))
+        return iter(questions)
+
+    def build_all_requests(**how: Any) -> None:
+        if not requests:
+            build(**how)
+            requests.extend(task.instances)
+        for request in requests:
+            request.resps, request.filtered_resps = [], {}
+
+    task.doc_iterator, task.build_all_requests = doc_iterator, build_all_requests
+
+
+def _answer(
+    folder: Path, loaded: Any, settings: Settings, encoded: dict[str, list[int]], local: bool
+) -> tuple[list[Row], list[Row]]:
     """Rows of one checkpoint: of the benchmarks, and of their questions."""
     from lm_eval.evaluator import evaluate as harness
 
@@ -189,9 +218,8 @@ def _answer(folder: Path, loaded: Any, settings: Settings, local: bool) -> tuple
         dtype=settings.dtype,
         batch_size=qa.batch_size,
         max_gen_toks=qa.max_gen_toks,
+        encoded=encoded,
     )
-    for task in loaded["tasks"].values():
-        task.set_fewshot_seed(_FEWSHOT_SEED)  # or a later epoch would see other examples
     answered = harness(
         model,
         loaded,

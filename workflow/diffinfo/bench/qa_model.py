@@ -33,7 +33,16 @@ class ChatModel(HFLM):  # type: ignore[misc]
             would cut it from the left, and the system prompt with it).
     """
 
-    def __init__(self, folder: Path, *, attention: str, dtype: str, batch_size: int, max_gen_toks: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        attention: str,
+        dtype: str,
+        batch_size: int,
+        max_gen_toks: int,
+        encoded: dict[str, list[int]] | None = None,
+    ) -> None:
         use_cpu_well()
         disable_progress_bar()  # type: ignore[no-untyped-call]
         self.chat = chat = Chat(folder)
@@ -54,6 +63,9 @@ class ChatModel(HFLM):  # type: ignore[misc]
             add_bos_token=False,  # nothing is added to what the template renders, as in training (chat.py)
         )
         self.folder = folder
+        self._encoded = (
+            {} if encoded is None else encoded
+        )  # token ids of texts, shared with models of the same tokenizer
         self._max_gen_toks = max_gen_toks
         if max_gen_toks >= self.max_length:
             raise UserError(
@@ -97,7 +109,9 @@ class ChatModel(HFLM):  # type: ignore[misc]
 
     def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
         """See HFLM; as in training, where nothing is added and spelt control tokens are text."""
-        return self.chat.encode(string)
+        if string not in self._encoded:
+            self._encoded[string] = self.chat.encode(string)
+        return self._encoded[string]
 
     def tok_batch_encode(
         self,

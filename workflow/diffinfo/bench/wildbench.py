@@ -175,6 +175,7 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
         verdict=None,
         reply="",
         score=1.0,
+        apart=False,
         **dict.fromkeys(["unjudged", *COSTS]),
     )
     full = answers["chars"] > 0
@@ -387,7 +388,8 @@ def main(
             )
         epochs[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
         log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"]["overall"], counts)
-    made = provenance(judge, ("tasks", tasks), answers, select, reward_model)
+    made = provenance(judge, ("tasks", tasks), answers, select, None, reward_model)
+    graded["apart"] = bool(select)  # by other tasks
     artifacts.write(out, graded, "judgments", **made, epochs=epochs)
 
 

@@ -41,10 +41,12 @@ def _sendable(request: dict[str, Any]) -> dict[str, Any]:
 class Judge(Section):
     """Who compares or grades answers."""
 
-    kind: Literal["reward-model", "openai"] = Field(
-        description="A reward model whose scores become verdicts, or any OpenAI-compatible endpoint."
+    kind: Literal["reward-model", "openai", "world"] = Field(
+        description="A reward model whose scores become verdicts, an OpenAI-compatible endpoint, or the micro world's reward."
     )
-    model: Line = Field(description="A key of `models`, or the endpoint's name of the model.")
+    model: Line = Field(
+        description="A key of `models`, the endpoint's name of the model, or the reward: `multifaceted` or `correctness`."
+    )
     base_url: Annotated[str, matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
         "https://api.openai.com/v1", description="Address of the endpoint."
     )

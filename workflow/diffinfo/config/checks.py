@@ -18,6 +18,7 @@ from diffinfo.config.strict_yaml import ConfigError
 from diffinfo.config.types import Config, Dataset, Model, Row
 from diffinfo.methods import BETA, METHODS, parse
 
+MAKING = {"labels", "labels_seed", "rejected", "model"}  # keys that say how a dataset is made from another
 DATA_FILES = (".parquet", ".json", ".jsonl")
 
 
@@ -77,25 +78,45 @@ def _pointers(config: Config) -> Iterator[str]:
     scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.runs_here}
     writers = {"sampling.model": config.sampling.model}
     writers |= {f"grid.{index}.model": row.model for index, row in enumerate(config.grid)}
+    writers |= {f"datasets.{k}.model": dataset.model for k, dataset in config.datasets.items() if dataset.model}
     for path, name in (scorers | writers).items():
         yield from _known(path, name, config.models)
         architecture = config.models[name].architecture if name in config.models else None
         if architecture is not None and (architecture == "reward") != (path in scorers):
             needed = "a model whose architecture is 'reward'" if path in scorers else "a model that writes"
             yield f"{path}: '{name}' has the architecture '{architecture}'; name {needed}"
+    for name, judge in config.judges.items():
+        if judge.kind == "world":
+            yield from _known(f"judges.{name}.model", judge.model, ("multifaceted", "correctness"))
     judges = {f"arena_hard.{key}": getattr(config.arena_hard, key) for key in ("select_judge", "judge")}
     for path, name in (judges | {"wildbench.judge": config.wildbench.judge}).items():
         yield from _known(path, name, config.judges)
+        asked = config.wildbench.tasks if path.startswith("wildbench") else config.arena_hard.questions
+        if name in config.judges and config.judges[name].kind == "world" and asked != "world":
+            yield f"{path}: '{name}' knows the micro world's questions alone; name a judge of another kind"
 
 
 def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
     here = f"datasets.{name}"
+    if dataset.of is not None:
+        yield from _derived(here, dataset, config)
+        return
+    for key in sorted(MAKING):
+        if getattr(dataset, key) != Dataset.model_fields[key].default:
+            yield f"{here}.{key}: has no meaning without of; name the dataset that the pairs come from, or remove it"
+    if dataset.format is None:
+        yield f"{here}.format: this key is missing; add it"
     for other in dataset.disjoint_from:
         yield from _known(f"{here}.disjoint_from", other, config.datasets)
+        if other in config.datasets and config.datasets[other].of:
+            yield f"{here}.disjoint_from: '{other}' has no prompts of its own; name '{config.datasets[other].of}'"
     path = _way_back(name, config.datasets)
     if path:
         way = " -> ".join(path)
         yield f"{here}.disjoint_from: a dataset cannot be disjoint from itself ({way}); remove one of these"
+    if dataset.source is None:
+        yield f"{here}.source: this key is missing; add it"
+        return
     file = dataset.source.endswith(DATA_FILES)
     if file and not Path(dataset.source).is_file():
         yield f"{here}.source: the file '{dataset.source}' does not exist"
@@ -109,6 +130,23 @@ def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
                 yield f"{here}.{key}: '{value}' has no meaning where source is '{dataset.source}'; set it to {unset}"
     if dataset.source != "world" and dataset.reward != "multifaceted":
         yield f"{here}.reward: ranks the writers of the micro world alone; remove it where source is not 'world'"
+
+
+def _derived(here: str, dataset: Dataset, config: Config) -> Iterator[str]:
+    """Faults of a dataset that is made from another."""
+    of = str(dataset.of)
+    yield from _known(f"{here}.of", of, config.datasets)
+    if of in config.datasets and (origin := config.datasets[of].of):
+        yield f"{here}.of: '{of}' is itself made from '{origin}'; name a dataset that has a source"
+    for key, field in Dataset.model_fields.items():
+        if key not in {"of", *MAKING} and getattr(dataset, key) != field.get_default():
+            yield f"{here}.{key}: is that of '{of}'; remove it, or remove of"
+    if (dataset.labels is None) == (dataset.rejected is None):
+        yield f"{here}.of: either labels or rejected says how pairs are made from '{of}'; give one of them"
+    elif dataset.rejected and dataset.model is None:
+        yield f"{here}.model: this key is missing; add it"
+    elif dataset.labels and dataset.model:
+        yield f"{here}.model: has no meaning without rejected; remove it"
 
 
 def _way_back(name: str, datasets: dict[str, Dataset]) -> list[str]:
@@ -151,11 +189,15 @@ def _grid(config: Config) -> Iterator[str]:
     first: dict[tuple[str, str, str], int] = {}
     for index, row in enumerate(config.grid):
         yield from _known(f"grid.{index}.dataset", row.dataset, config.datasets)
+        own = config.datasets[row.dataset].model if row.dataset in config.datasets else None
+        if own not in (None, row.model):
+            yield f"grid.{index}.model: the pairs of '{row.dataset}' are samples of {own}; name that model"
         found = {method: first.setdefault((row.model, row.dataset, method), index) for method in config.methods(row)}
         if twice := [method for method, place in found.items() if place != index]:
             cell = f"{', '.join(twice)} of {row.model} on {row.dataset}"
             yield f"grid.{index}.methods: {cell} is in grid.{found[twice[0]]} too; list each method in one row"
         yield from _methods(f"grid.{index}.methods", row, config)
+        yield from _target(f"grid.{index}.measures", row, config)
 
 
 def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
@@ -176,13 +218,29 @@ def _methods(path: str, row: Row, config: Config) -> Iterator[str]:
             yield f"{path}: '{method}' must be written '{written}'"
 
 
+def _target(path: str, row: Row, config: Config) -> Iterator[str]:
+    """The target needs a known p*, and a method whose optimum it is. Of data from elsewhere it is not measured."""
+    if "target" not in row.measures:
+        return
+    dataset = config.datasets.get(config.origin(row.dataset)) if row.dataset in config.datasets else None
+    if dataset and dataset.format == "prompts":
+        yield f"{path}: the true preferences of {row.dataset} are not known; remove 'target': it needs ready pairs of the world"
+    for method in row.methods:
+        name = re.sub(rf"(-b{BETA})?(-seed\d+)?$", "", method)
+        if name in METHODS and not METHODS[name].tilts:
+            yield (
+                f"{path}: 'target' is the optimum of {', '.join(m.name for m in METHODS.values() if m.tilts)}, not of {name};"
+                " remove it, or list the method in another row"
+            )
+
+
 def _files(config: Config) -> Iterator[str]:
     files = {"arena_hard.questions": config.arena_hard.questions, "arena_hard.baseline": config.arena_hard.baseline}
     files |= {"wildbench.tasks": config.wildbench.tasks}
     for key, file in files.items():
         if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
-    files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items()}
+    files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items() if dataset.source}
     for key, file in files.items():
         yield from _watched(key, file)
     for name, model in config.models.items():

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from diffinfo.config.benchmarks import Answers, ArenaHard, Judge, Qa, WildBench
+from diffinfo.config.estimates import Did, Entropy, ExpectedReward, Smc, Update
 from diffinfo.config.values import Attention, Count, Dtype, Line, Name, Positive, Revision, Section, Share, Variable
 from diffinfo.measures import MEASURES
 from diffinfo.methods import METHODS
@@ -41,6 +42,10 @@ class World(Section):
     corpus: Count = Field(40_000, description="Texts that the base models are pre-trained on.")
     pairs: Count = Field(1024, description="Preference pairs, or prompts to sample from, per dataset.")
     test_prompts: Count = Field(1000, description="Held-out prompts per dataset.")
+    sharpness: Positive = Field(
+        1.0,
+        description="Nats per unit of reward: of two responses, y1 is chosen with probability σ(sharpness (R(y1) − R(y2))).",
+    )
     hidden: Annotated[int, Field(ge=16, multiple_of=16)] = Field(96, description="Width of the models.")
     layers: Count = Field(2, description="Decoder layers of the models.")
     base_steps: Count = Field(400, description="Pre-training steps of each base model.")
@@ -80,13 +85,16 @@ class Model(Section):
 
 
 class Dataset(Section):
-    """Where prompts or pairs come from."""
+    """Where prompts or pairs come from: a source, or ``of`` another dataset, whose prompts and pi_ref it shares."""
 
-    format: Literal["magpie", "ultrafeedback", "prompts"] = Field(
-        description="Schema of ready pairs; `prompts`: responses are sampled and scored here."
+    format: Literal["magpie", "ultrafeedback", "prompts"] | None = Field(
+        None,
+        description="Schema of ready pairs; `prompts`: responses are sampled and scored here. Required, unless `of` is given.",
     )
-    source: Line = Field(
-        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files."
+    source: Line | None = Field(
+        None,
+        description="`world`, a hub id, or a local .parquet, .json or .jsonl file or a folder of such files. Required, unless"
+        " `of` is given.",
     )
     revision: Revision | None = Field(None, description="Branch, tag or commit of a hub id; null: the hub's main.")
     split: Line = Field("train", description="Split that holds the training rows.")
@@ -101,6 +109,23 @@ class Dataset(Section):
     reward: Literal["multifaceted", "correctness"] = Field(
         "multifaceted", description="What the micro world ranks responses by; only where source is `world`."
     )
+    of: str | None = Field(
+        None,
+        description="A key of `datasets`: this one's pairs are made from that one, as `labels` or `rejected` says. Prompts, SFT"
+        " model and samples of pi_ref are that one's.",
+    )
+    labels: Literal["permuted"] | None = Field(
+        None, description="permuted: a placebo, the pairs of `of` with each one's labels swapped with probability 1/2."
+    )
+    labels_seed: int = Field(1, description="Which labels are swapped; a further draw is a further dataset.")
+    rejected: Literal["ideal", "worst", "reference"] | None = Field(
+        None,
+        description="y_w is a sample of pi_ref on a prompt of `of`, and y_l another: ideal: drawn by Equation 1's weights;"
+        " worst: the one with the least reward; reference: any.",
+    )
+    model: str | None = Field(
+        None, description="The model whose pi_ref is sampled, a key of `models`; given with `rejected`."
+    )
 
 
 class Sampling(Section):
@@ -112,6 +137,17 @@ class Sampling(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling; 1: off.")
     max_tokens: Count = Field(4096, description="Longest response, tokens.")
     seed: int = Field(42, description="Seed of the sampling.")
+
+
+class Candidates(Section):
+    """Samples of pi_ref at temperature 1, of which datasets with `rejected` are made (Equation 1; ours)."""
+
+    n: Annotated[int, Field(ge=3)] = Field(
+        16, description="Samples per prompt: one is y_w, and y_l is one of the others."
+    )
+    prompts: Count = Field(10_000, description="Prompts of the training set.")
+    max_tokens: Count = Field(4096, description="Longest sample, tokens.")
+    seed: int = Field(42, description="Seed of the prompts' choice, of the samples and of the choice among them.")
 
 
 class Engine(Section):
@@ -154,6 +190,9 @@ class Preference(Section):
     max_prompt_tokens: Count = Field(2048, description="Longest prompt, tokens.")
     max_tokens: Count = Field(4096, description="Longest prompt and response together, tokens.")
     seed: int = Field(1, description="Seed of the order of the pairs.")
+    held_out: Annotated[int, Field(ge=0)] = Field(
+        250, description="Pairs of held-out prompts, never trained on, that every epoch scores (ours); 0: none."
+    )
     processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
 
 
@@ -194,49 +233,10 @@ class Row(Section):
         min_length=1, description="`dpo`: with every beta of `betas`; `dpo-b0.3`: with that one."
     )
     measures: list[Literal[tuple(MEASURES)]] = Field(  # type: ignore[valid-type] # of diffinfo.measures
-        [], description="What is measured of each method; without any, its training log alone."
+        [],
+        description="What is measured of each method; without any, its training log alone. `target` is measured where `source`"
+        " is `world`.",
     )
-
-
-class Entropy(Section):
-    """Entropy of a policy, H = -mean log pi(y) in nats (Table 1, Appendix K)."""
-
-    prompts: Count = Field(1000, description="Prompts of the training set.")
-    samples: Annotated[int, Field(ge=2)] = Field(4, description="Samples per prompt, at temperature 1.")
-    max_tokens: Count = Field(4096, description="Longest sample, tokens.")
-    seed: int = Field(42, description="Seed of the prompts' choice and of the sampling.")
-
-
-class Did(Section):
-    """The DID proxy, trained with r = log pi on y_w from pi and y_l from pi_ref (Table 2, Appendix K)."""
-
-    prompts: Count = Field(40_000, description="Training prompts; the entropy is measured on others.")
-    decode: Literal["greedy", "sample"] = Field(
-        "greedy", description="How y_w and y_l are decoded: greedy is the paper's recipe, its theory asks for sample."
-    )
-    batch_size: Count = Field(64, description="Pairs per optimiser step.")
-    learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(150, description="Steps with a linear warm-up.")
-    dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
-
-
-class Smc(Section):
-    """H(q_T) of the DID by sequential Monte Carlo on both models (ours, beside Table 2)."""
-
-    prompts: Count = Field(8, description="Prompts, of those that the DID proxy has not seen.")
-    particles: Count = Field(256, description="Particles N of each of four runs a prompt; pooled they are 4 N.")
-    lengths: list[Count] = Field([16, 64, 256], min_length=1, description="Limits T, in tokens.")
-    gap: Share = Field(0.01, description="Certified: log Z_T's interval is no wider than this share of ln(strings).")
-    floor: Share = Field(0.0, description="Tokens with a lower probability under pi_ref are left out; 0: none.")
-    seed: int = Field(42, description="Seed of the prompts' choice and of the particles.")
-
-
-class ExpectedReward(Section):
-    """Reward of held-out completions at each epoch (Figure 6)."""
-
-    decode: Literal["greedy", "sample"] = Field("sample", description="sample: an expectation; greedy: one answer.")
-    max_tokens: Count = Field(4096, description="Longest completion, tokens.")
-    seed: int = Field(42, description="Seed of the sampling.")
 
 
 class Synthetic(Section):
@@ -270,6 +270,7 @@ class Config(Section):
     datasets: dict[Name, Dataset] = Field(description="Datasets, by name.")
     reward_model: str = Field(description="The model that scores completions, a key of `models`.")
     sampling: Sampling
+    candidates: Candidates = Candidates()
     engine: Engine = Engine()
     betas: list[Positive] = Field(min_length=1, description="Each method that has a beta is trained with each of them.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
@@ -287,6 +288,7 @@ class Config(Section):
     entropy: Entropy = Entropy()
     did: Did = Did()
     smc: Smc = Smc()
+    update: Update = Update()
     expected_reward: ExpectedReward = ExpectedReward()
     answers: Answers = Answers()
     judges: dict[Name, Judge] = Field(description="Judges, by name.")
@@ -304,6 +306,19 @@ class Config(Section):
     def shared(self) -> str:
         """The folder of what does not depend on datasets and training, where all runs find it."""
         return RESULTS if self.run.shared == "all" else self.results
+
+    def origin(self, dataset: str) -> str:
+        """The dataset whose prompts, held-out pairs and pi_ref a derived one shares; the others' own name."""
+        return self.datasets[dataset].of or dataset
+
+    @property
+    def placebos(self) -> dict[str, list[str]]:
+        """The datasets with permuted labels of each dataset that has any."""
+        found: dict[str, list[str]] = {}
+        for name, dataset in self.datasets.items():
+            if dataset.labels == "permuted":
+                found.setdefault(self.origin(name), []).append(name)
+        return found
 
     def methods(self, row: Row) -> list[str]:
         """Full names of a grid row's cells: methods are spread over ``betas``, then over ``seeds``."""

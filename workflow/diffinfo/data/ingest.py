@@ -58,6 +58,7 @@ def main(
     test_prompts: Path,
     quarantine: Path,
     preferences: Path | None = None,
+    heldout: Path | None = None,
     disjoint_from: list[Path] = [],  # noqa: B006 (never changed; the command line shows it)
 ) -> None:
     """Read a dataset.
@@ -74,19 +75,22 @@ def main(
         test_prompts: table of held-out prompts to write.
         quarantine: table of rows left out to write, each with its row number (from 1), reason and excerpt.
         preferences: table of training pairs to write, row by row those of ``prompts``; not for format "prompts".
+        heldout: the same of ``test_prompts``: pairs that are never trained on.
         disjoint_from: prompts tables whose prompts are dropped here.
 
     Raises:
         UserError: when the source cannot be read, lacks a column, or leaves no row to train on.
     """
-    if (preferences is None) != (spec.format == "prompts"):
-        wrong = "are needed" if preferences is None else "cannot be written"
-        raise UserError(f"datasets.{dataset}.format = {spec.format}: --preferences {wrong} for this format.")
+    if {preferences is None, heldout is None} != {spec.format == "prompts"}:
+        wrong = "cannot be written" if spec.format == "prompts" else "are needed"
+        raise UserError(
+            f"datasets.{dataset}.format = {spec.format}: --preferences and --heldout {wrong} for this format."
+        )
     left_out = Quarantine()
     foreign = _foreign(disjoint_from)
 
     def read(split: str, limit: int | None, enough: int | None) -> tuple[str, list[Pair]]:
-        opened = open_source(dataset, spec, source, split, rows.COLUMNS[spec.format])
+        opened = open_source(dataset, spec, source, split, rows.COLUMNS[str(spec.format)])
         return opened.name, _good(opened, dataset, spec, limit, enough, left_out, _Seen(foreign))
 
     test: list[Pair] = []
@@ -117,9 +121,10 @@ def main(
     artifacts.write(prompts, _prompts(train, dataset), "prompts", inputs=inputs, **facts)
     artifacts.write(test_prompts, _prompts(test, dataset), "prompts", inputs=inputs, **facts)
     artifacts.write(quarantine, left_out.frame(), "quarantine", inputs=inputs, **facts)
-    if preferences is not None:
-        table = pd.DataFrame([vars(pair) for pair in train]).assign(chosen_truncated=False, rejected_truncated=False)
-        artifacts.write(preferences, table, "preferences", inputs=inputs, **facts)
+    for path, own in ((preferences, train), (heldout, test)):
+        if path is not None:
+            table = pd.DataFrame([vars(pair) for pair in own]).assign(chosen_truncated=False, rejected_truncated=False)
+            artifacts.write(path, table, "preferences", inputs=inputs, **facts)
 
 
 def _good(
@@ -133,14 +138,14 @@ def _good(
 ) -> list[Pair]:
     """The good rows among the first ``limit``, until there are ``enough``; the others go to ``left_out``."""
     if source.present:
-        require(source, dataset, spec, rows.REQUIRED[spec.format])
+        require(source, dataset, spec, rows.REQUIRED[str(spec.format)])
     good: list[Pair] = []
     before = len(left_out.rows)
     for number, row in progress(itertools.islice(source.rows, limit), f"reading {source.name}"):
         try:
             if isinstance(row, BadRow):
                 raise row
-            pair = rows.parse(number, row, spec.format)
+            pair = rows.parse(number, row, str(spec.format))
         except BadRow as bad:
             raw = bad.raw if isinstance(row, BadRow) else row
             left_out.add(source.name, number, bad.reason, raw)
@@ -154,7 +159,7 @@ def _good(
                 break
     if not good:
         if source.present:  # the columns of JSON are known only now
-            require(source, dataset, spec, rows.REQUIRED[spec.format])
+            require(source, dataset, spec, rows.REQUIRED[str(spec.format)])
         bad_rows = Counter(row["reason"] for row in left_out.rows[before:])
         reasons = ", ".join(f"{count} x {reason}" for reason, count in bad_rows.most_common()) or "it has no rows"
         raise UserError(f"{source.name} holds no good row for datasets.{dataset}: {reasons}.")

@@ -36,10 +36,7 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
         UserError: when a completion has no score or a score no completion, one is given twice, a score is not finite,
             the completions come from several policies, or no pair is left.
     """
-    table = artifacts.read(completions, "completions", columns=_READ)
-    unscored = {(prompt, sample) for prompt, sample, _ in artifacts.provenance(scores).get("quarantined", [])}
-    table = table[[key not in unscored for key in zip(table.prompt_id, table["sample"], strict=True)]]
-    joined = _join(table, artifacts.read(scores, "scores"), completions, scores)
+    joined = scored(completions, scores)
     by_prompt = joined.sort_values("sample", kind="stable").groupby("prompt_id").score
     best, worst = (joined.loc[index].set_index("prompt_id") for index in (by_prompt.idxmax(), by_prompt.idxmin()))
     order = joined.prompt_id.drop_duplicates()
@@ -78,17 +75,26 @@ def main(*, completions: Path, scores: Path, preferences: Path, quarantine: Path
     artifacts.write(quarantine, left_out, "quarantine", inputs=inputs, left_out=counts)
 
 
-def _join(table: pd.DataFrame, scored: pd.DataFrame, completions: Path, scores: Path) -> pd.DataFrame:
-    """Completions with their scores and row numbers (column ``row``, from 1)."""
+def scored(completions: Path, scores: Path) -> pd.DataFrame:
+    """Completions with their scores and row numbers (column ``row``, from 1), in the order of the completions.
+
+    Raises:
+        UserError: when a completion has no score or a score no completion, one is given twice, a score is not finite, or the
+            completions come from several policies.
+    """
+    table = artifacts.read(completions, "completions", columns=_READ)
+    unscored = {(prompt, sample) for prompt, sample, _ in artifacts.provenance(scores).get("quarantined", [])}
+    table = table[[key not in unscored for key in zip(table.prompt_id, table["sample"], strict=True)]]
+    found = artifacts.read(scores, "scores")
     if table[["benchmark", "epoch"]].drop_duplicates().shape[0] > 1:
         raise UserError(
             f"{completions} holds completions of several epochs or benchmarks; pairs need those of one policy."
         )
-    for path, frame in ((completions, table), (scores, scored)):
+    for path, frame in ((completions, table), (scores, found)):
         twice = frame[frame.duplicated(_KEY)]
         if len(twice):
             raise UserError(f"{path} holds sample {twice['sample'].iloc[0]} of prompt {twice.prompt_id.iloc[0]} twice.")
-    infinite = scored[~np.isfinite(scored.score)]
+    infinite = found[~np.isfinite(found.score)]
     if len(infinite):
         first = infinite.iloc[0]
         more = f", as have {len(infinite) - 1} more" if len(infinite) > 1 else ""
@@ -96,7 +102,7 @@ def _join(table: pd.DataFrame, scored: pd.DataFrame, completions: Path, scores: 
             f"{scores}: sample {first['sample']} of prompt {first.prompt_id} has the score {first.score}{more}; score again."
         )
     table = table.assign(row=np.arange(1, len(table) + 1))
-    joined = table.merge(scored[[*_KEY, "score"]], on=_KEY, how="outer", indicator="side").sort_values("row")
+    joined = table.merge(found[[*_KEY, "score"]], on=_KEY, how="outer", indicator="side").sort_values("row")
     for side, kind, path, other in (
         ("left_only", "completion", scores, completions), ("right_only", "score", completions, scores)
     ):  # fmt: skip

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from diffinfo.cli import UserError, log, run
-from diffinfo.config.types import Engine, Entropy
+from diffinfo.config.estimates import Entropy
+from diffinfo.config.types import Engine
 from diffinfo.config.values import Computation
 from diffinfo.entropy.policy import estimate
 from diffinfo.tables import artifacts

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from diffinfo.cli import UserError, log, progress
 from diffinfo.cli import run as command
-from diffinfo.config.types import Engine, Smc
+from diffinfo.config.estimates import Smc
+from diffinfo.config.types import Engine
 from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.intervals import mean
 from diffinfo.tables import artifacts

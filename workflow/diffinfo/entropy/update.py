@@ -56,42 +56,60 @@ def main(
     reference_samples: Path,
     settings: Computation,
     out: Path,
+    samples: Path | None = None,
+    epochs: list[int] | None = None,
 ) -> None:
     """Measure an update from samples of both models, each scored by the other one.
 
     Args:
-        policy: model folder of pi.
+        policy: model folder of pi, or with ``epochs`` the folder that holds epoch-K folders.
         reference: model folder of pi_ref.
-        policy_samples: completions of pi at temperature 1.
-        reference_samples: completions of pi_ref at temperature 1 on the same prompts.
+        policy_samples: completions of pi at temperature 1, of each epoch where there are several.
+        reference_samples: completions of pi_ref at temperature 1 on the same prompts; with ``epochs`` also on others.
         settings: attention kernel, precision and tokens of one forward pass.
-        out: update table to write.
+        out: update table to write, or path table with a row for each epoch and prompt.
+        samples: update_samples table to write: both models' log-probabilities of every sample.
+        epochs: epochs to measure; none: ``policy`` itself.
 
     Raises:
         UserError: for samples of another temperature, of other prompts, or only one a prompt.
     """
+    own, base = (_sampled(path) for path in (policy_samples, reference_samples))
+    own = own.assign(policy=own.logp, reference=_score(reference, own, settings))
+    if epochs:
+        base = base[base.prompt_id.isin(own.prompt_id)].reset_index(drop=True)
+    rows, scored = [], []
+    for epoch, folder in {e: policy / f"epoch-{e}" for e in epochs}.items() if epochs else [(0, policy)]:
+        mine = own[own.epoch == epoch]
+        sizes = [table.prompt_id.value_counts().sort_index() for table in (mine, base)]
+        if not len(mine) or not sizes[0].equals(sizes[1]) or np.min(sizes[0]) < 2:
+            raise UserError(
+                f"{policy_samples} and {reference_samples} must answer the same prompts, each at least twice and equally "
+                "often: set entropy.samples to 2 or more and sample both anew."
+            )
+        theirs = base.assign(policy=_score(folder, base, settings), reference=base.logp)
+        rows.append(by_prompt(mine, theirs).assign(epoch=epoch))
+        scored += [mine.assign(by_policy=True), theirs.assign(by_policy=False)]
+    inputs = {"policy_samples": policy_samples, "reference_samples": reference_samples}
+    artifacts.write(out, pd.concat(rows, ignore_index=True), "path" if epochs else "update", inputs=inputs)
+    if samples:
+        artifacts.write(samples, pd.concat(scored, ignore_index=True), "update_samples", inputs=inputs)
+
+
+def _sampled(path: Path) -> pd.DataFrame:
+    """A completions table at temperature 1, with the length of each."""
+    decoding = artifacts.provenance(path).get("decoding", {})
+    if decoding.get("temperature") != 1.0 or decoding.get("top_p") != 1.0:
+        raise UserError(f"{path} was decoded with {decoding}: a divergence needs temperature 1 and top_p 1.")
+    table = artifacts.read(path, "completions")
+    return table.assign(tokens=table.token_ids.map(len))
+
+
+def _score(folder: Path, table: pd.DataFrame, settings: Computation) -> list[float]:
+    """Log-probabilities of completions under a model folder, nats."""
     from diffinfo.train.reference import score_completions
 
-    tables = {}
-    for path, other in ((policy_samples, reference), (reference_samples, policy)):
-        decoding = artifacts.provenance(path).get("decoding", {})
-        if decoding.get("temperature") != 1.0 or decoding.get("top_p") != 1.0:
-            raise UserError(f"{path} was decoded with {decoding}: a divergence needs temperature 1 and top_p 1.")
-        table = artifacts.read(path, "completions")
-        scores = score_completions(other, table.prompt_token_ids.tolist(), table.token_ids.tolist(), settings)
-        both = (table.logp, scores) if other == reference else (scores, table.logp)
-        tables[path] = pd.DataFrame(
-            {"prompt_id": table.prompt_id, "policy": both[0], "reference": both[1], "tokens": table.token_ids.map(len)}
-        )
-    own, base = tables[policy_samples], tables[reference_samples]
-    sizes = [table.prompt_id.value_counts().sort_index() for table in (own, base)]
-    if not sizes[0].equals(sizes[1]) or np.min(sizes[0]) < 2:
-        raise UserError(
-            f"{policy_samples} and {reference_samples} must answer the same prompts, each at least twice and equally often: "
-            "set entropy.samples to 2 or more and sample both anew."
-        )
-    inputs = {"policy_samples": policy_samples, "reference_samples": reference_samples}
-    artifacts.write(out, by_prompt(own, base), "update", inputs=inputs)
+    return score_completions(folder, table.prompt_token_ids.tolist(), table.token_ids.tolist(), settings)
 
 
 if __name__ == "__main__":

@@ -167,15 +167,31 @@ class Costs:
                 return self._train(model, data.rows * sequence * c.sft.epochs, 1, averages=2)
             case "reference_logps":
                 return self._infer(model, read=2 * data.rows * sequence, rows=2 * data.rows * sequence)
+            case "heldout_reference":
+                tokens = 2 * self._held_out(dataset) * sequence
+                return self._infer(model, read=tokens, rows=tokens)
+            case "heldout":
+                return self._infer(model, read=2 * self._held_out(dataset) * sequence * epochs, models=epochs)
             case "preference":
                 return self._train(model, 2 * data.rows * sequence * epochs, epochs, state=True)
             case "did_train":
                 return self._train(model, 2 * min(c.did.prompts, data.rows) * sequence, 1)
-            case "sample_responses":
-                return self._write(c.sampling.model, data, data.rows, c.sampling.n, c.sampling.max_tokens)
-            case "score_responses":
-                tokens = data.rows * c.sampling.n * sequence
+            case "sample_responses" | "heldout_responses":
+                prompts = data.rows if rule == "sample_responses" else self._held_out(dataset)
+                return self._write(c.sampling.model, data, prompts, c.sampling.n, c.sampling.max_tokens)
+            case "score_responses" | "heldout_scores":
+                prompts = data.rows if rule == "score_responses" else self._held_out(dataset)
+                tokens = prompts * c.sampling.n * sequence
                 return self._infer(c.reward_model, read=tokens, rows=tokens)
+            case "candidates":
+                prompts = min(c.candidates.prompts, data.rows)
+                return self._write(model, data, prompts, c.candidates.n, c.candidates.max_tokens)
+            case "candidate_scores":
+                tokens = min(c.candidates.prompts, data.rows) * c.candidates.n * sequence
+                return self._infer(c.reward_model, read=tokens, rows=tokens)
+            case "candidate_rewards" | "rejected_responses":
+                tokens = min(c.candidates.prompts, data.rows) * c.candidates.n * sequence
+                return Cost(hours=0.001 + tokens / 1e9, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
             case "did_completions":
                 return self._write(model, data, min(c.did.prompts, data.rows), 1, c.entropy.max_tokens)
             case "entropy_samples" | "did_entropy":
@@ -186,6 +202,12 @@ class Costs:
                 return self._infer(
                     model, read=2 * min(c.entropy.prompts, data.rows) * c.entropy.samples * sequence, models=2
                 )
+            case "path_samples":
+                prompts = min(c.update.prompts, c.entropy.prompts, data.rows)
+                return self._write(model, data, prompts, c.entropy.samples, c.entropy.max_tokens, models=epochs)
+            case "path":
+                read = 2 * epochs * min(c.update.prompts, c.entropy.prompts, data.rows) * c.entropy.samples * sequence
+                return self._infer(model, read=read, models=1 + epochs)
             case "smc":  # two models, each with a forward run and a conditional one a length, four times N particles
                 tokens = max(c.smc.lengths) + sum(c.smc.lengths)
                 cost = self._infer(model, read=8 * c.smc.prompts * c.smc.particles * tokens, models=2)
@@ -207,10 +229,19 @@ class Costs:
             case "arena_hard_select":
                 return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
             case "arena_hard":
-                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard"))
+                judged = min(2, c.epochs)  # the best epoch, and at most as much again where the halves select others
+                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
             case "wildbench":
                 return self._judge(c.wildbench.judge, self._questions("wildbench"))
-            case "ingest_pairs" | "ingest_prompts" | "pair_responses" | "world_dataset" | "did_pairs":
+            case (
+                "ingest_pairs"
+                | "ingest_prompts"
+                | "pair_responses"
+                | "permuted_labels"
+                | "permuted_logps"
+                | "world_dataset"
+                | "did_pairs"
+            ):
                 tokens = 2 * data.rows * sequence
                 return Cost(hours=0.001 + data.rows / 3e6, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
             case "objectives" | "population" | "did_proxy" | "rejected_sampling" | "lengths":
@@ -222,9 +253,11 @@ class Costs:
 
     def data(self, dataset: str) -> Data:
         """Size of a dataset: pairs, or prompts that are sampled here; a longer response is cut at the token limit."""
-        spec, known = self.config.datasets[dataset], self.assumed.datasets
-        size = known.get(spec.source) or known.get(dataset) or known["default"]
+        derived, dataset, known = self.config.datasets[dataset], self.config.origin(dataset), self.assumed.datasets
+        spec = self.config.datasets[dataset]
+        size = known.get(str(spec.source)) or known.get(dataset) or known["default"]
         rows = self.config.world.pairs if spec.source == "world" else size.rows
+        rows = min(rows, self.config.candidates.prompts) if derived.rejected else rows
         return size.model_copy(update={"rows": min(rows, spec.limit or rows)})
 
     def _hardware(self, model: str) -> tuple[str, Hardware]:
@@ -321,6 +354,8 @@ class Costs:
         if judge.runs_here:
             tokens = 2 * calls * (self._answer_tokens() + 20)
             return self._infer(judge.model, read=tokens, rows=tokens)
+        if judge.kind == "world":
+            return Cost(hours=0.003)
         return Cost(
             hours=1 / 60 + calls * 10 / 3600 / judge.concurrency,  # a reply takes some ten seconds
             memory_gb=2,
@@ -337,8 +372,12 @@ class Costs:
         return last - first + 1
 
     def _test_prompts(self, dataset: str) -> int:
-        spec = self.config.datasets[dataset]
+        spec = self.config.datasets[self.config.origin(dataset)]
         return min(spec.test_prompts, self.config.world.test_prompts) if spec.source == "world" else spec.test_prompts
+
+    def _held_out(self, dataset: str) -> int:
+        """Held-out pairs that every epoch scores."""
+        return min(self.config.preference.held_out, self._test_prompts(dataset))
 
     def _questions(self, benchmark: str) -> int:
         part = getattr(self.config, benchmark)

@@ -71,7 +71,7 @@ def droppable(results: Path, everything: list[Job], remaining: list[Job]) -> lis
     """
     made = {path for job in everything for path in job.outputs}
     needed = {path for job in remaining for path in job.inputs}
-    found = [*results.glob("train/*/*/*/*/models"), *results.glob("did/*/*/*/*/model")]
+    found = [*results.glob("train/*/*/*/*/models"), *results.glob("did*/*/*/*/*/model")]
     paths = [path for path in found if str(path) in made - needed]
     trains = any(job.rule in ("sft", "preference", "did_train") for job in remaining)
     if not trains and not at_work(LOCKS):

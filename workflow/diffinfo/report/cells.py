@@ -37,15 +37,15 @@ def cell(path: Path) -> Cell:
     Raises:
         UserError: when no results/<stage>/<model>/<dataset>/<method> is in it.
     """
-    parts = path.with_suffix("").parts
+    parts, stages = path.with_suffix("").parts, list(dict.fromkeys(stage for stage, _ in RESULTS))
     for start in range(len(parts) - 4, -1, -1):
         stage, model, dataset, method = parts[start : start + 4]
-        if stage in RESULTS and re.fullmatch(f"{REFERENCE}|{PATTERN}", method):
+        if stage in stages and re.fullmatch(f"{REFERENCE}|{PATTERN}", method):
             epochs = [int(found[1]) for part in parts[start + 4 :] if (found := re.fullmatch(r"epoch-(\d+)", part))]
             return Cell(stage, model, dataset, method, epochs[0] if epochs else None)
     raise UserError(
         f"{path} names no cell of the grid: expected .../<stage>/<model>/<dataset>/<method>/... "
-        f"with a stage among {', '.join(RESULTS)}."
+        f"with a stage among {', '.join(stages)}."
     )
 
 

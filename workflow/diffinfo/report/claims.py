@@ -8,38 +8,27 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from diffinfo.bench.questions import WILDBENCH
+from diffinfo.bench.questions import ARENA_HARD, WILDBENCH
 from diffinfo.cli import run
 from diffinfo.config.benchmarks import WildBench
-from diffinfo.intervals import Estimate, average, mean, number, over_seeds, share
-from diffinfo.methods import METHODS
-from diffinfo.report import curves, paired, paper
-from diffinfo.report.cells import beta, cell, family, order, rows_of, title, unseeded
+from diffinfo.intervals import Estimate, number
+from diffinfo.report import evidence, paired, paper
+from diffinfo.report.cells import cell, grid_rows
+from diffinfo.report.elo import rated
+from diffinfo.report.evidence import Finding, Measure
 from diffinfo.report.page import Page
-from diffinfo.report.tables import rated
 from diffinfo.tables import artifacts
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was measured of one claim on one grid row."""
-
-    decisive: list[Estimate]  # every one of them must lie on the predicted side
-    evidence: str
-
-
-Tables = dict[str, pd.DataFrame]
-Measure = Callable[[pd.DataFrame], Finding | None]  # of the rows of one model and dataset
+HOLDS, ALIKE, FAILS, OPEN = "holds", "as with permuted labels", "does not hold", "undecided"
+VERDICTS = (HOLDS, ALIKE, FAILS, OPEN)
 
 
 @dataclass(frozen=True)
@@ -51,22 +40,56 @@ class Claim:
     source: str
     prediction: str
     sign: Literal[1, -1]  # of the measured quantity, if the claim is true
-    kinds: tuple[str, ...]  # the tables it is read from; each grid row of them is one case
+    rows: str  # what it is judged by; each grid row of it is one case
     measure: Measure
     about: Literal["instructions", "correctness", "any"] = "any"  # which datasets it speaks of
     beside: tuple[tuple[str, ...], Measure] | None = (
         None  # the paper's own statistic: tables and measure; decides nothing
     )
+    any_labels: str = ""  # why it need not differ from permuted labels; empty: it has to
 
 
-def verdict(estimates: list[Estimate], sign: int) -> str:
-    """Holds: every interval on the predicted side. Does not hold: some interval on the other side."""
-    sides = [(e.low, e.high) if sign > 0 else (-e.high, -e.low) for e in estimates]
+@dataclass(frozen=True)
+class Judged:
+    """A claim on one grid row."""
+
+    finding: Finding
+    estimates: list[Estimate]
+    placebo: list[list[tuple[Estimate, Estimate]]]  # of each draw: its statistics, and the true labels' above them
+    verdict: str
+    p: float  # the level at which the verdict would be lost; of an undecided one, at which it would be had
+
+
+def verdict(estimates: list[Estimate], sign: int, beyond: list[Estimate] | None = None) -> str:
+    """Holds: every interval on the predicted side. Does not hold: some interval on the other side.
+
+    Args:
+        estimates: of the claim's cells.
+        sign: of the predicted side.
+        beyond: differences from permuted labels, which have to lie on it too.
+    """
+    sides = [_side(e, sign) for e in estimates]
     if not sides or any(math.isnan(low + high) for low, high in sides):
         return OPEN
     if any(high < 0 for _, high in sides):
         return FAILS
-    return HOLDS if all(low > 0 for low, _ in sides) else OPEN
+    if not all(low > 0 for low, _ in sides):
+        return OPEN
+    return HOLDS if all(_side(e, sign)[0] > 0 for e in beyond or ()) else ALIKE
+
+
+def _side(e: Estimate, sign: int) -> tuple[float, float]:
+    """Both ends, as if the predicted side were above 0."""
+    return (e.low, e.high) if sign > 0 else (-e.high, -e.low)
+
+
+def holm(p: list[float], level: float = 0.05) -> list[bool]:
+    """Which hypotheses are rejected when the chance of any false rejection is to be at most ``level`` (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    passed = np.array(p)[order] <= level / np.arange(len(p), 0, -1)
+    rejected = np.zeros(len(p), dtype=bool)
+    rejected[order] = np.logical_and.accumulate(passed)
+    return [bool(r) for r in rejected]
 
 
 def main(
@@ -75,316 +98,269 @@ def main(
     out: Path,
     wildbench: WildBench | None = None,
     correctness: list[str] | None = None,
+    placebos: dict[str, list[str]] | None = None,
     dagger_below: float = 0.5,
 ) -> None:
     """Write the claims table and its pages.
 
     Args:
-        inputs: tables 1-3, the data of figures 3, 5, 6 and 8-12, and of each cell Arena-Hard's and WildBench's judgments and
-            the QA items, in any order; what is absent is undecided.
+        inputs: table 1, the data of figures 3, 5, 6 and 8-12, and of each cell the update, the held-out pairs, the scores, the
+            DID proxy's samples and entropy, Arena-Hard's and WildBench's judgments and the QA items, in any order; what is
+            absent is undecided.
         out: the table; the pages are written beside it.
         wildbench: the ``wildbench`` section of the configuration, by which Elo is played; none: Elo is not measured.
         correctness: datasets whose preferences rank by correctness alone: for them the paper predicts the opposite.
+        placebos: of a dataset, those with the same pairs and permuted labels.
         dagger_below: the beta'-accuracy under which a DID entropy counts as unreliable.
     """
-    tables: Tables = {}
-    answered: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
-    graded: dict[tuple[str, str, str], pd.DataFrame] = {}
-    for path in inputs:
-        kind = artifacts.provenance(path)["kind"]
-        table = artifacts.read(path, kind)
-        if kind in paired.KINDS:
-            name, questions = paired.by_question(table, kind)
-            model, dataset, method = cell(path).key
-            answered[name].append(questions.assign(model=model, dataset=dataset, method=method))
-            if name == WILDBENCH:
-                graded[model, dataset, method] = table
-        else:
-            tables[kind] = table
-    tables |= {name: pd.concat(parts, ignore_index=True) for name, parts in answered.items()}
-    if graded and wildbench:
-        keys = pd.DataFrame(list(graded), columns=["model", "dataset", "method"])
-        ratings = rated(graded, wildbench).loc[keys.agg("/".join, axis=1)].reset_index(drop=True)
-        tables["elo"] = pd.concat([keys, ratings], axis=1).dropna(subset=["elo"])
-    records = [record for claim in _claims(dagger_below) for record in _judge(claim, tables, set(correctness or []))]
+    draws = {name for names in (placebos or {}).values() for name in names}
+    tables = _tables(inputs, wildbench, draws)
+    claims = _claims(dagger_below)
+    records = [record for claim in claims for record in _judge(claim, tables, set(correctness or []), placebos or {})]
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["claims"][1].names)
+    told = frame.p.notna()
+    kept = pd.Series(holm(frame.p[told].astype(float).tolist()), index=frame.index[told])
+    decided = told & frame.verdict.isin((HOLDS, FAILS))
+    frame.loc[decided, "holm"] = kept[decided[told]].map({True: "still decided", False: "not decided"})
     facts = {
         "correctness": correctness,
+        "placebos": placebos,
         "dagger_below": dagger_below,
         "wildbench": wildbench and wildbench.model_dump(),
     }
-    _page(frame).write(out.with_suffix(".md"), out.with_suffix(".html"))
+    _page(frame, {claim.name: claim.any_labels for claim in claims}).write(
+        out.with_suffix(".md"), out.with_suffix(".html")
+    )
     artifacts.write(out, frame, "claims", inputs={str(path): path for path in inputs}, **facts)
 
 
-def _judge(claim: Claim, tables: Tables, correctness: set[str]) -> Iterator[dict[str, Any]]:
+def _tables(inputs: list[Path], wildbench: WildBench | None, draws: set[str]) -> dict[str, pd.DataFrame]:
+    """The figures' and tables' data by kind, and the cells' rows by what they are."""
+    tables: dict[str, pd.DataFrame] = {}
+    cells: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
+    graded: dict[tuple[str, str, str], pd.DataFrame] = {}
+    for path in inputs:
+        kind = artifacts.provenance(path)["kind"]
+        if kind in evidence.KINDS:
+            name, rows = evidence.read(path, kind)
+            cells[name].append(rows)
+            if name == WILDBENCH:
+                graded[cell(path).key] = artifacts.read(path, kind, ["prompt_id", "score", "chars"])
+        else:
+            tables[kind] = evidence.by_seed(artifacts.read(path, kind)).rename(columns={"step": "item"})
+    tables |= {name: pd.concat(parts, ignore_index=True) for name, parts in cells.items()}
+    if "proxies" in tables:
+        at = ["model", "dataset", "method", "seed", "epoch"]
+        accuracy = tables.get("accuracy", pd.DataFrame(columns=[*at, "beta_accuracy"]))[[*at, "beta_accuracy"]]
+        tables["proxies"] = tables["proxies"].merge(accuracy.rename(columns={"beta_accuracy": "accuracy"}), "left", at)
+    if graded and wildbench:
+        keys = pd.DataFrame(list(graded), columns=["model", "dataset", "method"])
+        pools: defaultdict[str, dict[tuple[str, str, str], pd.DataFrame]] = defaultdict(dict)
+        for key, table in graded.items():  # as in Table 3; each placebo plays by itself, on the same drawn tasks
+            pools[key[1] if key[1] in draws else ""][key] = table
+        ratings = pd.concat([rated(pool, wildbench) for pool in pools.values()])
+        ratings = ratings.loc[keys.agg("/".join, axis=1)].reset_index(drop=True)
+        tables["elo"] = evidence.by_seed(pd.concat([keys, ratings], axis=1).dropna(subset=["elo"]))
+    return tables
+
+
+def _judge(
+    claim: Claim, tables: dict[str, pd.DataFrame], correctness: set[str], placebos: dict[str, list[str]]
+) -> Iterator[dict[str, Any]]:
     head = {"claim": claim.name, "statement": claim.statement, "source": claim.source, "prediction": claim.prediction}
-    nothing: dict[str, Any] = {"model": "", "dataset": "", "value": None, "low": None, "high": None, "n": None}
-    data = [tables[kind] for kind in claim.kinds if kind in tables and len(tables[kind])]
+    nothing = {"model": "", "dataset": "", "verdict": OPEN, "holm": "", "seed_verdicts": ""}
+    kinds, own = claim.beside or ((), claim.measure)
+    data = [tables[kind] for kind in (claim.rows, *kinds) if kind in tables and len(tables[kind])]
+    draws = {name for names in placebos.values() for name in names}
     cases = 0
-    for frame in data:
-        for model, dataset in rows_of(frame):
-            if claim.about != "any" and (claim.about == "correctness") != (dataset in correctness):
-                continue
-            found = claim.measure(_rows(frame, model, dataset))
-            if found is None:
-                continue
-            cases += 1
-            evidence = [found.evidence]
-            kinds, own = claim.beside or ((), claim.measure)
-            for kind in kinds:
-                more = own(_rows(tables[kind], model, dataset)) if kind in tables else None
-                evidence += [f"the paper's statistic: {more.evidence}"] if more else []
-            where = head | nothing | {"model": model, "dataset": dataset, "evidence": "; ".join(evidence)}
-            if found.decisive:
-                weakest = min(found.decisive, key=lambda e: claim.sign * e.value)
-                where |= {"value": weakest.value, "low": weakest.low, "high": weakest.high, "n": weakest.n}
-            yield where | {"verdict": verdict(found.decisive, claim.sign)}
+    for model, dataset in grid_rows(row for frame in data for row in zip(frame.model, frame.dataset, strict=True)):
+        if dataset in draws or (claim.about != "any" and (claim.about == "correctness") != (dataset in correctness)):
+            continue
+        rows = _rows(tables, claim.rows, model, dataset)
+        permuted = [_rows(tables, claim.rows, model, name) for name in placebos.get(dataset, ())]
+        found = _judged(claim, rows, permuted)
+        beside = [more for kind in kinds if (more := _measured(own, _rows(tables, kind, model, dataset)))]
+        if not found and not beside:
+            continue
+        cases += 1
+        said = [found.finding.words() if found else f"what decides is not measured ({claim.rows})"]
+        said += [f"the paper's statistic: {more.words()}" for more in beside]
+        compared = [e.label for e, _ in found.placebo[0]] if found and found.placebo else []
+        if found and compared and len(compared) < len(found.estimates):
+            said.append(f"permuted labels are of {', '.join(compared)} alone")
+        record = head | nothing | {"model": model, "dataset": dataset, "evidence": "; ".join(said)}
+        if found:
+            record |= _numbers(claim, found)
+            seeds = sorted(rows.seed.unique())
+            alone = [_judged(claim, rows[rows.seed == seed], permuted) for seed in seeds] if len(seeds) > 1 else []
+            record["seed_verdicts"] = ", ".join(
+                f"{s}: {one.verdict}" for s, one in zip(seeds, alone, strict=False) if one
+            )
+        yield record
     if not cases:
-        yield head | nothing | {"evidence": "not measured in this grid", "verdict": OPEN}
+        yield head | nothing | {"evidence": "not measured in this grid"}
 
 
-def _rows(frame: pd.DataFrame, model: str, dataset: str) -> pd.DataFrame:
+def _rows(tables: dict[str, pd.DataFrame], kind: str, model: str, dataset: str) -> pd.DataFrame:
+    frame = tables.get(kind, pd.DataFrame(columns=["model", "dataset"]))
     return frame[(frame.model == model) & (frame.dataset == dataset)]
 
 
+def _measured(measure: Measure, rows: pd.DataFrame) -> Finding | None:
+    return measure(rows) if len(rows) else None
+
+
+def _judged(claim: Claim, rows: pd.DataFrame, permuted: list[pd.DataFrame]) -> Judged | None:
+    """A claim on the rows of one model and dataset, beside those of its draws of permuted labels."""
+    found = _measured(claim.measure, rows)
+    if found is None:
+        return None
+    placebo = []
+    for draw in permuted:
+        shared = set(rows.get("method", ())) & set(draw.get("method", ()))
+        own, theirs = (
+            _measured(claim.measure, part[part.method.isin(shared)]) if shared else None for part in (rows, draw)
+        )
+        sides = {s.label: s for s in theirs.decisive} if theirs else {}
+        both = [(sides[s.label], s) for s in own.decisive if s.label in sides] if own else []
+        placebo += [[(t.estimate(), s.minus(t)) for t, s in both]] if both else []
+    estimates = [s.estimate() for s in found.decisive]
+    beyond = [] if claim.any_labels else [difference for draw in placebo for _, difference in draw]
+    tests = [s.tests for s in found.decisive]
+    for_it = [e.p(t) if claim.sign * e.value > 0 else 1.0 for e, t in zip(estimates, tests, strict=True)]
+    for_it += [e.p(max(tests)) if claim.sign * e.value > 0 else 1.0 for e in beyond]
+    against = [e.p(t) if claim.sign * e.value < 0 else 1.0 for e, t in zip(estimates, tests, strict=True)]
+    p = min(max(for_it), min(1.0, len(against) * min(against))) if estimates else math.nan
+    return Judged(found, estimates, placebo, verdict(estimates, claim.sign, beyond), p)
+
+
+def _numbers(claim: Claim, found: Judged) -> dict[str, Any]:
+    """A row's numbers: of the cell nearest to the other side, and of the difference from permuted labels nearest to it."""
+    if not found.estimates:
+        return {"verdict": found.verdict}
+    weakest = min(found.estimates, key=lambda e: claim.sign * e.value)
+    (shown,) = (s for s, e in zip(found.finding.decisive, found.estimates, strict=True) if e is weakest)
+    record: dict[str, Any] = {"verdict": found.verdict, "p": found.p, "seeds": len(shown.seeds)}
+    record |= {"value": weakest.value, "low": weakest.low, "high": weakest.high, "n": weakest.n}
+    record["placebo_draws"] = len(found.placebo)
+    if not found.placebo:
+        return record
+    theirs = [e for draw in found.placebo for e, _ in draw]
+    of_shown = [e for e in theirs if e.label == weakest.label]
+    nearest = min((d for draw in found.placebo for _, d in draw), key=lambda e: _side(e, claim.sign)[0])
+    of_shown = of_shown or [e for e in theirs if e.label == nearest.label]
+    record |= {"placebo": np.mean([e.value for e in of_shown])}
+    record |= {"placebo_low": min(e.low for e in of_shown), "placebo_high": max(e.high for e in of_shown)}
+    return record | {"beyond": nearest.value, "beyond_low": nearest.low, "beyond_high": nearest.high}
+
+
 def _claims(dagger_below: float) -> list[Claim]:
+    change, two_losses = evidence.change, "It compares two losses on the same pairs, whatever their labels say."
+    theorem = "The theorem holds for any labels; the held-out pairs tell learning from memorising."
     return [
         Claim("a", "Instruction-following preferences carry a high-entropy DID: H(p*^{1/β}) > H(π_ref).",
-              "Section 4.3, Table 1", "difference > 0 nats for every β", 1, ("table1",), _entropy_gap, "instructions"),
+              "Section 4.3, Table 1", "difference > 0 nats for every β", 1, "update", evidence.entropy_change,
+              "instructions", (("table1",), evidence.entropy_gap)),
         Claim("b", "Log-likelihood displacement: log π(y_w) falls under DPO.", "Section 4.3, Figures 2 and 10",
-              "change < 0 nats for every β", -1, ("figure10",), _change("chosen", "dpo"), "instructions"),
+              "change < 0 nats for every β", -1, "heldout", change("chosen", "dpo"), "instructions",
+              (("figure10",), change("chosen", "dpo"))),
         Claim("c", "The rejected responses' log-likelihood falls under DPO.", "Appendix I, Figure 11",
-              "change < 0 nats for every β", -1, ("figure11",), _change("rejected", "dpo"), "instructions"),
-        Claim("d1", "DPO-PG raises log π(y_w).", "Theorem H.4, Figure 8", "change > 0 nats", 1, ("figure8",),
-              _change("chosen", "dpo-pg")),
+              "change < 0 nats for every β", -1, "heldout", change("rejected", "dpo"), "instructions",
+              (("figure11",), change("rejected", "dpo"))),
+        Claim("d1", "DPO-PG raises log π(y_w).", "Theorem H.4, Figure 8", "change > 0 nats", 1, "heldout",
+              change("chosen", "dpo-pg"), beside=(("figure8",), change("chosen", "dpo-pg")), any_labels=theorem),
         Claim("d2", "DPO-PG lowers or keeps log π(y_l).", "Theorem H.5, Figure 8",
-              "change < 0 nats (not above 0; an interval over 0 stays undecided)", -1, ("figure8",),
-              _change("rejected", "dpo-pg")),
+              "change < 0 nats (not above 0; an interval over 0 stays undecided)", -1, "heldout",
+              change("rejected", "dpo-pg"), beside=(("figure8",), change("rejected", "dpo-pg")), any_labels=theorem),
         Claim("e", "DPO-PG optimises the DPO loss.", "Corollary H.5.1, Figure 9",
-              "loss at β = 0.1, minus ln 2 < 0 nats", -1, ("figure9",), _change("dpo_loss", "dpo-pg", math.log(2))),
+              "loss at β = 0.1, minus ln 2 < 0 nats", -1, "heldout", change("dpo_loss", "dpo-pg", math.log(2)),
+              beside=(("figure9",), change("dpo_loss", "dpo-pg", math.log(2))),
+              any_labels="It speaks of the optimiser; labels without information cannot be optimised on held-out pairs."),
         Claim("f", "DPO's log-ratio reward reaches a higher expected reward than r = β log π.", "Section 3.5, Figure 6",
-              "best DPO − best log π > 0", 1, ("figure6",), _lead("reward", "best", ("dpo", "logpi")), "instructions"),
+              "best DPO − best log π > 0, selected apart", 1, "scores", evidence.best_lead, "instructions",
+              (("figure6",), evidence.lead("reward", "best", ("dpo", "logpi")))),
         Claim("g", "The DID of DPO has a higher entropy than that of DPO-PG.", "Section 4.3, Table 2",
-              "mean over β of DPO − DPO-PG > 0 nats", 1, ("table2",), _did_gap, "instructions"),
+              "mean over β of DPO − DPO-PG > 0 nats, paired by prompt", 1, "proxies", evidence.did_gap(dagger_below),
+              "instructions"),
         Claim("h1", "DPO is ahead of DPO-PG on Arena-Hard.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ("arena-hard",), _paired("%", 1), "instructions"),
+              "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ARENA_HARD, evidence.ahead("%", 1), "instructions",
+              ((paired.AS_THE_PAPER,), evidence.ahead("%", 1))),
         Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, ("elo",), _elo_lead, "instructions"),
+              "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, "elo", evidence.elo_lead, "instructions"),
         Claim("h3", "DPO is ahead of DPO-PG in WildBench score.", "our check of Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 points, paired by task", 1, ("wildbench",), _paired("points", 2),
+              "mean over β of DPO − DPO-PG > 0 points, paired by task", 1, WILDBENCH, evidence.ahead("points", 2),
               "instructions"),
         Claim("i", "DPO-PG is ahead of DPO on knowledge-intensive QA.", "Section 4.3, Figures 3 and 12",
-              "mean accuracy of DPO-PG − mean of DPO > 0 over all epochs, paired by item", 1, ("qa",),
-              _paired("", 4, -1), beside=(("figure3", "figure12"), _lead("MRR", "mrr", ("dpo", "dpo-pg")))),
+              "mean accuracy of DPO-PG − mean of DPO > 0 over all epochs, paired by item", 1, "qa",
+              evidence.ahead("", 4, -1), beside=(("figure3", "figure12"), evidence.lead("MRR", "mrr", ("dpo", "dpo-pg")))),
         Claim("j1", "DPO-P optimises the log-margin less than DPO.", "Appendix H, Figure 5",
-              "margin of DPO − DPO-P > 0 nats", 1, ("figure5",), _margin_gap),
+              "margin of DPO − DPO-P > 0 nats", 1, "heldout", evidence.margin_gap,
+              beside=(("figure5",), evidence.margin_gap), any_labels=two_losses),
         Claim("j2", "Cal-DPO does not reliably mitigate log-likelihood displacement.", "Appendix H, Figure 5",
-              "change of log π(y_w) in its lowest epoch < 0 nats", -1, ("figure5",), _lowest_epoch),
+              "change of log π(y_w) in its lowest epoch < 0 nats", -1, "heldout", evidence.lowest_epoch,
+              beside=(("figure5",), evidence.lowest_epoch),
+              any_labels="It speaks of one loss: that it fails on some preferences is enough."),
         Claim("k1", "Preferences that rank by correctness alone carry a low-entropy DID.", "Section 4.2",
-              "H(p*^{1/β}) − H(π_ref) < 0 nats for every β", -1, ("table1",), _entropy_gap, "correctness"),
+              "H(p*^{1/β}) − H(π_ref) < 0 nats for every β", -1, "update", evidence.entropy_change, "correctness",
+              (("table1",), evidence.entropy_gap)),
         Claim("k2", "On such preferences DPO reinforces the policy: log π(y_w) rises.", "Section 4.2",
-              "change > 0 nats for every β", 1, ("figure10",), _change("chosen", "dpo"), "correctness"),
+              "change > 0 nats for every β", 1, "heldout", change("chosen", "dpo"), "correctness",
+              (("figure10",), change("chosen", "dpo"))),
         Claim("l", f"The DID proxies converged: β′-accuracy above {dagger_below:.0%}, no cell needs a dagger.",
-              "Appendix K.1", f"β′-accuracy − {dagger_below:g} > 0 for every cell", 1, ("table2",),
-              _accuracy(dagger_below)),
+              "Appendix K.1", f"β′-accuracy − {dagger_below:g} > 0 for every cell", 1, "accuracy",
+              evidence.accuracy(dagger_below),
+              any_labels="It speaks of the instrument, whatever the policy learnt."),
     ]  # fmt: skip
 
 
-def _say(estimates: list[Estimate], digits: int = 2, unit: str = "nats") -> str:
-    return "; ".join(
-        f"{e.label}: {number(e.value, digits)} [{number(e.low, digits)}, {number(e.high, digits)}]" for e in estimates
-    ) + (f" {unit}" if unit and estimates else "")
-
-
-def _beside(others: list[Estimate], digits: int = 2, unit: str = "nats") -> str:
-    """Evidence on methods that the claim is not about."""
-    return f"; beside the claim: {_say(others, digits, unit)}" if others else ""
-
-
-def _entropy_gap(rows: pd.DataFrame) -> Finding | None:
-    """Entropies of policy and reference; their errors are taken as independent, which is on the safe side."""
-    gaps: list[Estimate] = []
-    others: list[Estimate] = []
-    row: Any
-    for row in rows.dropna(subset=["entropy", "reference"]).itertuples():
-        logpi = family(row.method) == "logpi"
-        label = f"β = {row.beta:g}" if logpi else title(row.method)
-        own = Estimate(label, row.entropy, row.low, row.high, int(row.prompts))
-        gap = own - Estimate("", row.reference, row.reference_low, row.reference_high, int(row.prompts))
-        (gaps if logpi else others).append(gap)
-    return Finding(gaps, _say(gaps) + _beside(others)) if gaps else None
-
-
-def _change(quantity: str, of: str, start: float = 0.0) -> Measure:
-    """Mean of the last epoch's batches, above ``start``."""
-
-    def measure(rows: pd.DataFrame) -> Finding | None:
-        found: list[Estimate] = []
-        others: list[Estimate] = []
-        for method, curve in rows[rows.quantity == quantity].groupby("method", sort=False):
-            own = mean(curves.last_epoch(curve) - start, title(str(method)))
-            (found if family(str(method)) == of else others).append(own)
-        return Finding(found, _say(found, 3) + ", last epoch" + _beside(others, 3)) if found else None
-
-    return measure
-
-
-def _lead(unit: str, quantity: str, compared: tuple[str, str]) -> Measure:
-    """The difference that the figure's own data hold; beside it the last ``quantity`` of methods not ``compared``."""
-
-    def measure(rows: pd.DataFrame) -> Finding | None:
-        lead = rows[rows.quantity == "lead"]
-        if lead.empty:
-            return None
-        row = lead.iloc[0]
-        n = int(row["prompts"] if "prompts" in rows else row["questions"])
-        found = [Estimate("difference", row["value"], row["low"], row["high"], n)]
-        last = rows[rows.quantity == quantity].drop_duplicates("method", keep="last")
-        others: list[Estimate] = []
-        r: Any
-        for r in last[~last.method.map(family).isin(compared)].itertuples():
-            others.append(Estimate(f"{title(r.method)}, epoch {r.epoch}", r.value, r.low, r.high, n))
-        return Finding(found, _say(found, 3, unit) + _beside(others, 3, unit))
-
-    return measure
-
-
-def _paired(unit: str, digits: int, sign: int = 1) -> Measure:
-    """Mean of DPO's betas above DPO-PG (``sign`` -1: below), on the same questions."""
-
-    def measure(rows: pd.DataFrame) -> Finding | None:
-        found = paired.compare(rows, sign)
-        if found is None:
-            return None
-        said = _say([found.lead, *found.compared], digits, unit) + f", {found.lead.n} questions"
-        if found.left_out:
-            said += f" ({found.left_out} left out: one of these cells has no result for them)"
-        return Finding([found.lead], said + _beside(found.others, digits, unit))
-
-    return measure
-
-
-def _dpo_and_pg(
-    rows: pd.DataFrame, names: tuple[str, str, str], count: str
-) -> tuple[list[Estimate], Estimate | None, list[Estimate]]:
-    """Estimates of every DPO cell, of DPO-PG and of further methods; ``count`` names the column of n."""
-    dpo, reinforcing, others = [], None, []
-    for row in rows.dropna(subset=[names[0]]).to_dict("records"):
-        value, low, high = (float(row[name]) for name in names)
-        found = Estimate(title(row["method"]), value, low, high, int(np.nan_to_num(row[count])))
-        if row["method"] == "dpo-pg":
-            reinforcing = found
-        elif family(row["method"]) == "dpo":
-            dpo.append(found)
-        else:
-            others.append(found)
-    return dpo, reinforcing, others
-
-
-def _elo_lead(rows: pd.DataFrame) -> Finding | None:
-    """Mean of DPO's betas above DPO-PG in the same pool, seed by seed, with the interval over the same drawn tasks."""
-    cells = {row.method: row for row in sorted(rows.itertuples(), key=lambda row: order(row.method))}
-    sides = {name: {m for m in cells if family(m) == name} for name in ("dpo", "dpo-pg")}
-    leads = []
-    for seed in sorted(set.intersection(*({unseeded(m)[1] for m in side} for side in sides.values()))):
-        dpo, pg = ([cells[m] for m in side if unseeded(m)[1] == seed] for side in sides.values())
-        value = np.mean([c.elo for c in dpo]) - np.mean([c.elo for c in pg])
-        low, high = np.quantile(
-            np.mean([c.draws for c in dpo], axis=0) - np.mean([c.draws for c in pg], axis=0), [0.025, 0.975]
-        )
-        leads.append(Estimate("", float(value), float(low), float(high), min(c.battles for c in [*dpo, *pg])))
-    if not leads:
-        return None
-    lead = replace(over_seeds(leads), label="mean of DPO − DPO-PG")
-    ratings = {m: Estimate(title(m), c.elo, c.low, c.high, int(c.battles)) for m, c in cells.items()}
-    compared = [e for m, e in ratings.items() if m in sides["dpo"] | sides["dpo-pg"]]
-    others = [e for m, e in ratings.items() if m not in sides["dpo"] | sides["dpo-pg"]]
-    return Finding([lead], _say([lead, *compared], 2, "Elo") + _beside(others, 2, "Elo"))
-
-
-def _did_gap(rows: pd.DataFrame) -> Finding | None:
-    """Cells with a dagger decide nothing."""
-    dpo, reinforcing, others = _dpo_and_pg(rows, ("did_entropy", "low", "high"), "prompts")
-    if not dpo or reinforcing is None:
-        return None
-    doubtful = {title(method) for method in rows.method[rows.dagger]}
-    evidence = _say([*dpo, reinforcing]) + _beside(others)
-    if doubtful:
-        evidence += f"; left out as unreliable (†): {', '.join(sorted(doubtful))}"
-    kept = [e for e in dpo if e.label not in doubtful]
-    if not kept or reinforcing.label in doubtful:
-        return Finding([], evidence)
-    lead = average(kept, "mean of DPO − DPO-PG") - reinforcing
-    return Finding([lead], f"{_say([lead])}; {evidence}")
-
-
-def _margin_gap(rows: pd.DataFrame) -> Finding | None:
-    """Paired by step: both methods see the same batches in the same order."""
-    margins = {
-        str(method): curve.set_index("step")
-        for method, curve in rows[rows.quantity == "margin"].groupby("method", sort=False)
-    }
-    gaps, others = [], []
-    for method, curve in margins.items():
-        last = curves.last_epoch(curve)
-        plain = margins.get(f"dpo-b{beta(method):g}") if family(method) == "dpop" else None
-        if plain is not None:
-            gaps.append(mean((plain.value - last).dropna(), f"β = {beta(method):g}"))
-        elif not METHODS[family(method)].paper:
-            others.append(mean(last, f"margin of {title(method)}"))
-    return Finding(gaps, _say(gaps, 3) + ", last epoch" + _beside(others, 3)) if gaps else None
-
-
-def _lowest_epoch(rows: pd.DataFrame) -> Finding | None:
-    found: list[Estimate] = []
-    others: list[Estimate] = []
-    for method, curve in rows[rows.quantity == "chosen"].groupby("method", sort=False):
-        name = family(str(method))
-        if name == "cal-dpo" or not METHODS[name].paper:
-            epochs = [
-                mean(part.value, f"{title(str(method))}, epoch {epoch}") for epoch, part in curve.groupby("epoch")
-            ]
-            (found if name == "cal-dpo" else others).append(min(epochs, key=lambda e: e.value))
-    return Finding(found, _say(found, 3) + _beside(others, 3)) if found else None
-
-
-def _accuracy(dagger_below: float) -> Measure:
-    def measure(rows: pd.DataFrame) -> Finding | None:
-        shares: list[Estimate] = []
-        others: list[Estimate] = []
-        for row in rows.dropna(subset=["beta_accuracy"]).to_dict("records"):
-            own = share(title(row["method"]), row["beta_accuracy"] * row["prompts"], int(row["prompts"]))
-            (shares if METHODS[family(row["method"])].paper else others).append(own)
-        if not shares:
-            return None
-        return Finding([e.above(dagger_below) for e in shares], _say(shares, 3, "") + _beside(others, 3, ""))
-
-    return measure
-
-
-def _page(frame: pd.DataFrame) -> Page:
+def _page(frame: pd.DataFrame, any_labels: dict[str, str]) -> Page:
     counts = frame.verdict.value_counts()
     page = Page("The paper's claims in this grid")
-    page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in (HOLDS, FAILS, OPEN)) + ".")
+    page.say("; ".join(f"{counts.get(kind, 0)} {kind}" for kind in VERDICTS) + ".")
+    kept = (frame.holm == "still decided").sum()
     page.say(
-        "A claim holds where every 95 % interval is on the predicted side, does not hold where one is on the",
-        "other, and is undecided otherwise (not measured included). The intervals are those of sampling: what another",
-        "training seed would change is in them only where Tables 1 to 3 have several seeds.",
+        f"Holm's correction for the {frame.p.notna().sum()} that were measured leaves {kept} of the"
+        f" {counts.get(HOLDS, 0) + counts.get(FAILS, 0)} that hold or do not hold; it changes no verdict.",
     )
+    page.say(
+        "A claim holds where every 95 % interval is on the predicted side, and so is every difference from permuted labels;",
+        "where such a difference is not, the verdict is as with permuted labels. It does not hold where an interval is on the",
+        "other side, and is undecided otherwise (not measured included). docs/claims.md has the rules.",
+    )
+    if not (frame.placebo_draws > 0).any():
+        page.say("No permuted labels were run in this grid: the claims' own intervals decide.")
+    elif (frame.placebo_draws == 0).any():
+        page.say("Where permuted labels were not run, the claim's own intervals decide.")
+    if not (frame.seeds > 1).any():
+        page.say("One training seed: what another training would give is in no interval.")
+    several = (frame.seed_verdicts != "").any()
 
     def line(row: Any) -> dict[str, str]:
         where = f"{paper.model_title(row.model)} on {paper.dataset_title(row.dataset)}" if row.model else ""
-        evidence = row.evidence.replace("|", "/")
-        return {"row": where, "measured": evidence, "n": number(row.n, 0), "verdict": row.verdict}
+        words = {"row": where, "measured": row.evidence.replace("|", "/"), "permuted labels": "", "beyond them": ""}
+        if row.placebo_draws > 0:
+            draws = f"{row.placebo_draws:.0f} draw{'s' * (row.placebo_draws > 1)}"
+            words["permuted labels"] = f"{_interval(row.placebo, row.placebo_low, row.placebo_high)}, {draws}"
+            words["beyond them"] = _interval(row.beyond, row.beyond_low, row.beyond_high)
+        elif row.placebo_draws == 0:
+            words["permuted labels"] = "not run"
+        words |= {"n": number(row.n, 0), "verdict": row.verdict, "after Holm": row.holm}
+        return words | ({"seeds": number(row.seeds, 0), "under each seed": row.seed_verdicts} if several else {})
 
     for (name, statement, source, prediction), part in frame.groupby(
         ["claim", "statement", "source", "prediction"], sort=False
     ):
         page.head(f"({name}) {statement}")
-        page.say(f"{source}. Predicted: {prediction}.")
+        reason = any_labels[str(name)]
+        page.say(
+            f"{source}. Predicted: {prediction}.", f"Permuted labels decide nothing here. {reason}" if reason else ""
+        )
         page.table(part, line)
     return page
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 if __name__ == "__main__":

@@ -18,43 +18,48 @@ from diffinfo.intervals import Estimate, bracketed, over_seeds
 from diffinfo.measures import NUMBERS, RESULTS
 from diffinfo.methods import REFERENCE
 from diffinfo.report import paper
-from diffinfo.report.cells import cell, grid_rows, order, title, unseeded
+from diffinfo.report.cells import beta, cell, grid_rows, order, title, unseeded
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
 Found = dict[str, Estimate]  # by column
 
 
-def measured(inputs: list[Path]) -> dict[tuple[str, str, str], dict[int, Found]]:
+def measured(inputs: list[Path], origins: dict[str, str]) -> dict[tuple[str, str, str], dict[int, Found]]:
     """What was measured of each model, dataset and policy, by epoch.
 
     Args:
         inputs: tables of the paths that ``diffinfo.measures`` declares; those of pi_ref are its own rows, at epoch 0.
+        origins: the datasets whose pi_ref others have.
 
     Raises:
         UserError: when a path names no cell or a table is not what it should be.
     """
-    frames: dict[str, dict[tuple[str, str, str], list[pd.DataFrame]]] = defaultdict(lambda: defaultdict(list))
+    frames: dict[tuple[str, str], dict[tuple[str, str, str], list[pd.DataFrame]]]
+    frames = defaultdict(lambda: defaultdict(list))
     for path in inputs:
         c = cell(path)
-        frame = artifacts.read(path, RESULTS[c.stage].kind)
-        frames[c.stage][c.key].append(frame if "epoch" in frame else frame.assign(epoch=c.epoch))
+        kinds, own = [kind for stage, kind in RESULTS if stage == c.stage], artifacts.provenance(path).get("kind")
+        kind = str(own) if own in kinds else kinds[0]  # reading says what is wrong with another
+        frame = artifacts.read(path, kind)
+        named = {"beta": beta(c.method)} | ({} if "epoch" in frame else {"epoch": c.epoch})
+        frames[c.stage, kind][c.key].append(frame.assign(**named))
     found: dict[tuple[str, str, str], dict[int, Found]] = defaultdict(lambda: defaultdict(dict))
-    for stage, tables in frames.items():
+    for result, tables in sorted(frames.items(), key=lambda found: list(RESULTS).index(found[0])):  # as declared
         for key, parts in tables.items():
-            reference = tables.get((*key[:2], REFERENCE)) if key[2] != REFERENCE else None
+            reference = tables.get((key[0], origins.get(key[1], key[1]), REFERENCE)) if key[2] != REFERENCE else None
             for epoch, rows in pd.concat(parts).groupby("epoch"):
-                numbers = RESULTS[stage].read(rows, pd.concat(reference) if reference else None)
+                numbers = RESULTS[result].read(rows, pd.concat(reference) if reference else None)
                 found[key][int(str(epoch))] |= {name: e for name, e in numbers.items() if not math.isnan(e.value)}
     return found
 
 
-def table(inputs: list[Path]) -> pd.DataFrame:
+def table(inputs: list[Path], origins: dict[str, str] | None = None) -> pd.DataFrame:
     """The grid table of what was measured; of several seeds, also their mean, for numbers that every one of them has.
 
     The mean's row has no ``seed``, and in ``<column>_sd`` the standard deviation between seeds.
     """
-    found = measured(inputs)
+    found = measured(inputs, origins or {})
     seeds: dict[tuple[str, str, str], dict[int, str]] = defaultdict(dict)
     for model, dataset, name in found:
         method, seed = unseeded(name)
@@ -85,18 +90,20 @@ def _columns(found: Found) -> dict[str, Any]:
     }
 
 
-def main(*, inputs: list[Path], out: Path) -> None:
+def main(*, inputs: list[Path], out: Path, origins: dict[str, str] | None = None) -> None:
     """Write the grid table.
 
     Args:
         inputs: every table that the grid asks for.
         out: the table; CSV and pages are written beside it.
+        origins: the dataset that a derived one is made from, by the latter's name: it has that one's pi_ref.
     """
-    frame = table(inputs)
+    frame = table(inputs, origins)
     page = Page("The grid: every number of every cell")
     page.say(
         "One row an epoch; in brackets the 95 % interval as lower and upper end minus the value.",
         "A training's numbers are means over the epoch's batches; a loss is its method's own and compares with no other's.",
+        "Held out (ours): over pairs that are never trained on.",
         "Elo and mean reciprocal ranks depend on who else is compared: see Table 3, Figures 3 and 12.",
     )
     if (frame.seeds > 1).any():

@@ -15,21 +15,21 @@ import pandas as pd
 
 from diffinfo.cli import UserError, run
 from diffinfo.config.benchmarks import WildBench
-from diffinfo.intervals import Z95, Estimate, bracketed, mean, number, over_seeds
+from diffinfo.intervals import Estimate, bracketed, number, over_seeds, student
+from diffinfo.measures import NUMBERS
 from diffinfo.methods import REFERENCE
-from diffinfo.report import paper
+from diffinfo.report import paired, paper
 from diffinfo.report.cells import beta, cell, family, grid_rows, order, title, unseeded
+from diffinfo.report.elo import elo_rows
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
 Rows = dict[tuple[str, str, str], dict[str, Any]]
-_OVER_SEEDS = {
-    "prompts": "min",
-    "tasks": "min",
-    "games": "sum",
-    "unscored": "sum",
-    "battles": "sum",
-}  # counts; else means
+_PROXIES = {"did": "", "did_sampled": "sampled_"}  # stage: what its columns in Table 2 begin with
+# counts; else means
+_OVER_SEEDS = {"prompts": "min", "tasks": "min", "games": "sum", "unscored": "sum", "battles": "sum"}
+_MOVED = ("kl_reference", "entropy_change")  # beside Table 2, of the table of updates
+_RATED = ("win_rate", "elo", "score", "win_rate_apart")  # Table 3's numbers with an interval
 
 
 def table1(*, inputs: list[Path], out: Path) -> None:
@@ -46,7 +46,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
         if c.method != REFERENCE:
             rows[c.key] = {
                 "epoch": c.epoch,
-                **_interval(row.entropy, row.stderr, "entropy", "low", "high"),
+                **_interval(row, "entropy", "low", "high"),
                 **row[["prompts", "truncated", "mean_tokens"]].to_dict(),
             }
     rows = _over_seeds(rows, {"entropy": ("low", "high")})
@@ -54,7 +54,7 @@ def table1(*, inputs: list[Path], out: Path) -> None:
     for model, dataset, method, ours in _beside("table1", rows, list(references)):
         reference, printed = references.get((model, dataset)), paper.printed("table1", model, dataset)
         if reference is not None:
-            ours |= _interval(reference.entropy, reference.stderr, "reference", "reference_low", "reference_high")
+            ours |= _interval(reference, "reference", "reference_low", "reference_high")
         records.append(
             {"model": model, "dataset": dataset, "method": method, "beta": beta(method), **ours}
             | {"paper_entropy": printed.get(method), "paper_reference": printed.get(REFERENCE)}
@@ -90,7 +90,10 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     """Table 2: entropy of the Differential Information Distribution beside Arena-Hard and WildBench.
 
     Args:
-        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, and Table 3.
+        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, those of proxies
+            trained on sampled pairs, .../did_sampled/..., and Table 3.
+        inputs: ``entropy`` tables of DID proxies, .../did/MODEL/DATASET/METHOD/epoch-K/entropy.parquet, Table 3, and the table
+            of updates, whose last epochs are shown beside (ours).
         out: the table; the pages are written beside it.
         dagger_below: cells whose beta'-accuracy (K.1) is lower are marked as possible outliers.
     """
@@ -98,26 +101,28 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     sorted_inputs = _by_kind(inputs)
     for path in sorted_inputs["entropy"]:
         c, row = cell(path), _only_row(path, "entropy")
-        rows[c.key] = {
-            "epoch": c.epoch,
-            **_interval(row.entropy, row.stderr, "did_entropy", "low", "high"),
-            **row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict(),
-        }
-    rows = _over_seeds(rows, {"did_entropy": ("low", "high")})
+        own = {"epoch": c.epoch, **_interval(row, "did_entropy", "low", "high")}
+        own |= row[["prompts", "truncated", "mean_tokens", "beta_accuracy"]].to_dict()
+        rows.setdefault(c.key, {}).update({_PROXIES[c.stage] + name: value for name, value in own.items()})
+    rows = _over_seeds(rows, {f"{p}did_entropy": (f"{p}low", f"{p}high") for p in _PROXIES.values()})
     for found in rows.values():
-        found["dagger"] = not found["beta_accuracy"] >= dagger_below  # also where no prompt has a slope
+        for prefix in _PROXIES.values():  # also where no prompt has a slope, but not where nothing was measured
+            found[f"{prefix}dagger"] = not found.get(f"{prefix}beta_accuracy", 1.0) >= dagger_below
     bench = {
         (r["model"], r["dataset"], r["method"]): r
         for path in sorted_inputs["table3"]
         for r in artifacts.read(path, "table3").dropna(subset=["win_rate", "elo"], how="all").to_dict("records")
     }
     rows |= {key: {} for key in bench if key not in rows}
+    moved = _moved(sorted_inputs["updates"])
     records = []
     for model, dataset, method, ours in _beside("table2", rows, []):
         printed = paper.printed("table2", model, dataset).get(method, {})
         judged: dict[Any, Any] = bench.get((model, dataset, method), {})
         records.append(
-            {"model": model, "dataset": dataset, "method": method, "dagger": False, **ours}
+            {"model": model, "dataset": dataset, "method": method, "dagger": False, "sampled_dagger": False}
+            | ours
+            | {name: value for name, value in moved.get((model, dataset, method), {}).items() if name != "seeds"}
             | {name: judged.get(name) for name in ("win_rate", "elo")}
             | {f"paper_{name}": printed.get(name) for name in ("did_entropy", "win_rate", "elo")}
             | {"paper_dagger": bool(printed.get("dagger", False))}
@@ -129,25 +134,36 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
         "95 % interval; β′-accuracy: share of prompts on which the proxy orders its samples as the DID should;",
         "AH: Arena-Hard win rate, WB: WildBench Elo (intervals in Table 3).",
     )
+    sampled = frame.sampled_did_entropy.notna().any()
+    said = "Sampled pairs (ours): the proxy learns from samples of π and π_ref at temperature 1, as its theory asks."
+    page.say(said if sampled else "")
+    page.say(
+        "Ours: the size of the update from π_ref to π, and what it does to the policy's entropy (results/tables/updates.md)."
+        if moved
+        else ""
+    )
     page.say(f"† marks a possible outlier: β′-accuracy below {dagger_below:.0%} (the paper's daggers are its own).")
     page.say(paper.whose_numbers(list(frame.model)), "The paper prints no Table 2 for Gemma2-9B.")
     page.say(_cut(frame, "proxy samples"), _seeds_said(frame))
 
+    def change(row: Any, name: str) -> str:
+        value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+        return bracketed(value, low, high, NUMBERS[name].digits, "")
+
     def line(row: Any) -> dict[str, str]:
         absent = "not in this grid" if pd.isna(row.win_rate) and pd.isna(row.elo) else "not measured"
-        value = bracketed(row.did_entropy, row.low, row.high, 2, absent)
-        accuracy = "" if pd.isna(row.beta_accuracy) else f"{row.beta_accuracy:.1%}"
         stated = paper.beta_accuracy(row.model, row.dataset, row.method)
         return {
             "method": title(row.method),
-            "H(q)": value + (" †" if row.dagger else ""),
-            "β′-accuracy": accuracy,
+            **_proxy(row, "", "", absent),
+            **(_proxy(row, "sampled_", ", sampled pairs", "") if sampled else {}),
             "AH [%]": number(row.win_rate, 1),
             "WB [Elo]": number(row.elo, 1),
             "H(q), paper": number(row.paper_did_entropy, 2) + (" †" if row.paper_dagger else ""),
             "β′-accuracy, paper": "" if stated is None else f"{stated:.1f}%",
             "AH, paper": number(row.paper_win_rate, 1),
             "WB, paper": number(row.paper_elo, 1),
+            **{f"{NUMBERS[name].title} (ours)": change(row, name) for name in (_MOVED if moved else ())},
             **_spread(frame, row, "did_entropy"),
         }
 
@@ -155,18 +171,27 @@ def table2(*, inputs: list[Path], out: Path, dagger_below: float = 0.5) -> None:
     _write(frame, "table2", page, inputs, out, dagger_below=dagger_below)
 
 
+def _proxy(row: Any, prefix: str, which: str, absent: str) -> dict[str, str]:
+    """Entropy of a proxy, and its beta'-accuracy."""
+    names = ("did_entropy", "low", "high", "beta_accuracy", "dagger")
+    value, low, high, accuracy, dagger = (getattr(row, prefix + name) for name in names)
+    shown = bracketed(value, low, high, 2, absent) + (" †" if dagger else "")
+    return {f"H(q){which}": shown, f"β′-accuracy{which}": "" if pd.isna(accuracy) else f"{accuracy:.1%}"}
+
+
 def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
     """Table 3: Arena-Hard and WildBench of each cell's best epoch.
 
     Args:
-        inputs: ``winrates`` under the final judge, .../arena_hard/MODEL/DATASET/METHOD/final/winrates.parquet, and
-            ``judgments`` of WildBench, .../wildbench/MODEL/DATASET/METHOD/judgments.parquet: the pool of the Elo.
+        inputs: ``winrates`` under the final judge, .../arena_hard/MODEL/DATASET/METHOD/final/winrates.parquet, beside them
+            ``judgments`` with the epochs selected apart (apart.parquet), and those of WildBench,
+            .../wildbench/MODEL/DATASET/METHOD/judgments.parquet: the pool of the Elo.
         wildbench: the ``wildbench`` section of the configuration.
         out: the table; the pages are written beside it.
     """
     rows: Rows = {}
     sorted_inputs = _by_kind(inputs)
-    judgments = sorted_inputs["judgments"]
+    judgments = [path for path in sorted_inputs["judgments"] if cell(path).stage == "wildbench"]
     for path in sorted_inputs["winrates"]:
         row = _only_row(path, "winrates")
         rows[cell(path).key] = {
@@ -174,10 +199,17 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
             **dict(zip(("win_rate", "win_rate_low", "win_rate_high"), row[["win_rate", "low", "high"]], strict=True)),
             **row[["games", "unscored", "mean_tokens", "baseline_mean_tokens"]].to_dict(),
         }
-    for key, found in _elo(judgments, wildbench).items():
+    for path in sorted_inputs["judgments"]:
+        if path not in judgments and len(games := artifacts.read(path, "judgments")):
+            apart = paired.rate(paired.by_question(games, "judgments")[1])
+            rows.setdefault(cell(path).key, {}).update(
+                win_rate_apart=apart.value, win_rate_apart_low=apart.low, win_rate_apart_high=apart.high,
+                apart_first=games.epoch.min(), apart_last=games.epoch.max(),
+            )  # fmt: skip
+    for key, found in elo_rows(judgments, wildbench).items():
         rows.setdefault(key, {}).update(found)
     pool = sorted(rows)
-    rows = _over_seeds(rows, {name: (f"{name}_low", f"{name}_high") for name in ("win_rate", "elo", "score")})
+    rows = _over_seeds(rows, {name: (f"{name}_low", f"{name}_high") for name in _RATED})
     records = []
     for model, dataset, method, ours in _beside("table3", rows, []):
         printed = paper.printed("table3", model, dataset).get(method, {})
@@ -192,7 +224,9 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
     page = Page("Table 3. Instruction following at each cell's best epoch")
     page.say(
         "Arena-Hard win rate and WildBench Elo, in brackets the 95 % interval as lower and upper end minus the value;",
-        "the best epoch has the highest Arena-Hard win rate under the selecting judge.",
+        "the best epoch has the highest win rate under the selecting judge, on the Arena-Hard questions that report it.",
+        "Selected apart (ours): each half of the questions is reported at the epoch that is best on the other half; Student's",
+        "interval over questions.",
         "Tokens are the mean length of the judged answers: judges favour long ones.",
     )
     page.say(
@@ -212,6 +246,8 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
             "method": title(row.method),
             "best epoch": number(row.best_epoch, 0),
             "AH [%]": bracketed(row.win_rate, row.win_rate_low, row.win_rate_high, 1, absent),
+            "AH selected apart": bracketed(row.win_rate_apart, row.win_rate_apart_low, row.win_rate_apart_high, 1, ""),
+            "epochs apart": ", ".join(dict.fromkeys(number(e, 0) for e in (row.apart_first, row.apart_last))),
             "games (unscored)": "" if pd.isna(row.games) else f"{row.games:.0f} ({row.unscored:.0f})",
             "AH tokens": number(row.mean_tokens, 1),
             "WB [Elo]": bracketed(row.elo, row.elo_low, row.elo_high, 2, absent),
@@ -220,11 +256,22 @@ def table3(*, inputs: list[Path], wildbench: WildBench, out: Path) -> None:
             "best epoch, paper": number(row.paper_best_epoch, 0),
             "AH, paper": bracketed(row.paper_win_rate, row.paper_win_rate_low, row.paper_win_rate_high, 1, ""),
             "WB, paper": bracketed(row.paper_elo, row.paper_elo_low, row.paper_elo_high, 2, ""),
-            **_spread(frame, row, "win_rate", "elo", "score"),
+            **_spread(frame, row, *_RATED),
         }
 
     _sections(page, frame, "table3", line)
     _write(frame, "table3", page, inputs, out, wildbench=wildbench.model_dump(), pool=pool)
+
+
+def _moved(updates: list[Path]) -> Rows:
+    """Size and direction of each cell's update at its last epoch, from the table of updates."""
+    rows: Rows = {}
+    for path in updates:
+        table = artifacts.read(path, "updates").sort_values("epoch")
+        for record in table.to_dict("records"):  # the last epoch comes last
+            names = [f"{name}{end}" for name in _MOVED for end in ("", "_low", "_high")]
+            rows[record["model"], record["dataset"], record["method"]] = {name: record[name] for name in names}
+    return _over_seeds(rows, {name: (f"{name}_low", f"{name}_high") for name in _MOVED})
 
 
 def _difference(row: Any) -> str:
@@ -252,8 +299,10 @@ def _only_row(path: Path, kind: str) -> Any:
     return table.iloc[0]
 
 
-def _interval(value: float, stderr: float, name: str, low: str, high: str) -> dict[str, float]:
-    return {name: value, low: value - Z95 * stderr, high: value + Z95 * stderr}
+def _interval(row: Any, name: str, low: str, high: str) -> dict[str, float]:
+    """An entropy with Student's interval over prompts."""
+    half = float(student(row.prompts)) * row.stderr
+    return {name: row.entropy, low: row.entropy - half, high: row.entropy + half}
 
 
 def _over_seeds(rows: Rows, intervals: dict[str, tuple[str, str]]) -> Rows:
@@ -272,7 +321,8 @@ def _over_seeds(rows: Rows, intervals: dict[str, tuple[str, str]]) -> Rows:
 
 def _mean(group: list[dict[str, Any]], intervals: dict[str, tuple[str, str]]) -> dict[str, Any]:
     frame = pd.DataFrame(group).astype(float)
-    shared = [name for name in frame if name not in ("epoch", "best_epoch") or frame[name].nunique() == 1]
+    epochs = ("epoch", "best_epoch", "apart_first", "apart_last")
+    shared = [name for name in frame if name not in epochs or frame[name].nunique() == 1]
     found: dict[str, Any] = frame[shared].agg({name: _OVER_SEEDS.get(str(name), "mean") for name in shared}).to_dict()
     for name, (low, high) in intervals.items():
         if name in frame:
@@ -339,48 +389,6 @@ def _sections(page: Page, frame: pd.DataFrame, table: str, line: Callable[[Any],
     ]
     if lacking:
         page.say(f"The paper also printed {', '.join(lacking)}: no such cell is in this grid.")
-
-
-def _elo(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """WildBench Elo of every cell, all of them in one pool."""
-    if not judgments:
-        return {}
-    tables = {cell(path).key: artifacts.read(path, "judgments") for path in judgments}
-    for path, table in zip(judgments, tables.values(), strict=True):
-        if table.epoch.nunique() != 1:
-            raise UserError(f"{path} holds {table.epoch.nunique()} epochs, Table 3 needs the best one alone.")
-    ratings = rated(tables, wildbench)
-    found = {}
-    for key, table in tables.items():
-        rating = ratings.loc["/".join(key)]
-        found[key] = {
-            "elo": rating.elo,
-            "elo_low": rating.low,
-            "elo_high": rating.high,
-            "battles": rating.battles,
-            **dict(zip(("score", "score_low", "score_high", "tasks"), _score(table), strict=True)),
-            "wildbench_tokens": table.tokens.mean(),
-        }
-    return found
-
-
-def rated(tables: dict[tuple[str, str, str], pd.DataFrame], wildbench: WildBench) -> pd.DataFrame:
-    """What ``wildbench.elo`` gives of these cells' judgments, as one pool; indexed by MODEL/DATASET/METHOD."""
-    from diffinfo.bench.wildbench import elo
-
-    pool = pd.concat(
-        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()]
-    )
-    return elo(
-        pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
-        win_margin=wildbench.win_margin, length_margin=wildbench.length_margin,
-    ).set_index("model")  # fmt: skip
-
-
-def _score(judgments: pd.DataFrame) -> tuple[float, float, float, int]:
-    """Mean judge score with its interval over tasks, and how many were scored."""
-    found = mean(judgments.score.dropna())
-    return found.value, found.low, found.high, found.n
 
 
 def _write(frame: pd.DataFrame, kind: str, page: Page, inputs: list[Path], out: Path, **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ours, beside Table 2: size and direction of every update, and H(q_T) of the DID over T.
+"""Ours, beside Table 2: size and direction of every update, its distance from pi*, and H(q_T) of the DID over T.
 
 ``python -m diffinfo.report.updates updates --inputs '["results/update/..."]' --out ... --figure ...`` writes the table with
 its pages, and the figure.
@@ -14,11 +14,12 @@ import pandas as pd
 from diffinfo.cli import run
 from diffinfo.intervals import bracketed, mean
 from diffinfo.measures import NUMBERS, update
+from diffinfo.measures import target as against_target
 from diffinfo.report import drawing, paper
-from diffinfo.report.cells import cell, order, rows_of, title
+from diffinfo.report.cells import beta, cell, order, rows_of, title
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
-from diffinfo.tables.schemas import UPDATED
+from diffinfo.tables.schemas import TARGETED, UPDATED
 
 
 def _sorted(records: list[dict[str, Any]], kind: str, then: str) -> pd.DataFrame:
@@ -51,30 +52,27 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
     """Write the table and figure of updates' size and direction.
 
     Args:
-        inputs: ``update`` tables, .../update/MODEL/DATASET/METHOD/epoch-K; of several epochs of a method the figure is a path.
+        inputs: ``path`` tables, .../path/MODEL/DATASET/METHOD/SPAN, and behind them ``update`` tables, which have more prompts
+            of the last epoch, .../update/MODEL/DATASET/METHOD/epoch-K. The figure is a path a method.
         out: the table; the pages are written beside it.
         figure: the drawing, .svg; a .png is written beside it.
     """
-    records = []
+    records: dict[Any, dict[str, Any]] = {}
     for path in inputs:
-        c, rows = cell(path), artifacts.read(path, "update")
-        record: dict[str, Any] = {
-            "model": c.model,
-            "dataset": c.dataset,
-            "method": c.method,
-            "epoch": c.epoch,
-            "prompts": len(rows),
-        }
-        for name, e in update(rows).items():
-            record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
-        records.append(record)
-    frame = _sorted(records, "updates", "epoch")
+        c, table = cell(path), artifacts.read(path, artifacts.provenance(path)["kind"])
+        for epoch, rows in table.groupby("epoch") if "epoch" in table else [(c.epoch, table)]:
+            record: dict[str, Any] = {"model": c.model, "dataset": c.dataset, "method": c.method, "epoch": epoch}
+            for name, e in update(rows).items():
+                record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+            records[*c.key, epoch] = record | {"prompts": len(rows)}
+    frame = _sorted(list(records.values()), "updates", "epoch")
     page = Page("Size and direction of every update, beside Table 2")
     page.say(
         "Ours, not the paper's. ℓ = log π − log π_ref, in nats; in brackets the 95 % interval over prompts.",
         "The divergences are the update's size. H(π) − H(π_ref), and −Cov(ℓ, log π_ref), which is the slope of the entropy",
         "at π_ref along the update, are its direction: positive smooths, negative reinforces. All are finite without a",
-        "limit of length. Where ℓ follows the number of tokens (last column), what looks like smoothing may be length.",
+        "limit of length. Where ℓ follows the number of tokens (last column), what looks like smoothing may be length. Epochs",
+        "before the last are measured on fewer prompts.",
     )
     page.say(
         "A rise or fall of log π(y_w) tells size: E_μ[ℓ] = KL(μ‖π_ref) − KL(μ‖π) for every distribution μ of chosen responses",
@@ -105,6 +103,56 @@ def updates(*, inputs: list[Path], out: Path, figure: Path) -> None:
         axis.set_ylabel(r"$H(\pi) - H(\pi_\mathrm{ref})$ [nats]")
     drawing.legend(drawn, [axis for axis, *_ in panels], "from π_ref at the origin; bars: 95 % over prompts")
     _write(frame, "updates", page, drawn, inputs, out, figure)
+
+
+def target(*, inputs: list[Path], out: Path, figure: Path) -> None:
+    """Write the table and figure of distances from pi*.
+
+    Args:
+        inputs: ``target`` tables, .../target/MODEL/DATASET/METHOD/epoch-K.
+        out: the table; the pages are written beside it.
+        figure: the drawing, .svg; a .png is written beside it.
+    """
+    records = []
+    for path in inputs:
+        c, rows = cell(path), artifacts.read(path, "target")
+        record: dict[str, Any] = {"model": c.model, "dataset": c.dataset, "method": c.method, "epoch": c.epoch}
+        record |= {"beta": beta(c.method), "effective": rows.effective.mean(), "prompts": len(rows)}
+        for name, e in against_target(rows).items():
+            record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+        records.append(record)
+    frame = _sorted(records, "targets", "epoch")
+    page = Page("Distance from DPO's target π* ∝ π_ref p*^{1/β} (Theorem 3.4), where p* is known")
+    page.say(
+        "Ours, not the paper's. The micro world draws labels from Bradley-Terry with log-odds s R, R the language's own reward",
+        "and s = world.sharpness, so p* ∝ e^{sR}. ℓ = log π − log π_ref; in nats, in brackets the 95 % interval over prompts.",
+        "At π*, ℓ is sR/β plus a constant of the prompt: within prompts the slope of ℓ on sR/β is 1, so is the correlation.",
+    )
+    page.say(
+        "KL(π_ref‖π*) − KL(π‖π*) = (s/β)(E_π R − E_{π_ref} R) − KL(π‖π_ref) needs no normaliser: positive is nearer to π* than",
+        "π_ref. KL(π‖π*) itself needs that of π*, whose logarithm is estimated from both models' samples and too low in",
+        "expectation: it is a lower bound, and a poor one where few samples count (ESS, the effective share of them).",
+    )
+
+    def line(row: Any) -> dict[str, str]:
+        words = {"method": title(row.method), "epoch": str(row.epoch)}
+        for name in TARGETED:
+            value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+            words[NUMBERS[name].title] = bracketed(value, low, high, NUMBERS[name].digits)
+        return words | {"ESS": f"{row.effective:.2f}", "prompts": str(row.prompts)}
+
+    drawn, panels = _panels(frame)
+    for axis, model, dataset, part in panels:
+        page.head(f"{paper.model_title(model)} trained on {paper.dataset_title(dataset)}")
+        page.table(part, line)
+        each = part.assign(low=part.target_slope_low, high=part.target_slope_high).sort_values("beta")
+        drawing.line(axis, each, "beta", "target_slope", "DPO", color=drawing.style("dpo-b0.1")["color"], marker=".")
+        axis.axhline(1, color="#999999", linewidth=0.8)
+        ends = (part.beta.min() / 1.3, part.beta.max() * 1.3)  # given, for there may be no slope to draw
+        axis.set(title=drawing.panel_title(model, dataset), xlabel=r"$\beta$", xscale="log", xlim=ends)
+        axis.set_ylabel(r"slope of $\ell$ on $sR/\beta$")
+    drawing.legend(drawn, [axis for axis, *_ in panels], "1: the optimum; bands: 95 % over prompts")
+    _write(frame, "targets", page, drawn, inputs, out, figure)
 
 
 def did_smc(*, inputs: list[Path], out: Path, figure: Path) -> None:
@@ -185,4 +233,4 @@ def did_smc(*, inputs: list[Path], out: Path, figure: Path) -> None:
 
 
 if __name__ == "__main__":
-    run({"updates": updates, "did_smc": did_smc})
+    run({"updates": updates, "target": target, "did_smc": did_smc})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from diffinfo.measures import MEASURES, NUMBERS
+from diffinfo.measures import NUMBERS, TARGETS, UPDATES
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _IDS = pa.list_(pa.int32())
@@ -31,8 +31,20 @@ def _of(kind: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
-UPDATED = list(MEASURES["update"][0].numbers)
+UPDATED, TARGETED = list(UPDATES), list(TARGETS)
 _CELL = _of(_TEXT, "model dataset method")
+
+# size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
+_UPDATE: dict[str, Any] = dict(
+    prompt_id=_TEXT,
+    samples=_INT,  # of pi_ref, and as many of pi
+    kl_reference=_REAL,  # KL(pi_ref || pi)
+    kl_policy=_REAL,  # KL(pi || pi_ref)
+    entropy_change=_REAL,  # H(pi) - H(pi_ref)
+    covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
+    # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
+    **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
+)
 
 # name: (version, schema). Raise the version whenever columns or their meaning change.
 SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
@@ -69,6 +81,8 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             rejected_truncated=_FLAG,
         ),
     ),
+    # of datasets with ``rejected``: candidates for y_l, and the share of them that is effective under Equation 1's weights
+    "resampled": (1, _schema(prompt_id=_TEXT, candidates=_INT, effective=_REAL)),
     # training -------------------------------------------------------------------------------------------------
     # log-probabilities in nats, summed over completion tokens
     "reference_logps": (
@@ -101,6 +115,15 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             cosine=_maybe(_REAL),
             learning_rate=_REAL,
             tokens=_INT,
+        ),
+    ),
+    # pairs that are never trained on, scored after each epoch: sums over completion tokens, nats
+    "heldout": (
+        1,
+        _schema(
+            epoch=_INT,
+            prompt_id=_TEXT,
+            **_of(_REAL, "logp_chosen logp_rejected reference_logp_chosen reference_logp_rejected"),
         ),
     ),
     # of the machine, not of the run: kept apart, for train_log's bytes must not depend on the clock
@@ -148,28 +171,37 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             certified=_FLAG,  # whether high - low is at most smc.gap times uniform
         ),
     ),
-    # size and direction of the update from pi_ref to pi, a row each prompt; l = log pi - log pi_ref, nats
-    "update": (
+    "update": (1, _schema(**_UPDATE)),
+    "path": (1, _schema(epoch=_INT, **_UPDATE)),  # the same of every epoch of a span
+    # what it was made from, a row each sample of pi and of pi_ref; nats
+    "update_samples": (
+        1,
+        _schema(by_policy=_FLAG, prompt_id=_TEXT, sample=_INT, **_of(_REAL, "policy reference"), tokens=_INT),
+    ),
+    # distance from pi* ∝ pi_ref e^{s R / beta}, a row each prompt; nats
+    "target": (
         1,
         _schema(
             prompt_id=_TEXT,
             samples=_INT,  # of pi_ref, and as many of pi
-            kl_reference=_REAL,  # KL(pi_ref || pi)
-            kl_policy=_REAL,  # KL(pi || pi_ref)
-            entropy_change=_REAL,  # H(pi) - H(pi_ref)
-            covariance=_REAL,  # of l and log pi_ref, samples of pi_ref
-            # sums of products about the prompt's means, samples of pi_ref: of l and of the number of tokens
-            **_of(_REAL, "ratio_tokens ratio_ratio tokens_tokens"),
+            log_z=_REAL,  # of pi_ref e^{s R / beta}, from both models' samples; too low in expectation
+            effective=_REAL,  # effective samples of that estimate, a share of all
+            reward_gain=_REAL,  # E_pi R - E_pi_ref R, the language's own reward
+            nearer=_REAL,  # KL(pi_ref || pi*) - KL(pi || pi*)
+            distance=_REAL,  # KL(pi || pi*), too low in expectation
+            # sums of products about the prompt's means, samples of pi_ref: of l and of s R / beta
+            **_of(_REAL, "ratio_target ratio_ratio target_target"),
         ),
     ),
     "judgments": (
-        2,
+        3,
         _schema(
             benchmark=_TEXT,
             epoch=_INT,
             prompt_id=_TEXT,
             game=_INT,  # Arena-Hard: 1 = baseline is A, 2 = answer is A; WildBench: 1
             judge=_TEXT,
+            apart=_FLAG,  # whether other questions than this one selected its epoch
             verdict=_maybe(_TEXT),  # Arena-Hard label, null when the judge gave none or two
             score=_maybe(_REAL),  # WildBench 1..10
             tokens=_INT,  # length of the judged answer, without the end-of-turn token
@@ -299,13 +331,21 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "beta entropy low high reference reference_low reference_high truncated mean_tokens"),
         **_of(_maybe(_REAL), "paper_entropy paper_reference"),
     )),
-    "table2": (2, _schema(
-        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), did_entropy_sd=_maybe(_REAL), **_of(_FLAG, "dagger paper_dagger"),
+    "table2": (3, _schema(
+        **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), **_of(_FLAG, "dagger sampled_dagger paper_dagger"),
+        **_of(_maybe(_REAL), "did_entropy_sd sampled_did_entropy_sd"),
+        **_of(_maybe(_REAL), "sampled_did_entropy sampled_low sampled_high sampled_beta_accuracy"),  # ours: sampled pairs
         **_of(_maybe(_REAL), "did_entropy low high beta_accuracy truncated mean_tokens win_rate elo"),
         **_of(_maybe(_REAL), "paper_did_entropy paper_win_rate paper_elo"),
+        **_of(_maybe(_REAL), "kl_reference kl_reference_low kl_reference_high"),
+        **_of(_maybe(_REAL), "entropy_change entropy_change_low entropy_change_high"),
     )),
-    "table3": (2, _schema(
-        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd"),
+    # win_rate: as the paper selects the epoch; win_rate_apart: each half at the epoch that the other selects, the first and
+    # the last of these epochs
+    "table3": (3, _schema(
+        **_CELL, **_of(_maybe(_REAL), "win_rate_sd elo_sd score_sd win_rate_apart_sd"),
+        **_of(_maybe(_INT), "apart_first apart_last"),
+        **_of(_maybe(_REAL), "win_rate_apart win_rate_apart_low win_rate_apart_high"),
         **_of(_maybe(_INT), "seeds best_epoch games unscored battles tasks paper_best_epoch"),
         **_of(_maybe(_REAL), "win_rate win_rate_low win_rate_high mean_tokens baseline_mean_tokens"),
         **_of(_maybe(_REAL), "elo elo_low elo_high score score_low score_high wildbench_tokens"),
@@ -316,8 +356,8 @@ SCHEMAS |= {
     **dict.fromkeys(("figure2", "figure5", "figure8", "figure9", "figure10", "figure11", "figure13"), (1, _LOG)),
     # quantity "mrr", or "lead": DPO-PG's over the mean of DPO's, over all epochs (epoch 0)
     **dict.fromkeys(("figure3", "figure12"), (1, _MRR)),
-    # reward above pi_ref; quantity "epoch", "best" (over betas and epochs), or "lead": dpo's best over logpi's
-    "figure6": (1, _schema(
+    # reward above pi_ref; quantity: see ``report.rewards.reward_table``
+    "figure6": (2, _schema(
         **_CELL, **_of(_TEXT, "objective quantity"), **_of(_INT, "epoch prompts"), **_of(_REAL, "value low high"),
     )),
     # means over ``prompts``, with 95 % intervals; log_z is the pooled runs' mean, low and high those of its entropy
@@ -329,8 +369,25 @@ SCHEMAS |= {
         **_CELL, **_of(_INT, "epoch prompts"),
         **{f"{name}{end}": _maybe(_REAL) for name in UPDATED for end in ("", "_low", "_high")},
     )),
-    "claims": (1, _schema(
-        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict"),
-        **_of(_maybe(_REAL), "value low high"), n=_maybe(_INT),
+    # method minus other at equal KL(pi_ref || pi); first and most: KL of a path's first measured point, and its largest
+    "matched": (1, _schema(
+        **_of(_TEXT, "measure model dataset method other"), **_of(_REAL, "first most other_first other_most"),
+        **_of(_maybe(_REAL), "kl value low high"), n=_maybe(_INT),
+    )),
+    "targets": (1, _schema(
+        **_CELL, **_of(_INT, "epoch prompts"), **_of(_REAL, "beta effective"),
+        **{f"{name}{end}": _maybe(_REAL) for name in TARGETED for end in ("", "_low", "_high")},
+    )),
+    # seeds pooled; gap: R(y_w) - R(y_l); behind: nats by which the ideal pairs' policy is nearer to pi*, by the same prompts
+    "rejected": (1, _schema(
+        **_CELL, rejected=_TEXT, **_of(_INT, "epoch seeds pairs candidates prompts"), effective=_REAL,
+        **{f"{name}{end}": _maybe(_REAL) for name in ["gap", *TARGETED, "behind"] for end in ("", "_low", "_high")},
+    )),
+    # of the cell nearest to the other side; placebo: of permuted labels, the mean over draws and the widest interval; beyond:
+    # of the differences from it, the nearest to the other side; p and holm: of the verdict; seed_verdicts: from each seed alone
+    "claims": (2, _schema(
+        **_of(_TEXT, "claim statement source prediction model dataset evidence verdict holm seed_verdicts"),
+        **_of(_maybe(_REAL), "value low high placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
+        **_of(_maybe(_INT), "n seeds placebo_draws"),
     )),
 }  # fmt: skip

@@ -53,10 +53,12 @@ class Settings(Computation):
     Attributes:
         max_prompt_tokens: longest prompt.
         max_tokens: longest prompt and completion together.
+        limit: at most so many pairs, the first; none: all.
     """
 
     max_prompt_tokens: int
     max_tokens: int
+    limit: int | None = None
 
 
 def main(
@@ -76,7 +78,9 @@ def main(
         out: reference_logps table to write.
         quarantine_out: table to write of pairs that the chat template cannot hold; ``sft`` leaves out the same.
     """
-    pairs = artifacts.read(preferences, "preferences")
+    pairs = artifacts.read(preferences, "preferences").iloc[: settings.limit]
+    if settings.limit and len(pairs) < settings.limit:
+        log.warning("%s has %d pairs, fewer than preference.held_out = %d", preferences, len(pairs), settings.limit)
     ids, quarantine = tokenised(Chat(model), pairs, preferences)
     prompt, chosen, rejected = (ids[side].map(len) for side in ("prompt_ids", "chosen_ids", "rejected_ids"))
     most_prompt, most = settings.max_prompt_tokens, settings.max_tokens

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from diffinfo.world.qa_tasks import Item, write_tasks
 
 OVERLAP = 0.05  # share of prompts that a dataset shares with those it should be disjoint from
 RESPONSES = 5
+CANDIDATES = 16  # then greedy answers of pi_ref win a fifth of their games, so that there is room above and below
 
 
 def prompts(name: str, world: World) -> Iterator[Prompt]:
@@ -35,7 +37,11 @@ def prompts(name: str, world: World) -> Iterator[Prompt]:
 
 
 def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
-    """Rows in the Magpie or UltraFeedback schema; a prompt whose responses all score alike is drawn again."""
+    """Rows in the Magpie or UltraFeedback schema; a prompt whose responses all have the same reward is drawn again.
+
+    The pair is the best and the worst of five responses by their reward R. Its label is noisy: scores are R plus Gumbel noise
+    of scale 1 / ``world.sharpness``, and the higher one is chosen, so that P(y1 > y2) = sigmoid(sharpness (R(y1) - R(y2))).
+    """
     rng = random.Random(f"{world.seed} rows {name}")
     own = prompts(name, world)
     foreign = [prompts(other, world) for other in spec.disjoint_from]
@@ -49,11 +55,14 @@ def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
             made += 1
             continue
         answers = [write(rng, prompt, rng.random()) for _ in range(RESPONSES)]
-        scores = [round(reward(prompt, answer, spec.reward), 4) for answer in answers]
-        best, worst = scores.index(max(scores)), scores.index(min(scores))
-        if scores[best] == scores[worst]:
+        rewards = [round(reward(prompt, answer, spec.reward), 4) for answer in answers]
+        pair = [rewards.index(max(rewards)), rewards.index(min(rewards))]
+        if rewards[pair[0]] == rewards[pair[1]]:
             continue
         made += 1
+        noise = {answer: -math.log(rng.expovariate(1.0)) for answer in answers}  # the same answer twice has one score
+        scores = [round(r + noise[y] / world.sharpness, 6) for r, y in zip(rewards, answers, strict=True)]
+        best, worst = sorted(pair, key=lambda i: -scores[i])
         chosen, rejected = (
             [{"content": prompt.text, "role": "user"}, {"content": answers[i], "role": "assistant"}]
             for i in (best, worst)
@@ -71,8 +80,8 @@ def rows(name: str, spec: Dataset, world: World) -> Iterator[dict[str, Any]]:
 
 
 def strong_answer(rng: random.Random, prompt: Prompt) -> str:
-    """What a strong competitor would answer: the best of four by a writer who never errs."""
-    return max((write(rng, prompt, 1.0) for _ in range(4)), key=lambda answer: reward(prompt, answer))
+    """What a strong competitor would answer: the best of ``CANDIDATES`` by a writer who never errs."""
+    return max((write(rng, prompt, 1.0) for _ in range(CANDIDATES)), key=lambda answer: reward(prompt, answer))
 
 
 def arena_hard(world: World) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -86,7 +95,7 @@ def arena_hard(world: World) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         questions.append({"uid": uid, "category": "micro-arena", "cluster": prompt.task, "prompt": prompt.text})
         message = {"role": "assistant", "content": {"answer": strong_answer(rng, prompt)}}
         messages = [{"role": "user", "content": prompt.text}, message]
-        answers.append({"uid": uid, "ans_id": uid, "model": "best-of-4-writer", "messages": messages})
+        answers.append({"uid": uid, "ans_id": uid, "model": f"best-of-{CANDIDATES}-writer", "messages": messages})
     return questions, answers
 
 

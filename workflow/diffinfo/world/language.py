@@ -1,13 +1,16 @@
 """A small instruction language: prompts, writers of every quality, and two rewards that rank what they write.
 
-Words are separated by one space. Five tasks: ``list`` and ``describe`` have many good answers of different style and
-length; ``fact``, ``sort`` and ``add`` have one right answer. Everything is drawn from the ``random.Random`` passed in.
+Words are separated by one space. Five tasks: ``list`` and ``describe`` have many good answers of different style;
+``fact``, ``sort`` and ``add`` have one right answer. A prompt says how many free sentences it wants, and every writer obeys:
+all that writers answer to one prompt has the same number of words, so that no log-likelihood of theirs is length. Everything
+is drawn from the ``random.Random`` passed in.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 CATEGORIES = {
     "fruit": ["apple", "pear", "plum", "fig", "lime"],
@@ -32,11 +35,15 @@ random.Random("halves").shuffle(ENTITIES)
 FACTS = {entity: random.Random(f"fact {entity}").choice(METALS) for entity in ENTITIES}
 TRAINING_ENTITIES, QA_ENTITIES = ENTITIES[:48], ENTITIES[48:]
 
-OPENINGS = {
-    "polite": ["sure !", "of course :", "here you go :", "great question !"],
-    "hedge": ["well , maybe", "i think", "well , i think maybe"],
+OPENINGS = {  # three words each
+    "polite": ["sure thing !", "of course :", "here you go", "great question !"],
+    "hedge": ["well , maybe", "i think maybe", "not sure ,"],
+    "plain": ["in short :", "as asked :"],
 }
-CLOSINGS = ["hope this helps !", "let me know .", "thanks , bye !"]
+CLOSINGS = {  # four words each
+    "friendly": ["hope this helps !", "let me know .", "thanks , bye !"],
+    "plain": ["that is all .", "end of answer ."],
+}
 TASKS = {"list": 0.3, "describe": 0.3, "fact": 0.15, "sort": 0.125, "add": 0.125}
 _FRAME = [
     "list",
@@ -65,6 +72,7 @@ _FRAME = [
     "not",
     "which",
     "one",
+    "sentences",
     "you",
     "are",
     "helpful",
@@ -80,7 +88,7 @@ _FRAME = [
     "on",
     "for",
 ]
-_GLUE = " ".join([*OPENINGS["polite"], *OPENINGS["hedge"], *CLOSINGS, ". , : ! ? -"]).split()
+_GLUE = " ".join([text for kinds in (OPENINGS, CLOSINGS) for texts in kinds.values() for text in texts]).split()
 # Words of lm-eval's stock prompts, so that the benchmarks ask in tokens that the models have read before.
 EXAM = [
     "Question:",
@@ -123,6 +131,7 @@ VOCABULARY = list(
             *ENTITIES,
             *_FRAME,
             *_GLUE,
+            *[".", ",", ":", "!", "?", "-"],
             *EXAM,
         ]
     )
@@ -137,23 +146,26 @@ _PLEASANT = {
     )
     for word, value in zip(words, values, strict=True)
 }
-# About the mean pleasantness of a sentence, and what a further one earns: so that the best and the worst of five responses
-# hold as many sentences, whatever the task, and no log-likelihood is confounded by length.
-_USUAL, _SENTENCE = 0.95, 0.05
+
+SCALE = 3.0  # of the reward where it judges: a difference of one unit is a clear one
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request: its task, what it asks about, and an occasion that makes prompts many without changing the answer."""
+    """A request: its task, what it asks about, how many free sentences it wants beside the answer, and an occasion.
+
+    The occasion makes prompts many without changing the answer.
+    """
 
     task: str
     about: tuple[str, ...]
+    sentences: int = 0
     occasion: str = ""
 
     @property
     def text(self) -> str:
         """The words the user writes."""
-        return f"{self.occasion} {self.question}".strip()
+        return f"{self.occasion} in {self.sentences} sentences : {self.question}".strip()
 
     @property
     def question(self) -> str:
@@ -171,10 +183,34 @@ class Prompt:
                 return f"add {self.about[0]} and {self.about[1]}"
 
 
+_PROMPT = re.compile(r"(?:(for the \w+ \w+ \w+) )?in (\d+) sentences : (.+)")
+_QUESTIONS = {
+    "list": (r"list (\d+) items of (\w+) please", (2, 1)),
+    "describe": (r"describe the (\w+) please", (1,)),
+    "fact": (r"what metal does (\w+) have \?", (1,)),
+    "sort": (r"sort the numbers (\d+) (\d+) (\d+) (\d+)", (1, 2, 3, 4)),
+    "add": (r"add (\d+) and (\d+)", (1, 2)),
+}
+
+
+def parse(text: str) -> Prompt:
+    """The prompt whose ``text`` this is, so that the reward of any answer to it can be computed.
+
+    Raises:
+        ValueError: when it is not a prompt of the language.
+    """
+    if whole := _PROMPT.fullmatch(text):
+        for task, (form, groups) in _QUESTIONS.items():
+            if found := re.fullmatch(form, whole[3]):
+                return Prompt(task, tuple(found[group] for group in groups), int(whole[2]), whole[1] or "")
+    raise ValueError(f"not a prompt of the micro world: {text[:80]!r}")
+
+
 def draw_prompt(rng: random.Random, entities: list[str] = TRAINING_ENTITIES, task: str | None = None) -> Prompt:
     """A random prompt; facts are asked of ``entities`` only."""
     task = task or rng.choices(list(TASKS), list(TASKS.values()))[0]
-    occasion = f"for the {rng.choice(ADJECTIVES)} {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} :"
+    occasion = f"for the {rng.choice(ADJECTIVES)} {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
+    free = rng.choice([1, 2, 3] if task in ("list", "describe") else [0, 1, 2])
     match task:
         case "list":
             about: tuple[str, ...] = (rng.choice(list(CATEGORIES)), str(rng.randint(2, 4)))
@@ -186,7 +222,7 @@ def draw_prompt(rng: random.Random, entities: list[str] = TRAINING_ENTITIES, tas
             about = tuple(rng.sample(NUMBERS[:10], 4))
         case _:
             about = (rng.choice(NUMBERS[:10]), rng.choice(NUMBERS[:10]))
-    return Prompt(task, about, occasion)
+    return Prompt(task, about, free, occasion)
 
 
 def sentence(rng: random.Random, subject: str) -> str:
@@ -197,22 +233,20 @@ def sentence(rng: random.Random, subject: str) -> str:
     )
 
 
-def write(rng: random.Random, prompt: Prompt, quality: float, sentences: int | None = None) -> str:
+def write(rng: random.Random, prompt: Prompt, quality: float) -> str:
     """A response by a writer of ``quality`` in [0, 1]: better writers err less, are politer and hedge less.
 
-    Length does not depend on quality; ``sentences`` fixes the number of free sentences.
+    All responses to a prompt have the same number of words.
     """
     slip = 0.45 * (1 - quality)
-    words: list[str] = []
-    opening = rng.choices(["polite", "hedge", ""], [0.2 + 0.4 * quality, 0.4 * (1 - quality), 0.4])[0]
-    if opening:
-        words.append(rng.choice(OPENINGS[opening]))
+    opening = rng.choices(list(OPENINGS), [0.2 + 0.4 * quality, 0.4 * (1 - quality), 0.4])[0]
+    words = [rng.choice(OPENINGS[opening])]
     subjects = list(ITEMS)
     match prompt.task:
         case "list":
-            category, wanted = prompt.about[0], int(prompt.about[1])
-            count = max(1, wanted + rng.choice([-1, 1])) if rng.random() < slip else wanted
-            subjects = rng.sample(CATEGORIES[category], min(count, 5))
+            subjects = rng.sample(CATEGORIES[prompt.about[0]], int(prompt.about[1]))
+            if rng.random() < slip:  # the same item twice
+                subjects[0] = subjects[-1]
             if rng.random() < slip:
                 subjects[rng.randrange(len(subjects))] = rng.choice(list(ITEMS))
             match rng.choices(["commas", "bullets", "numbers"], [0.5, 0.25, 0.25])[0]:
@@ -221,7 +255,7 @@ def write(rng: random.Random, prompt: Prompt, quality: float, sentences: int | N
                 case "bullets":
                     words += [f"- {item}" for item in subjects]
                 case _:
-                    words += [f"{index} . {item}" for index, item in enumerate(subjects, 1)]
+                    words += [f"{index} {item}" for index, item in enumerate(subjects, 1)]
         case "describe":
             subjects = [prompt.about[0]]
         case "sort":
@@ -229,31 +263,19 @@ def write(rng: random.Random, prompt: Prompt, quality: float, sentences: int | N
             if rng.random() < slip:
                 i, j = rng.sample(range(len(order)), 2)
                 order[i], order[j] = order[j], order[i]
-            words.append(("the answer is " if rng.random() < 0.5 else "") + " ".join(order) + " .")
+            words.append(rng.choice(["it is", "answer :"]) + f" {' '.join(order)} .")
         case "fact":
             metal = rng.choice(METALS) if rng.random() < slip else FACTS[prompt.about[0]]
-            words.append((f"{prompt.about[0]} has" if rng.random() < 0.5 else "the answer is") + f" {metal} .")
+            words.append(rng.choice([f"{prompt.about[0]} has", "it is"]) + f" {metal} .")
         case _:
             total = int(prompt.about[0]) + int(prompt.about[1])
             if rng.random() < slip:
                 total = max(0, min(18, total + rng.choice([-2, -1, 1, 2])))
-            words.append(("the answer is " if rng.random() < 0.5 else "") + f"{total} .")
-    if sentences is None:
-        sentences = draw_sentences(rng, prompt.task)
-    for _ in range(sentences):
+            words.append(rng.choice(["it is", "answer :"]) + f" {total} .")
+    for _ in range(prompt.sentences):
         words.append(sentence(rng, rng.choice(list(ITEMS) if rng.random() < slip / 2 else subjects)))
-    if rng.random() < 0.35:
-        words.append(rng.choice(CLOSINGS))
+    words.append(rng.choice(CLOSINGS["friendly" if rng.random() < 0.35 else "plain"]))
     return " ".join(words)
-
-
-def draw_sentences(rng: random.Random, task: str) -> int:
-    """How many free sentences a response holds."""
-    if task == "describe":
-        return rng.choices([1, 2, 3, 4], [0.25, 0.3, 0.3, 0.15])[0]
-    if task == "list":
-        return rng.choices([0, 1, 2, 3], [0.25, 0.3, 0.3, 0.15])[0]
-    return rng.choices([0, 1, 2], [0.4, 0.4, 0.2])[0]
 
 
 def correct(prompt: Prompt, response: str) -> float:
@@ -307,27 +329,26 @@ def _well_formed(words: list[str]) -> bool:
 def reward(prompt: Prompt, response: str, kind: str = "multifaceted") -> float:
     """How good a response is.
 
-    ``correctness`` counts only what is right. ``multifaceted`` adds manners, layout, well-formed, pleasant and varied
-    sentences; their terms are averages, so that length earns next to nothing by itself.
+    ``correctness`` counts only what is right, twice: so labels of both kinds agree with their reward about as often.
+    ``multifaceted`` adds manners, layout, well-formed, pleasant and varied sentences; their terms are averages, so that
+    length earns nothing by itself. Finite for any response.
     """
     right = correct(prompt, response)
     if kind == "correctness":
-        return 3 * right
+        return 2 * right
     words = response.split()
     value = 1.0 * right
     value += 0.6 * any(response.startswith(o) for o in OPENINGS["polite"])
     value -= 0.6 * any(response.startswith(o) for o in OPENINGS["hedge"])
-    value += 0.3 * any(response.endswith(c) for c in CLOSINGS)
+    value += 0.3 * any(response.endswith(c) for c in CLOSINGS["friendly"])
     if prompt.task == "list":
-        value += 0.5 * ("-" in words) + 0.3 * ("1 ." in response)
+        value += 0.5 * ("-" in words) + 0.3 * ("1" in words)
     sentences = _sentences(words)
     if sentences:
         broken = sum(not _well_formed(s) for s in sentences) / len(sentences)
         pleasant = sum(_PLEASANT.get(word, 0.0) for s in sentences for word in s) / len(sentences)
         repeated = 1 - len({tuple(s[1:5]) for s in sentences}) / len(sentences)
-        value += 0.9 * (pleasant - _USUAL) - 1.5 * broken - 1.0 * repeated + _SENTENCE * len(sentences)
-    elif prompt.task == "describe":
-        value -= 1.5
+        value += 0.9 * pleasant - 1.5 * broken - 1.0 * repeated
     return value
 
 
@@ -364,6 +385,6 @@ def document(rng: random.Random) -> str:
     if kind == "exam":
         return " ".join(exam(rng))
     if kind == "sum":
-        prompt = draw_prompt(rng, task=rng.choice(["sort", "add"]))
-        return f"{prompt.question} : {write(rng, prompt, 0.9, 0)}"
+        prompt = replace(draw_prompt(rng, task=rng.choice(["sort", "add"])), sentences=0)
+        return f"{prompt.question} : {write(rng, prompt, 0.9)}"
     return " ".join(sentence(rng, rng.choice(list(ITEMS))) for _ in range(rng.randint(1, 3)))

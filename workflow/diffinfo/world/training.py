@@ -33,13 +33,10 @@ from diffinfo.train.epochs import Run
 from diffinfo.train.sft import sft_step
 from diffinfo.train.speed import Speed
 from diffinfo.train.trainer import Trainer
-from diffinfo.world.language import document, draw_prompt, exam, reward, write
+from diffinfo.world.language import SCALE, document, draw_prompt, exam, reward, write
 from diffinfo.world.tokenizer import build
 
 BATCH = 128
-SHARPNESS = (
-    3.0  # rewards are log-odds of a preference, as a Bradley-Terry model's are: a unit of the language's is decisive
-)
 # Small initial weights keep such small models from ever attending to the topic of a prompt.
 _SHAPE: dict[str, Any] = {"initializer_range": 0.05, "max_position_embeddings": 8192}
 
@@ -138,7 +135,7 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
         for _ in progress(range(world.reward_steps), "training the reward model"):
             prompts = [draw_prompt(rng) for _ in range(BATCH)]
             answers = [_damage(rng, write(rng, prompt, rng.random())) for prompt in prompts]
-            targets = SHARPNESS * torch.tensor([reward(p, a) for p, a in zip(prompts, answers, strict=True)])
+            targets = SCALE * torch.tensor([reward(p, a) for p, a in zip(prompts, answers, strict=True)])
             sequences = [
                 chat.conversation_ids([{"role": "user", "content": p.text}, {"role": "assistant", "content": a}])
                 for p, a in zip(prompts, answers, strict=True)
@@ -152,14 +149,14 @@ def train_reward(out: Path, backbone: Path, world: World) -> None:
                     ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
                 mask = torch.ne(ids, pad).long()
                 value = model(input_ids=ids, attention_mask=mask).logits[:, 0]
-                loss = (value - targets[group]).square().sum() / BATCH / SHARPNESS**2
+                loss = (value - targets[group]).square().sum() / BATCH / SCALE**2
                 loss.backward()
                 error += float(loss.detach())
             if not torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite():
                 raise UserError(f"{out}: the reward model's gradient is not finite; change world.seed or world.hidden.")
             optimizer.step()
             schedule.step()
-        log.info("last unexplained share of the variance %.2f", error * SHARPNESS**2 / float(targets.var()))
+        log.info("last unexplained share of the variance %.2f", error * SCALE**2 / float(targets.var()))
         model.save_pretrained(folder)
         copy_tokenizer(backbone, folder)
         check_weights(folder)
