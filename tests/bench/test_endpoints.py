@@ -16,6 +16,7 @@ from diffinfo.bench.endpoint import Endpoint
 from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
 from diffinfo.tables import artifacts
+from project import ROOT
 
 LABEL, SCORE = "My verdict is [[A>B]].", '{"strengths": "s", "weaknesses": "w", "score": 8}'
 THOUGHT = 'Perhaps [[B>>A]], perhaps {"score": 2}.'
@@ -63,6 +64,7 @@ READ: dict[str, Any] = {
         completion(t) | {"choices": [*completion(t)["choices"], *completion("[[B>A]]")["choices"]]}
     ),
     "no role, no index": lambda t: {"choices": [{"message": {"content": t}}]},
+    "an object, twice the same": lambda t: completion(json.loads(t) if t[0] == "{" else {"verdict": f"{t} {t}"}),
     "white space before the body": lambda t: "\n\n   " + json.dumps(completion(t)) + "\n",
     "byte order mark": lambda t: "\ufeff" + json.dumps(completion(t)),
     "half a surrogate pair": lambda t: json.dumps(completion(f"\ud83d {t}")),
@@ -91,6 +93,9 @@ UNREAD: dict[str, tuple[Any, str]] = {
     "cut, as Gemini says it": (completion(f"{LABEL} {SCORE}", "MAX_TOKENS"), "cut by length"),
     "prose": (completion("Both are fine."), "no"),
     "two of them": (completion('[[A>B]] no, [[B>A]]. {"score": 1} no, {"score": 2}'), "different"),
+    "two of them under one key": (completion('[[a>b]] **[[A>>B]]** {"score": 1, "Score": "2/10"}'), "different"),
+    "another scale": (completion('{"verdict": "A>B", "score": 80, "Score": "80/100"}'), "no"),
+    "a call": (completion(None, tool_calls=[{"function": {"arguments": SCORE + LABEL}}]), "empty reply"),
 }
 # --- refused for good: unjudged at once, never stored ------------------------------------------------------------------
 REFUSED: dict[str, tuple[Odd, str]] = {
@@ -128,7 +133,11 @@ TRANSIENT: dict[str, Odd] = {
     "200 with an error and no code": Odd(200, {"error": "overloaded"}),
     "200 with an error in the choice": Odd(200, {"choices": [{"error": {"message": "lost", "code": 502}, "message": {}}]}),
     "finish_reason error": Odd(200, completion(LABEL + SCORE, "error")),
+    "finish_reason abort": Odd(200, completion(LABEL + SCORE, "abort")),
+    "a legacy completion": Odd(200, {"choices": None, "text": LABEL + SCORE}),
+    "a response of another API": Odd(200, {"object": "response", "output": [{"content": [{"text": LABEL}]}]}),
     "no choices": Odd(200, {"choices": []}),
+    "a choice that is null": Odd(200, {"choices": [None]}),
     "choices null": Odd(200, {"choices": None}),
     "a list": Odd(200, [1, 2]),
     "a number": Odd(200, "7"),
@@ -137,6 +146,10 @@ TRANSIENT: dict[str, Odd] = {
     "204": Odd(204, b""),
     "cut JSON": Odd(200, json.dumps(completion(LABEL + SCORE))[:-9]),
     "no JSON": Odd(200, b"\xff\xfe\x00"),
+    "UTF-16": Odd(200, json.dumps(completion(LABEL + SCORE)).encode("utf-16")),
+    "a number too long": Odd(200, '{"choices": ' + "9" * 5000 + "}"),
+    "a redirection": Odd(307, b"", {"location": "/v1/chat/completions"}),
+    "429, later than never": Odd(429, b"", {"retry-after-ms": "", "retry-after": "nan"}),
     "nested too deep": Odd(200, "[" * 100_000),
     "a stream": Odd(200, f"data: {json.dumps(completion(LABEL))}\n\ndata: [DONE]\n\n"),
     "a torn line": Odd(200, completion(LABEL), drop=True),
@@ -157,6 +170,30 @@ HOPELESS: dict[str, Odd] = {
     "value": error(400, "Unsupported value: 'temperature' does not support 0.", "unsupported_value"),
     "200 with a key's fault": Odd(200, {"error": {"message": "No auth", "code": 401}}),
 }
+
+
+def test_every_kind_is_in_the_documentation() -> None:
+    """``print(table())`` is what stands there."""
+    assert table() in (ROOT / "docs/judges.md").read_text()
+    assert sum(map(len, (READ, UNREAD, REFUSED, TRANSIENT, HOPELESS))) >= 40
+
+
+def table() -> str:
+    """Kind -> what happens, as a Markdown table."""
+    once = "asked once more, then unjudged: "
+    rows = {kind: "verdict and score are read" for kind in READ}
+    rows |= {kind: f"{once}{reason}" for kind, (_, reason) in UNREAD.items()}
+    rows |= {kind: f"{once}no label, no score" for kind, (_, reason) in UNREAD.items() if reason == "no"}
+    rows |= {
+        kind: "unjudged: different labels, different scores"
+        for kind, (_, reason) in UNREAD.items()
+        if reason == "different"
+    }
+    rows |= {kind: f"unjudged: {reason}" for kind, (_, reason) in REFUSED.items()}
+    rows |= {kind: "sent again, later and later" for kind in TRANSIENT}
+    rows |= {kind: "the job stops at once" for kind in HOPELESS}
+    assert len(rows) == sum(map(len, (READ, UNREAD, REFUSED, TRANSIENT, HOPELESS)))
+    return "\n".join(["| reply or fault | what happens |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
 
 
 def asked(judge: Callable[[], Any], questions: Path, tasks: Path, write_answers: Any, at: Path) -> tuple[Any, Any]:

@@ -41,7 +41,7 @@ def asked(server: Any) -> list[str]:
 
 def test_the_worlds_judge_compares_by_the_languages_own_reward(tmp_path: Path) -> None:
     config = JudgeConfig(kind="world", model="correctness")
-    judge = make_judge(config, cache=tmp_path, job="job", reward_model=None, scoring=Computation())
+    judge = make_judge(config, cache=tmp_path, job="job", judge_model=None, scoring=Computation())
     task = [{"role": "user", "content": Prompt("add", ("3", "4")).text}]
     right, wrong = "7 .", "sure thing ! 8 ."
     first, tie = judge.ask(
@@ -55,7 +55,7 @@ def test_the_worlds_judge_compares_by_the_languages_own_reward(tmp_path: Path) -
     assert '"score": 10' in grade
     assert identity(config)["model"] == "correctness"
     other = JudgeConfig(kind="world", model="multifaceted")
-    (polite,) = make_judge(other, cache=tmp_path, job="job", reward_model=None, scoring=Computation()).ask(
+    (polite,) = make_judge(other, cache=tmp_path, job="job", judge_model=None, scoring=Computation()).ask(
         [Request("verdict", [], task, ("sure thing ! 7 .", right))], "x"
     )
     assert "of B 3.0000" in polite
@@ -326,11 +326,11 @@ def test_reward_model_scores_each_conversation_once() -> None:
 def test_kind_and_folder_must_agree(tmp_path: Path) -> None:
     def make(kind: str, folder: Path | None) -> Callable[[], Judge]:
         judge = JudgeConfig(kind=kind, model="m")  # type: ignore[arg-type]
-        return lambda: make_judge(judge, cache=tmp_path, job="job", reward_model=folder, scoring=Computation())
+        return lambda: make_judge(judge, cache=tmp_path, job="job", judge_model=folder, scoring=Computation())
 
     assert isinstance(make("openai", None)(), Endpoint)
     assert isinstance(make("reward-model", tmp_path)(), RewardModel)
-    with pytest.raises(UserError, match="leave out --reward_model"):
+    with pytest.raises(UserError, match="leave out --judge_model"):
         make("openai", tmp_path)()
-    with pytest.raises(UserError, match="--reward_model must name its folder"):
+    with pytest.raises(UserError, match="--judge_model must name its folder"):
         make("reward-model", None)()

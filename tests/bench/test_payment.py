@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import pytest
 
 from bench.loopback import LoopbackJudge, Odd, completion
 from bench.test_judge import ask_about, asked
-from diffinfo.bench import arena_hard
+from diffinfo.bench import arena_hard, payment
 from diffinfo.bench.completions import dollars
 from diffinfo.bench.endpoint import Endpoint
 from diffinfo.bench.judge import tolerate
@@ -27,6 +28,7 @@ from diffinfo.bench.questions import answered
 from diffinfo.cli import UserError
 from diffinfo.config.benchmarks import Judge, Price
 from diffinfo.tables import artifacts
+from project import wait_until
 
 PRICE = {"read": 3.0, "cached": 0.5, "written": 20.0}
 TEXTS = [f"{i}" for i in range(40)]
@@ -160,7 +162,9 @@ def test_rate_of_tokens(loopback: Any, tmp_path: Path) -> None:
     loopback.reply = lambda body, number: Odd(200, completion("fine", usage=usage(20, 80)))
     config = loopback.config(tokens_per_minute=60_000, max_tokens=400)
     Endpoint(config, tmp_path, "job").ask(ask_about(*TEXTS[:12]), "asking")
-    assert 11 * 0.1 * 0.8 < loopback.times[-1] - loopback.times[0] < 4
+    gaps = [later - earlier for earlier, later in itertools.pairwise(loopback.times)]
+    assert sum(gaps) > 11 * 0.1 * 0.8
+    assert sorted(gaps)[5] < gaps[0]  # 0.1 s, 0.4 s
 
 
 @pytest.mark.parametrize("header", [{}, {"retry-after": "1"}])
@@ -197,19 +201,18 @@ def test_waits_grow(loopback: Any, tmp_path: Path) -> None:
     loopback.reply = lambda body, number: "fine" if number == 3 else Odd(503, b"", {"retry-after-ms": ""})
     assert Endpoint(loopback.config(), tmp_path, "job").ask(ask_about("x"), "asking") == ["fine"]
     first, second, third = loopback.times
-    assert 1.0 <= second - first < 1.9
-    assert 2.0 <= third - second < 3.5
+    assert second - first >= 1.0
+    assert third - second >= 2.0
 
 
 def test_an_endpoint_that_never_answers(loopback: Any, tmp_path: Path) -> None:
-    loopback.reply = lambda body, number: Odd(200, completion("late"), hold=5)
+    loopback.reply = lambda body, number: Odd(200, completion("late"), hold=30)
     judge = Endpoint(loopback.config(timeout=0.3, patience=0.1, concurrency=2, max_unjudged=1), tmp_path, "job")
-    before = time.monotonic()
     with pytest.raises(
         UserError, match=r"no reply for \d s, longer than .* patience \(0.6 s\); .* time-out: no reply in 0.3 s"
     ):
         judge.ask(ask_about(*TEXTS), "asking")
-    assert time.monotonic() - before < 5
+    assert len(loopback.bodies) < 10  # of 40 that it would have to wait for
 
 
 def test_a_connection_that_is_refused(tmp_path: Path, secret: str) -> None:
@@ -280,28 +283,50 @@ def test_killed_at_twenty_random_moments_nothing_that_arrived_is_paid_twice(
     assert len(loopback.bodies) <= len(texts) + kills * concurrency
 
 
-def test_sigterm_ends_the_job_in_seconds_and_keeps_what_arrived(loopback: LoopbackJudge, tmp_path: Path) -> None:
-    """Though an endpoint that hangs has requests in flight; none is sent after it, and a rerun pays for none that arrived."""
-    ready = threading.Event()
+def test_sigterm_ends_the_job_though_the_endpoint_hangs(
+    loopback: LoopbackJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had arrived is kept; nothing is sent after it, and a rerun pays for none that arrived."""
+    hangs = threading.Event()
 
-    def reply(body: dict[str, Any], number: int) -> Odd:
-        text = body["messages"][0]["content"]
-        return Odd(200, completion(text), hold=0.0 if number <= 5 or ready.is_set() else 30.0)
+    def reply(body: dict[str, Any], number: int) -> str:
+        text = str(body["messages"][0]["content"])
+        if int(text) >= 5:
+            hangs.wait()
+        return text
 
     loopback.reply = reply
+    monkeypatch.setattr(payment, "_GRACE", 0.5)
     process = start(loopback.config(concurrency=4), tmp_path, TEXTS)
-    while len(loopback.bodies) < 9:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    before = time.monotonic()
+    wait_until(lambda: len(loopback.bodies) == 9 and len(stored(tmp_path)) == 5, "four hang", alive=process.is_alive)
     os.kill(process.pid, signal.SIGTERM)
-    process.join(15)
-    assert process.exitcode not in (None, 0)
-    assert 4 < time.monotonic() - before < 9
+    process.join(60)  # hangs is not set: it waits for none of them
+    assert process.exitcode not in (None, 0, -signal.SIGTERM)
     assert len(loopback.bodies) == 9
     assert stored(tmp_path) == set(TEXTS[:5])
-    ready.set()
+    hangs.set()
     process = start(loopback.config(concurrency=4), tmp_path, TEXTS)
-    process.join(60)
+    process.join()
     assert process.exitcode == 0
     assert len(loopback.bodies) == 9 + 35
+
+
+def test_the_bar_has_dollars_spent_and_expected(
+    loopback: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the questions were paid before, by another job: they are done, and cost nothing more."""
+    loopback.reply = lambda body, number: Odd(200, completion("fine", usage=usage(1000, 100)))
+    Endpoint(loopback.config(price=PRICE), tmp_path, "job").ask(ask_about(*TEXTS[:20]), "asking")
+    capsys.readouterr()
+    Endpoint(loopback.config(price=PRICE, budget={"requests": 30}), tmp_path, "other").ask(
+        ask_about(*TEXTS[:30]), "asking"
+    )
+    first, *_, last = capsys.readouterr().err.strip().splitlines()
+    assert "20/30" in first
+    assert "30/30 [" in last
+    assert "<" in last  # time gone < time left
+    assert "$0.05 of about $0.05" in last
+    with pytest.raises(UserError, match=r"30 of 30 requests, \$0 of about|30 of 30 requests; 10 requests are left"):
+        Endpoint(loopback.config(price=PRICE, budget={"requests": 30}), tmp_path, "job").ask(
+            ask_about(*TEXTS), "asking"
+        )

@@ -156,15 +156,27 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
         assert found.hours == pytest.approx(1 / 60 + calls * 10 / concurrency / 3600)  # ten seconds a reply
     unpriced = costs(judges={"gpt-4.1": {"price": None}}).job("arena_hard", EVERY)
     assert unpriced.judge_dollars == pytest.approx(
-        1000 * (1900 * A.judges.price.read + 600 * A.judges.price.written) / 1e6
+        2000 * (1900 * A.judges.price.read + 600 * A.judges.price.written) / 1e6
     )
     some = costs(arena_hard={"limit": 50}, wildbench={"limit": 64})
     assert [some.job(rule, EVERY).judge_calls for rule in ("arena_hard", "wildbench")] == [200, 64]
     assert costs(epochs=1).job("arena_hard", EVERY).judge_calls == 1000  # nothing to select
 
 
+def test_a_judge_that_is_served_reads_and_writes_on_its_gpus():
+    served = {"kind": "openai", "model": "mistral-7b-v0.3", "serve": True, "tensor_parallel": 4}
+    cost, read = costs(judges={"mine": served}, arena_hard={"judge": "mine"}), 2 * 2 * 500 * 1900
+    found = cost.job("arena_hard", EVERY)
+    assert (found.gpus, found.judge_calls, found.judge_dollars) == (4, 0, 0)
+    alone = costs(judges={"mine": served | {"tensor_parallel": 1}}, arena_hard={"judge": "mine"}).job(
+        "arena_hard", EVERY
+    )
+    started = A.hardware[found.hardware].start_minutes / 60
+    assert alone.hours - started > found.hours - started > 2e9 * 7.25 * read / 3600 / 4 / 2e15
+
+
 def test_a_reward_model_judges_both_answers_of_a_game():
-    cost = costs("micro")
+    cost = costs("micro", arena_hard={"judge": "embedded"})
     core, micro = A.hardware["cpu"], {"model": "micro-mistral", "dataset": "magpie-pro"}
     # a hundred questions, two games, two answers; as much again where the halves select other epochs
     tokens = 2 * 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)

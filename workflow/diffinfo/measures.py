@@ -28,6 +28,7 @@ WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
 QA_ITEMS = "<results>/qa/{run}/{span}.items.parquet"  # beside it: read by the claims, not by the grid table
+SELECTING = "<results>/arena_hard/{run}/{span}/judgments.parquet"  # by the judge that selects the epoch
 JUDGED = "<results>/arena_hard/{run}/final/judgments.parquet"  # beside the win rates
 APART = "<results>/arena_hard/{run}/final/apart.parquet"  # the same with epochs selected by other questions
 

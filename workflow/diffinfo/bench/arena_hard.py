@@ -285,7 +285,7 @@ def main(
     select: list[Path] | None = None,
     verdicts: list[Path] | None = None,
     apart: Path | None = None,
-    reward_model: Path | None = None,
+    judge_model: Path | None = None,
 ) -> None:
     """Judge a run's answers, all epochs or the best one; with ``apart``, each half also at the other half's best one.
 
@@ -300,7 +300,7 @@ def main(
         select: winrates tables of the selecting judge: only the best epoch by them is judged.
         verdicts: its judgments of all epochs, which select for each half of the questions.
         apart: judgments table to write of each question at the epoch that the other half selects.
-        reward_model: folder of the reward model, where it is the judge.
+        judge_model: folder of the judge's model, where that runs here.
     """
     asked = artifacts.read(questions, "benchmark")
     best, half = selected(select), halves(asked["prompt_id"])
@@ -315,14 +315,14 @@ def main(
         part[part["epoch"] == part["prompt_id"].map(own)] for part in further
     ]  # what is not judged at the best epoch
     judge = settings.judge
-    judging = make_judge(judge, cache=cache, job=str(judgments), reward_model=reward_model, scoring=settings.scoring)
+    judging = make_judge(judge, cache=cache, job=str(judgments), judge_model=judge_model, scoring=settings.scoring)
     every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model)
     tolerate(every["unjudged"], judge)
     games = every if best is None else every[every["epoch"] == best].reset_index(drop=True)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
     rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
-    made = provenance(judge, ("questions", questions), answers, select, verdicts, reward_model)
+    made = provenance(judge, ("questions", questions), answers, select, verdicts, judge_model)
     made |= {"unanswered": unanswered}
     artifacts.write(judgments, games, "judgments", **made)
     if apart:

@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from diffinfo.bench.batch import Batches
 from diffinfo.bench.judge import Reply, Request
 from diffinfo.bench.payment import Payment
+from diffinfo.bench.server import Server
 from diffinfo.bench.store import Store
 from diffinfo.cli import UserError, log
 from diffinfo.config.benchmarks import Judge as JudgeConfig
@@ -29,7 +31,12 @@ class Endpoint:
     The key is read from the environment variable that the configuration names, and only when something must be paid.
     """
 
-    def __init__(self, judge: JudgeConfig, cache: Path, job: str) -> None:
+    def __init__(self, judge: JudgeConfig, cache: Path, job: str, folder: Path | None = None) -> None:
+        """``folder``: of the model, where the judge is served here."""
+        self._folder = folder
+        self._server: Server | None = None
+        if folder is not None:  # another model of the same name has other replies
+            judge = judge.model_copy(update={"model": f"{judge.model}-{artifacts.digest(folder)}"})
         self.judge = judge
         facts = {"kind": "openai", "model": judge.model, "base_url": judge.base_url}
         older = artifacts.digest(facts | {"max_tokens": judge.max_tokens, "temperature": 0.0})
@@ -54,11 +61,13 @@ class Endpoint:
             log.info("%s: %d of %d replies were paid before", what, len(set(keys)) - len(unpaid), len(set(keys)))
         if unpaid:
             allowed = int(self.judge.max_unjudged * self._asked) - self._unjudged
-            payment = Payment(self.judge, self.store, self._secret(), allowed)
+            payment = (Batches if self.judge.batch else Payment)(self._reached(), self.store, self._secret(), allowed)
             with suppress(asyncio.CancelledError):  # by a second signal
                 asyncio.run(payment.pay(unpaid, what, len(replies)))
             if payment.interrupted:
                 raise KeyboardInterrupt
+            if payment.fault and self._server and self._server.ended:
+                raise UserError(f"the server of {self.judge.model} ended: {self._server.last_words()}")
             if payment.fault:
                 raise UserError(
                     f"{payment.fault.rstrip('.')}. What was paid is kept in {self.store.folder}: run again to resume there."
@@ -73,7 +82,18 @@ class Endpoint:
             )  # fmt: skip
         return [replies[key] for key in keys]
 
+    def _reached(self) -> JudgeConfig:
+        """The judge at its address; one that is served here is started first."""
+        if self._folder is None:
+            return self.judge
+        self._server = self._server or Server(
+            self.judge, self._folder, self.judge.model, self.store.file.with_suffix(".log")
+        )
+        return self.judge.model_copy(update={"base_url": f"{self._server.address}/v1"})
+
     def _secret(self) -> str:
+        if self._server:
+            return self._server.secret
         secret = os.environ.get(self.judge.api_key_env, "").strip()
         where = f"the environment variable {self.judge.api_key_env}"
         if not secret:

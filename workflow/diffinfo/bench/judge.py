@@ -165,7 +165,7 @@ def make_judge(
     *,
     cache: Path,
     job: str,
-    reward_model: Path | None,
+    judge_model: Path | None,
     scoring: Computation,
 ) -> Judge:
     """The judge that the configuration names.
@@ -174,24 +174,25 @@ def make_judge(
         judge: its entry in ``judges``.
         cache: folder of paid replies.
         job: what tells this job's cache file from that of others that run at the same time.
-        reward_model: folder of the reward model where the judge is one.
-        scoring: how it computes.
+        judge_model: folder of the judge's model, where that runs here.
+        scoring: how a reward model computes.
     """
+    if judge.runs_here and judge_model is None:
+        raise UserError(f"judge '{judge.model}' runs here: --judge_model must name its folder.")
+    if not judge.runs_here and judge_model is not None:
+        raise UserError(f"judge '{judge.model}' is an endpoint: leave out --judge_model.")
     if judge.kind == "openai":
-        if reward_model is not None:
-            raise UserError(f"judge '{judge.model}' is an endpoint: leave out --reward_model.")
         from diffinfo.bench.endpoint import Endpoint
 
-        return Endpoint(judge, cache, job)
+        return Endpoint(judge, cache, job, judge_model)
     if judge.kind == "world":
         return RewardModel(lambda conversations: _true_rewards(conversations, judge.model))
-    if reward_model is None:
-        raise UserError(f"judge '{judge.model}' is a reward model: --reward_model must name its folder.")
+    assert judge_model is not None
 
     def score(conversations: list[Messages]) -> list[float]:
         from diffinfo.reward import score as reward
 
-        return reward(reward_model, conversations, scoring)
+        return reward(judge_model, conversations, scoring)
 
     return RewardModel(score)
 
@@ -213,13 +214,13 @@ def provenance(
     answers: list[Path],
     select: list[Path] | None,
     verdicts: list[Path] | None,
-    reward_model: Path | None,
+    judge_model: Path | None,
 ) -> dict[str, Any]:
     """What judgments are made from, as ``artifacts.write`` takes it: the inputs by name and the judge's identity."""
     inputs = {f"answers {i}": path for i, path in enumerate(answers)} | dict([table])
     inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
     inputs |= {f"verdicts {i}": path for i, path in enumerate(verdicts or [])}
-    inputs |= {"reward_model": reward_model} if reward_model else {}
+    inputs |= {"judge_model": judge_model} if judge_model else {}
     return {"inputs": inputs, "judge": identity(judge)}
 
 
@@ -227,7 +228,8 @@ def identity(judge: JudgeConfig) -> dict[str, Any]:
     """What decides a judge's replies, for provenance. It holds no secret."""
     if judge.kind != "openai":
         return {"kind": judge.kind, "model": judge.model, "much_better": MUCH_BETTER, "better": BETTER}
-    return judge.model_dump(include={"kind", "model", "base_url", "max_tokens", "preset", "request"})
+    where = {"serve", "server"} if judge.serve else {"base_url"}
+    return judge.model_dump(include={"kind", "model", "max_tokens", "preset", "request", *where})
 
 
 class RewardModel:

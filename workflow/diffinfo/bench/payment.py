@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -46,6 +46,8 @@ class Payment:
         interrupted: whether a signal stopped it.
     """
 
+    workers: int | None = None  # None: the judge's concurrency
+
     def __init__(self, judge: JudgeConfig, store: Store, secret: str, allowed: int) -> None:
         self.judge, self.store, self.allowed = judge, store, allowed
         self.replies: dict[str, Reply] = {}
@@ -58,7 +60,7 @@ class Payment:
         self._purse = Purse(judge, store)
         self._next = 0.0  # when the rate limits, ours or the endpoint's, let the next request go
         self._left = 0
-        self._said = ""
+        self._state = ""  # last on the bar
 
     async def pay(self, unpaid: dict[str, dict[str, Any]], what: str, done: int) -> None:
         """Send every request of ``unpaid`` by its key; see the attributes for what came of it.
@@ -81,8 +83,8 @@ class Payment:
             shown: tqdm[str] = bar([], what, done + len(unpaid), done)
             with self._signals(), shown:
                 workers = [
-                    asyncio.create_task(self._work(client, queue, shown))
-                    for _ in range(min(self.judge.concurrency, len(unpaid)))
+                    asyncio.create_task(_until_stopped(self._work(client, queue, shown)))
+                    for _ in range(min(self.workers or self.judge.concurrency, len(unpaid)))
                 ]
                 show, halted = asyncio.create_task(self._show(shown)), asyncio.create_task(self._stop.wait())
                 working: asyncio.Future[Any] = asyncio.gather(*workers)
@@ -125,14 +127,11 @@ class Payment:
                 signal.signal(number, handler)
 
     async def _work(self, client: Any, queue: Iterator[tuple[str, dict[str, Any]]], shown: tqdm[Any]) -> None:
-        """Take requests from the queue until it is empty or nothing more is to be sent."""
-        try:
-            for key, body in queue:
-                self.replies[key] = await self._ask(client, key, body)
-                shown.n += 1
-                self._left -= 1
-        except _Stopped:
-            pass
+        """Take requests from the queue until it is empty."""
+        for key, body in queue:
+            self.replies[key] = await self._ask(client, key, body)
+            shown.n += 1
+            self._left -= 1
 
     async def _ask(self, client: Any, key: str, body: dict[str, Any]) -> Reply:
         """A reply, or why there is none after all retries."""
@@ -153,24 +152,21 @@ class Payment:
             finally:
                 self._purse.flying.discard(fare)
                 self._landed.set()
-            said = " ".join(found.said.replace(self._secret, "***").split())[:300]
-            self._said = found.reason
+            self._state = f"last fault {found.reason}"
             attempts[found.kind] += 1
             wait = min(_LONGEST, 2.0 ** (attempts.total() - 1)) * random.uniform(1, 1.3)
-            wait = wait if found.wait is None else found.wait
+            # one that asks again and again for no time at all is not believed
+            wait = wait if found.wait is None else max(found.wait, wait / 64)
             match found.kind:
                 case "hopeless":
-                    self._end(
-                        f"{self._name} refuses every request, {found.reason}: {said.rstrip('.')}. Look at the judge's model, "
-                        f"base_url, preset and request, and at the key in {self.judge.api_key_env}"
-                    )
+                    self._refuse(found)
                 case "refused":
                     self._heard = time.monotonic()
                     if attempts["refused"] > 1:
-                        return self._unjudged(found, said)
+                        return self._unjudged(found)
                 case "transient":
                     if attempts["transient"] > self.judge.retries:
-                        return self._unjudged(found, said)
+                        return self._unjudged(found)
                 case "limited":
                     self._next = max(self._next, time.monotonic() + wait)
             silent, patience = time.monotonic() - self._heard, max(self.judge.patience, 2 * self.judge.timeout)
@@ -178,7 +174,7 @@ class Payment:
                 asks = f" and asks to wait {found.wait:.0f} s" if found.wait else ""
                 self._end(
                     f"{self._name} has given no reply for {silent:.0f} s{asks}, longer than the judge's patience "
-                    f"({patience:g} s); the last fault was {found.reason}: {said.rstrip('.')}"
+                    f"({patience:g} s); the last fault was {found.reason}: {self._plain(found)}"
                 )
             await self._pause(wait)
 
@@ -189,18 +185,23 @@ class Payment:
         try:
             async with asyncio.timeout(self.judge.timeout):  # of the whole, which may drip
                 response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-        except openai.APIStatusError as error:
-            response = error.response
-        except (TimeoutError, openai.APITimeoutError):
-            return Fault("transient", "time-out", f"no reply in {self.judge.timeout:g} s", billed=True)
-        except (openai.APIError, httpx2.HTTPError) as error:
-            cause = error.__cause__ or error
-            unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
-            return Fault("transient", "connection", f"{type(cause).__name__} {cause}", billed=not unsent)
+        except (openai.APIError, httpx2.HTTPError, TimeoutError) as error:
+            return fault(error, self.judge)
         return completions.read(response.status_code, response.headers, response.content)
 
-    def _unjudged(self, fault: Fault, said: str) -> Reply:
+    def _plain(self, fault: Fault) -> str:
+        """What the endpoint said, without the key."""
+        return " ".join(fault.said.replace(self._secret, "***").split())[:300].rstrip(".")
+
+    def _refuse(self, fault: Fault) -> NoReturn:
+        self._end(
+            f"{self._name} refuses every request, {fault.reason}: {self._plain(fault)}. Look at the judge's model, "
+            f"base_url, preset and request, and at the key in {self.judge.api_key_env}"
+        )
+
+    def _unjudged(self, fault: Fault) -> Reply:
         """Count a request that has no reply for good, unless there are too many of them."""
+        said = self._plain(fault)
         if not self._missing[fault.reason]:
             log.warning("%s: a request has no reply, %s: %s", self._name, fault.reason, said)
         self._missing[fault.reason] += 1
@@ -258,5 +259,25 @@ class Payment:
         """What was paid, and what it will be."""
         parts = [self._purse.dollars(self._left)] if self._purse.priced else []
         parts += [f"no reply to {self._missing.total()}"] if self._missing else []
-        parts += [f"last fault {self._said}"] if self._said else []
-        return ", ".join(parts)
+        return ", ".join([*parts, *filter(None, [self._state])])
+
+
+async def _until_stopped(work: Awaitable[None]) -> None:
+    with suppress(_Stopped):
+        await work
+
+
+def fault(error: Exception, judge: JudgeConfig) -> Fault:
+    """What kind of fault an error of the client is."""
+    import httpx2
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        response = error.response
+        found = completions.read(response.status_code, response.headers, response.content)
+        return found if isinstance(found, Fault) else Fault("transient", f"HTTP {response.status_code}")
+    if isinstance(error, (TimeoutError, openai.APITimeoutError)):
+        return Fault("transient", "time-out", f"no reply in {judge.timeout:g} s", billed=True)
+    cause = error.__cause__ or error
+    unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout))
+    return Fault("transient", "connection", f"{type(cause).__name__} {cause}", billed=not unsent)

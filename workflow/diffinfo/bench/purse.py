@@ -55,20 +55,25 @@ class Purse:
         sent = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
         tokens = sent / 4 + (self._paid[2] / self._replies if self._replies else limit)
-        price, judge = self.judge.price, self.judge
+        price, judge = self.judge.charged, self.judge
         dollars = (sent * price.read + limit * price.written) / 1e6 if price else 0.0
         seconds = max(60 / (judge.requests_per_minute or math.inf), 60 * tokens / (judge.tokens_per_minute or math.inf))
         return Fare(tokens, dollars, seconds)
 
     def affords(self, fare: Fare) -> bool:
         """Whether one more request fits the budget, whatever those on their way will cost."""
+        dollars, requests = self.left()
+        return fare.dollars <= dollars and requests >= 1
+
+    def left(self) -> tuple[float, float]:
+        """Dollars and requests that the budget has left, whatever those on their way will cost."""
         budget = self.budget
         if budget.dollars is None and budget.requests is None:
-            return True
+            return math.inf, math.inf
         self.store.refresh()  # other jobs pay too
-        dollars = self.store.dollars + sum(other.dollars for other in self.flying) + fare.dollars
-        requests = self.store.requests + self._unstored + len(self.flying) + 1
-        return dollars <= (budget.dollars or math.inf) and requests <= (budget.requests or math.inf)
+        dollars = self.store.dollars + sum(fare.dollars for fare in self.flying)
+        requests = self.store.requests + self._unstored + len(self.flying)
+        return (budget.dollars or math.inf) - dollars, (budget.requests or math.inf) - requests
 
     def pay(self, fare: Fare, key: str, completion: dict[str, Any]) -> tuple[Reply, float]:
         """Store a completion before anything else is done with it.
@@ -76,7 +81,7 @@ class Purse:
         Returns:
             It as a reply; and seconds more that the next request has to wait, because it was longer than expected.
         """
-        dollars = completions.dollars(completion, self.judge.price)
+        dollars = completions.dollars(completion, self.judge.charged)
         cost = {"at_most": fare.dollars} if dollars is None else {"dollars": dollars}
         self.store.add(key=key, completion=completion, **cost)
         reply = completions.reply(completion, dollars)

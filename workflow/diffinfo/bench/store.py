@@ -25,12 +25,14 @@ class Store:
     Attributes:
         requests: how many lines there are, of all jobs.
         dollars: what they cost together; at most, where the endpoint did not say.
+        batches: this job's batches whose results are not stored yet, by name.
     """
 
     def __init__(self, folder: Path, judge: str, job: str, older: str = "") -> None:
         self.folder, self.judges = folder, (judge, older or judge)  # older: what the files were named by before
         self.file = folder / f"{judge}-{job}.jsonl"
         self.requests, self.dollars = 0, 0.0
+        self.batches: dict[str, dict[str, Any]] = {}
         self._places: dict[str, tuple[Path, int]] = {}
         self._done: dict[Path, int] = {}
 
@@ -48,10 +50,14 @@ class Store:
                     if row is None and not line.endswith(b"\n"):
                         break  # another job is writing it, or was killed when it did
                     if row is not None:
-                        self.requests += 1
+                        self.requests += row.get("requests", 1)
                         self.dollars += row.get("dollars") or row.get("at_most") or 0.0
                         if "key" in row:
                             self._places.setdefault(row["key"], (file, place))
+                        if "batch" in row and file == self.file:
+                            self.batches.pop(row["batch"]) if row["keys"] is None else self.batches.update(
+                                {row["batch"]: row}
+                            )
                     else:
                         torn += bool(line.strip())
                     place += len(line)
@@ -76,12 +82,21 @@ class Store:
                     )
         return found
 
+    def settle(self, batch: str) -> None:
+        """Note that the results of a batch are stored, each with its own price."""
+        self.refresh()
+        row = self.batches.get(batch)
+        if row:
+            self.add(batch=batch, keys=None, at_most=-row["at_most"], requests=-row["requests"])
+            self.refresh()
+
     def add(self, **row: Any) -> None:
         """Store a row, durably once this returns.
 
         Args:
             row: ``key``, ``completion``, and its ``dollars`` or, where they are not known, what it cost ``at_most``; or
-                ``lost`` and ``at_most`` of a request that may have been paid though no reply arrived.
+                ``lost`` and ``at_most`` of a request that may have been paid though no reply arrived; or the ``batch``,
+                ``keys``, ``requests``, ``at_most`` and ``time`` of a batch, with keys of null once it is settled.
         """
         line = json.dumps(row).encode() + b"\n"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,9 +113,10 @@ class Store:
 def _row(line: bytes) -> dict[str, Any] | None:
     """A line of a store; None where it is not whole."""
     try:
-        row = json.loads(line)
-        known = [isinstance(row.get("reply"), str), row.get("lost") is True]
-        whole = any(known) or isinstance(row["completion"]["choices"][0], dict)
-        return row if whole and (row.get("lost") or isinstance(row["key"], str)) else None
+        row: dict[str, Any] = json.loads(line)
+        if row.get("lost") is True or isinstance(row.get("batch"), str):
+            return row
+        whole = isinstance(row.get("reply"), str) or isinstance(row["completion"]["choices"][0], dict)
+        return row if whole and isinstance(row["key"], str) else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

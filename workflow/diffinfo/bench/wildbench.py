@@ -136,7 +136,8 @@ def _scores(reply: str) -> set[float]:
 
 
 def _score_fields(reply: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder(strict=False)  # judges put bare line breaks into strings
+    # judges put bare line breaks into strings, and a key twice
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=tuple)
     start = reply.find("{")
     while start >= 0:
         try:
@@ -144,8 +145,7 @@ def _score_fields(reply: str) -> Iterator[Any]:
         except (json.JSONDecodeError, RecursionError):
             end = start + 1
         else:
-            if isinstance(value, dict):
-                yield from (item for key, item in value.items() if key.strip().casefold() == "score")
+            yield from (item for key, item in value if key.strip().casefold() == "score")
         start = reply.find("{", end)
 
 
@@ -354,7 +354,7 @@ def main(
     cache: Path,
     out: Path,
     select: list[Path] | None = None,
-    reward_model: Path | None = None,
+    judge_model: Path | None = None,
 ) -> None:
     """Grade a run's answers, all epochs or the best one by Arena-Hard. WB-Score goes into the table's footer.
 
@@ -365,12 +365,12 @@ def main(
         cache: folder of paid replies, which must outlive the job.
         out: judgments table to write.
         select: Arena-Hard winrates tables of the selecting judge: only the best epoch by them is graded.
-        reward_model: folder of the reward model, where it is the judge.
+        judge_model: folder of the judge's model, where that runs here.
     """
     asked = artifacts.read(tasks, "benchmark")
     found = answered(answers, asked, only_epoch=selected(select))
     judge = settings.judge
-    judging = make_judge(judge, cache=cache, job=str(out), reward_model=reward_model, scoring=settings.scoring)
+    judging = make_judge(judge, cache=cache, job=str(out), judge_model=judge_model, scoring=settings.scoring)
     graded = judge_answers(found, judging, judge.model)
     tolerate(graded["unjudged"], judge)
     tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
@@ -388,7 +388,7 @@ def main(
             )
         epochs[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
         log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"]["overall"], counts)
-    made = provenance(judge, ("tasks", tasks), answers, select, None, reward_model)
+    made = provenance(judge, ("tasks", tasks), answers, select, None, judge_model)
     graded["apart"] = bool(select)  # by other tasks
     artifacts.write(out, graded, "judgments", **made, epochs=epochs)
 

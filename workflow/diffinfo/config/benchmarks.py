@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from diffinfo.config.values import Count, Line, Positive, Section, Share, Variable, matches
 
@@ -47,6 +47,14 @@ class Judge(Section):
     model: Line = Field(
         description="A key of `models`, the endpoint's name of the model, or the reward: `multifaceted` or `correctness`."
     )
+    serve: StrictBool = Field(
+        False,
+        description="Serve `model`, a key of `models`, on the job's own machine while it judges, in place of `base_url`.",
+    )
+    server: Literal["vllm", "transformers"] = Field(
+        "vllm", description="The program that serves: `vllm serve` or `transformers serve`."
+    )
+    tensor_parallel: Count = Field(1, description="GPUs that serve (vllm).")
     base_url: Annotated[str, matches(r"https?://[!-~]+", "an http:// or https:// address")] = Field(
         "https://api.openai.com/v1", description="Address of the endpoint."
     )
@@ -64,6 +72,11 @@ class Judge(Section):
     concurrency: Count = Field(16, description="Requests in flight at once.")
     requests_per_minute: Count | None = Field(None, description="Most requests a minute of one job; null: no limit.")
     tokens_per_minute: Count | None = Field(None, description="Most tokens a minute of one job; null: no limit.")
+    batch: StrictBool = Field(
+        False,
+        description="Send requests by the endpoint's Batch API: replies come within a day, and `price` is halved. A job that "
+        "ends meanwhile finds its batch again.",
+    )
     timeout: Positive = Field(600.0, description="Longest time for one reply, seconds.")
     retries: Count = Field(
         8,
@@ -87,7 +100,9 @@ class Judge(Section):
     )
 
     @model_validator(mode="after")
-    def _can_count(self) -> Judge:
+    def _fits(self) -> Judge:
+        if self.serve and (self.kind != "openai" or self.batch or self.price):
+            raise ValueError("serve needs kind: openai, and has no batch and no price; remove what does not fit")
         limits = {
             "max_completion_tokens" if self.preset == "reasoning" else "max_tokens": self.max_tokens
         } | self.request
@@ -104,9 +119,16 @@ class Judge(Section):
         return self
 
     @property
+    def charged(self) -> Price | None:
+        """The price, by batch half of it."""
+        if self.price is None or not self.batch:
+            return self.price
+        return Price(**{name: value and value / 2 for name, value in self.price})
+
+    @property
     def runs_here(self) -> bool:
         """Whether it is a key of ``models`` that the job loads, not an endpoint that is paid."""
-        return self.kind == "reward-model"
+        return self.kind == "reward-model" or self.serve
 
 
 class ArenaHard(Section):

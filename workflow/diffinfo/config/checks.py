@@ -75,9 +75,10 @@ def _known(path: str, value: str, among: Iterable[str]) -> Iterator[str]:
 
 def _pointers(config: Config) -> Iterator[str]:
     scorers = {"reward_model": config.reward_model}
-    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.runs_here}
+    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.kind == "reward-model"}
     writers = {"sampling.model": config.sampling.model}
     writers |= {f"grid.{index}.model": row.model for index, row in enumerate(config.grid)}
+    writers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.serve}
     writers |= {f"datasets.{k}.model": dataset.model for k, dataset in config.datasets.items() if dataset.model}
     for path, name in (scorers | writers).items():
         yield from _known(path, name, config.models)

@@ -325,6 +325,11 @@ SCHEMAS |= {
         **{f"{name}{suffix}": _maybe(_INT if suffix == "_n" else _REAL)
            for name in NUMBERS for suffix in ("", "_low", "_high", "_n", "_sd")},
     )),
+    # what judging cost; null: nobody was paid, or the endpoint does not say
+    "costs": (1, _schema(
+        **_CELL, **_of(_TEXT, "judge benchmark"), **_of(_INT, "judgments unjudged"),
+        **_of(_maybe(_INT), "read cached written"), dollars=_maybe(_REAL),
+    )),
     # of several ``seeds``: their means, and sd between them
     "table1": (2, _schema(
         **_CELL, **_of(_maybe(_INT), "epoch prompts seeds"), entropy_sd=_maybe(_REAL),
