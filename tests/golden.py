@@ -99,16 +99,19 @@ def _agree(kind: str, quantity: str, now: Any, was: Any, drift: int) -> bool:
 
 def claims_table(golden: Golden, dagger_below: float = 0.5) -> str:
     """The claims with their recorded verdicts, as Markdown."""
-    cases = [(key.split("/"), row["verdict"]) for key, row in golden["claims"].items()]
-    lines = ["| claim | source | in the micro world |", "|---|---|---|"]
+    cases = [(*key.split("/"), row["verdict"]) for key, row in golden["claims"].items()]
+    models = list(dict.fromkeys(model for _, model, _, _ in cases if model)) or ["in the micro world"]
+    lines = [f"| claim | source | {' | '.join(models)} |", f"|---|---|{'---|' * len(models)}"]
     for claim in _claims(dagger_below):
-        seen = [
-            ([paper.dataset_title(case[2])] * bool(case[2]), verdict)
-            for case, verdict in cases
-            if case[0] == claim.name
-        ]
-        said = "; ".join(": ".join([*name, f"**{what}**" if what == FAILS else what]) for name, what in seen)
-        lines.append(f"| {claim.statement} | {claim.source} | {said} |")
+        said = []
+        for model in models:
+            seen = [
+                (paper.dataset_title(dataset), f"**{verdict}**" if verdict == FAILS else verdict)
+                for name, of, dataset, verdict in cases
+                if (name, of) == (claim.name, model)
+            ]
+            said.append("; ".join(f"{dataset}: {verdict}" for dataset, verdict in seen))
+        lines.append(f"| {claim.statement} | {claim.source} | {' | '.join(said)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 
 import pandas as pd
 import pytest
@@ -108,14 +107,14 @@ def test_rows_neither_come_nor_go(results):
 
 
 def test_the_page_shows_the_recorded_verdicts():
-    """Read off the page, without the code that writes it: claims and their cases are in the order of golden.json."""
-    rows = [
-        line
-        for line in golden.PAGE.read_text().splitlines()
-        if re.search(r"(holds|hold\*\*|undecided|labels) \|$", line)
-    ]
-    shown = [case.split(": ")[1].strip("* ") for row in rows for case in row.split("|")[3].split("; ")]
+    """Read off the page, without the code that writes it: claims and each model's cases are in the order of golden.json."""
+    lines = golden.CLAIMS.search(golden.PAGE.read_text())[0].splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     recorded = json.loads(golden.FILE.read_text())["claims"]
-    assert shown == [claim["verdict"] for claim in recorded.values()], "make it again: python tests/golden.py record"
+    for place, model in enumerate(head[2:], 2):
+        shown = [case.split(": ")[1].strip("*") for row in rows for case in row[place].split("; ") if case]
+        cases = [claim["verdict"] for name, claim in recorded.items() if name.split("/")[1] == model]
+        assert shown == cases, "make it again: python tests/golden.py record"
     assert len(rows) == len({key.split("/")[0] for key in recorded})
+    assert {key.split("/")[1] for key in recorded} == set(head[2:])
     assert golden.CLAIMS.search(golden.PAGE.read_text())[0] == golden.claims_table({"claims": recorded})

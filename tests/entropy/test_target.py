@@ -67,7 +67,7 @@ def test_intervals_contain_the_exact_values_as_often_as_they_say():
         found.append({name: e[name].value for name in e})
     shares, middles = pd.DataFrame(inside).mean(), pd.DataFrame(found).mean()
     for name in ("target_reward_gain", "target_nearer", "target_slope", "target_correlation"):
-        assert 0.93 - 0.02 < shares[name] < 0.97 + 0.02  # 300 repetitions count to within 1.3 points
+        assert 0.93 <= shares[name] <= 0.97
         assert middles[name] == pytest.approx(means[name], abs=0.02)
     # a lower bound that many samples reach
     assert means["target_distance"] - 0.5 < middles["target_distance"] < means["target_distance"]

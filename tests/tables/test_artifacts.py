@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,35 @@ def test_a_folder_is_the_same_whether_snakemake_saw_its_job_finish(tmp_path) -> 
     assert digest(tmp_path) == before
     (tmp_path / "config.json").touch()
     assert digest(tmp_path) != before
+
+
+def test_weights_are_read_for_their_digest_once(tmp_path, monkeypatch) -> None:
+    """When they are written; a file that changed is read again, and a digest never depends on what was kept."""
+    read: list[str] = []
+    plain = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, kind: read.append(Path(file.name).name) or plain(file, kind)
+    )
+    with artifacts.whole_folder(tmp_path / "models") as folder:
+        for name in (
+            "epoch-1/model.safetensors",
+            "epoch-1/config.json",
+            "state/rank-0.safetensors",
+            "state/state.json",
+        ):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(name.encode())
+    assert sorted(read) == ["config.json", "model.safetensors"]  # a trainer's state has a digest of its own
+    before = digest(tmp_path / "models/epoch-1")
+    assert len(read) == 2
+    shutil.copytree(tmp_path / "models/epoch-1", tmp_path / "copy", ignore=shutil.ignore_patterns(".*"))
+    assert digest(tmp_path / "copy") == before
+    assert len(read) == 4
+    weights = tmp_path / "models/epoch-1/model.safetensors"
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    assert digest(tmp_path / "models/epoch-1") != before
+    (tmp_path / "models/epoch-1/.digests.json").write_text("{broken")
+    assert digest(tmp_path / "models/epoch-1") != before
 
 
 def test_digests_tell_values_apart() -> None:

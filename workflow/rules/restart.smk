@@ -144,6 +144,17 @@ def keep_progress_until_recorded():
     workflow.dag.finish = finished
 
 
+def lift_default_rate():
+    """Lift Snakemake's own limit of 100 jobs a second, but none that was asked for.
+
+    To keep it, each look at the jobs that are ready makes another look a second later, so that there are as many a second as
+    jobs have run: hundreds of jobs later processors wait for the next one.
+    """
+    rate = workflow.scheduling_settings.max_jobs_per_timespan
+    if rate and (rate.max_jobs, rate.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def check_shared(jobs):
     """Refuse to make ``jobs`` where a run that has a name would change outputs that other runs read."""
     outputs = [str(output) for job in jobs if CONFIG.results != CONFIG.shared for output in job.output]
@@ -186,6 +197,7 @@ onstart:
     check_shared(workflow.dag.needrun_jobs())
     slurm_plugin.patch(snakemake_executor_plugin_slurm, CONFIG.run.name)
     keep_progress_until_recorded()
+    lift_default_rate()
     if os.environ.get("DIFFINFO_WARM"):
         warm.start()
 

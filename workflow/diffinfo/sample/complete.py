@@ -114,12 +114,13 @@ def main(
     asked = subset(pd.concat(frames, ignore_index=True), s.skip, s.limit, s.seed)
     decoding = Decoding(s.n, s.temperature, s.top_p, s.max_tokens, draws_seed(s.seed, s.stream))
     generate = engine_for(s.engine, s.attention, s.dtype, s.max_prompt_tokens + s.max_tokens)
-    inputs = {"model": models, **{f"prompts {i}": path for i, path in enumerate(prompts)}}
+    folders = {e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}
+    inputs = {f"model {e}": folder for e, folder in folders.items()}
+    inputs |= {f"prompts {i}": path for i, path in enumerate(prompts)}
     facts = {"decoding": vars(decoding), "engine": s.engine.name, "skip": s.skip, "limit": s.limit}
     decisive = s.model_dump(exclude={"engine": {"batch_tokens", "tensor_parallel"}})
     saved = progress_dir and progress_dir / artifacts.digest(decisive, *inputs.values())
     tables = []
-    folders = {e: models / f"epoch-{e}" for e in epochs} if epochs else {0: models}
     chat = Chat(next(iter(folders.values())))  # epochs of one training have the same tokenizer
     ids, bad = _tokenised(chat, asked)
     report(bad, len(asked), ", ".join(map(str, prompts)), chat.folder)

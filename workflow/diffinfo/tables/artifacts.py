@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from diffinfo.tables.schemas import MESSAGES
 from diffinfo.tables.schemas import SCHEMAS as SCHEMAS
 
 OUTPUTS = "outputs.json"
+DIGESTS = ".digests.json"  # of a folder's files, so that weights are read for it once, when they are written
 
 
 class ArtifactError(UserError):
@@ -54,6 +55,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         note(temporary)
+        _keep_digests(temporary)
         for path in filter(Path.is_file, temporary.rglob("*")):  # a name that outlives a power cut, with what it names
             with open(path, "rb") as handle:
                 os.fsync(handle.fileno())
@@ -98,7 +100,8 @@ def _private(path: Path) -> Path:
 def digest(*values: Any) -> str:
     """A short, stable digest of JSON-able values and, for a Path, of the file or folder it names.
 
-    Hidden files of a folder do not count: Snakemake puts one into each folder that it saw a job finish.
+    Hidden files of a folder do not count: Snakemake puts one into each folder that it saw a job finish. A file whose digest
+    was kept when its folder was written is not read again, unless its size or its time has changed.
     """
     sha = hashlib.sha256()
     for value in values:
@@ -108,11 +111,35 @@ def digest(*values: Any) -> str:
                 files = sorted(p for p in value.rglob("*") if p.is_file() and not p.name.startswith("."))
             for file in files:
                 sha.update(str(file.relative_to(value) if value.is_dir() else file.name).encode())
-                with open(file, "rb") as handle:
-                    sha.update(hashlib.file_digest(handle, "sha256").digest())
+                sha.update(bytes.fromhex(_file_digest(file)))
         else:
             sha.update(json.dumps(value, sort_keys=True, default=str).encode())
     return sha.hexdigest()[:16]
+
+
+def _file_digest(file: Path) -> str:
+    """Of a file's content: what was kept beside it, or else read."""
+    with suppress(OSError, ValueError):
+        found = json.loads((file.parent / DIGESTS).read_text())
+        if found.get(file.name, [])[:2] == _state(file):
+            return str(found[file.name][2])
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _keep_digests(folder: Path) -> None:
+    """Keep the digests of a folder's files, but of a trainer's state, which has its own."""
+    for files in (sorted(filter(Path.is_file, place.iterdir())) for place in (folder, *folder.rglob("*/"))):
+        seen = [file for file in files if not file.name.startswith(".")]
+        if seen and not (seen[0].parent / "state.json").exists():
+            (seen[0].parent / DIGESTS).unlink(missing_ok=True)
+            kept = {file.name: [*_state(file), _file_digest(file)] for file in seen}
+            (seen[0].parent / DIGESTS).write_text(json.dumps(kept))
+
+
+def _state(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def write(
