@@ -81,8 +81,9 @@ def test_grade(reply: str, score: float | None) -> None:
 
 
 def test_score_of_groups() -> None:
-    frame = pd.DataFrame({"prompt_id": ["a", "b", "c", "d"], "score": [9.0, 5.0, 7.0, np.nan]})
-    tags = {"a": "Math", "b": "Data Analysis; Math; Editing", "c": "Coding & Debugging", "d": "Math"}
+    """Without what has no grade, and without empty answers, whose grade is 1: so does the original's table."""
+    frame = pd.DataFrame({"prompt_id": [*"abcde"], "score": [9.0, 5.0, 7.0, np.nan, 1.0], "chars": [9, 9, 9, 9, 0]})
+    tags = {"a": "Math", "b": "Data Analysis; Math; Editing", "c": "Coding & Debugging", "d": "Math", "e": "Math"}
     found = wb_score(frame, tags)
     # maths (9 + 5)/2 -> 4, creative 5 -> 0, coding 7 -> 4; weights 1, 0.5, 1.25
     assert found == pytest.approx({"maths": 4, "creative": 0, "coding": 4, "overall": (4 + 0 + 5) / 2.75})
@@ -108,7 +109,9 @@ TAGS = {  # and its groups, written out once more
 def test_every_tag_counts_in_its_group_with_the_published_weight(group: str, tag: str) -> None:
     """Ten for one task of the tag, five (a score of 0) for a task of every other group."""
     tags = {name: found[0] for name, found in TAGS.items()} | {group: tag}
-    frame = pd.DataFrame({"prompt_id": list(tags), "score": [10.0 if name == group else 5.0 for name in tags]})
+    frame = pd.DataFrame(
+        {"prompt_id": list(tags), "score": [10.0 if name == group else 5.0 for name in tags], "chars": 9}
+    )
     found = wb_score(frame, tags)
     assert found.pop("overall") == pytest.approx(10 * PUBLISHED[group] / 4.75)
     assert found == {name: 10.0 if name == group else 0.0 for name in TAGS}

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from diffinfo.bench import prompts
 from diffinfo.bench.judge import Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
@@ -34,42 +35,6 @@ OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it co
 # The original's pattern has no room for white space, lower case, bold type or escapes; what they surround is the same label.
 _LABEL = re.compile(r"\[\s*\[([AB<>=\s*_`]*)\]\s*\]", re.I)
 
-INSTRUCTIONS = """\
-Act as an impartial judge of the answers that two AI assistants, A and B, gave to the user prompt below, and decide \
-which answer is better.
-
-First write your own answer to the prompt. Do so before you judge either answer.
-
-Then compare both answers with yours. Point out and correct every mistake and every inaccurate statement.
-
-Next weigh whether the answers are helpful, relevant and concise. Helpful: the answer responds correctly to the prompt \
-or follows its instructions; where the prompt is ambiguous or can be read in several ways, asking for clarification is \
-more helpful than an answer built on assumptions. Relevant: every part of it belongs to what was asked. Concise: it is \
-clear, not wordy or excessive.
-
-Then weigh creativity and novelty where the prompt calls for them. Last, name important information that an answer \
-lacks and that the user would have wanted.
-
-After this explanation give exactly one of these labels as your final verdict:
-
-1. Assistant A is significantly better: [[A>>B]]
-2. Assistant A is slightly better: [[A>B]]
-3. A tie, about the same quality: [[A=B]]
-4. Assistant B is slightly better: [[B>A]]
-5. Assistant B is significantly better: [[B>>A]]
-
-For example: "My final verdict is a tie: [[A=B]]"."""
-_GAME = """\
-<|User Prompt|>
-{prompt}
-
-<|The Start of Assistant A's Answer|>
-{a}
-<|The End of Assistant A's Answer|>
-
-<|The Start of Assistant B's Answer|>
-{b}
-<|The End of Assistant B's Answer|>"""
 _FOLLOW_UP = "Continue your judgment and finish it with a final verdict label."
 
 Outcomes = npt.NDArray[np.float64]
@@ -99,13 +64,16 @@ def unread(reply: str) -> str | None:
     return None if found <= set(OUTCOMES) else "unknown label"
 
 
-def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
+def judge_answers(
+    answers: pd.DataFrame, judge: Judge, name: str, prompt: dict[str, str] = prompts.VERDICT
+) -> pd.DataFrame:
     """Play both games of every answer.
 
     Args:
         answers: what ``questions.answered`` returns.
         judge: who compares.
         name: the judge's name in the table.
+        prompt: what it is asked, see ``prompts.verdict``.
 
     Returns:
         A ``judgments`` table without gaps, sorted by epoch, question and game.
@@ -115,7 +83,7 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
     for row in answers.to_dict("records"):
         baseline, answer = row["baseline"], row["completion"]
         for game, (a, b) in enumerate([(baseline, answer), (answer, baseline)], start=1):
-            requests.append(_request(row["messages"], a, b))
+            requests.append(_request(row["messages"], a, b, prompt))
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
             rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, "apart": False, **facts})
     replies = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
@@ -250,10 +218,10 @@ def token_counts(folder: Path, texts: Mapping[str, str]) -> dict[str, int]:
     return {name: len(one.ids) for name, one in zip(texts, encoded, strict=True)}
 
 
-def _request(messages: Messages, a: str, b: str) -> Request:
-    prompt = "\n\n".join(message["content"] for message in messages)
-    game = _GAME.format(prompt=prompt, a=a, b=b)
-    conversation = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": game}]
+def _request(messages: Messages, a: str, b: str, prompt: dict[str, str]) -> Request:
+    question = "\n\n".join(message["content"] for message in messages)
+    game = prompts.fill(prompt["user"], {"{QUESTION}": question, "{ANSWER_A}": a, "{ANSWER_B}": b})
+    conversation = [{"role": "system", "content": prompt["system"]}, {"role": "user", "content": game}]
     return Request("verdict", conversation, messages, (a, b))
 
 
@@ -316,7 +284,8 @@ def main(
     ]  # what is not judged at the best epoch
     judge = settings.judge
     judging = make_judge(judge, cache=cache, job=str(judgments), judge_model=judge_model, scoring=settings.scoring)
-    every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model)
+    prompt = prompts.of(questions, prompts.VERDICT)
+    every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model, prompt)
     tolerate(every["unjudged"], judge)
     games = every if best is None else every[every["epoch"] == best].reset_index(drop=True)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))

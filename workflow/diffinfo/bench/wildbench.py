@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffinfo.bench import prompts
 from diffinfo.bench.arena_hard import selected
 from diffinfo.bench.judge import COSTS, Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
@@ -29,71 +31,6 @@ WEIGHTS = {"creative": 0.5, "planning": 1.25, "maths": 1.0, "information": 0.75,
 K, SCALE, START = 4.0, 400.0, 1000.0
 PULL = 100  # an anchor is pulled half-way back to its published rating at each 100th of its votes
 
-_PROMPT = """\
-# Instruction
-
-You are an expert evaluator. Your task is to judge the quality of a response that an AI model generated.
-You are given the user's query, the conversation before it, and the response.
-First read the query and the history with care to understand the task, then judge the response by the rules below.
-
-# Conversation between user and AI
-
-## History
-<|begin_of_history|>
-
-{history}
-
-<|end_of_history|>
-
-## Current user query
-<|begin_of_query|>
-
-{query}
-
-<|end_of_query|>
-
-## AI response
-<|begin_of_response|>
-
-{response}
-
-<|end_of_response|>
-
-# Evaluation
-
-## Checklist
-
-<|begin_of_checklist|>
-
-{checklist}
-
-<|end_of_checklist|>
-
-Let this checklist guide your evaluation, but do not limit your assessment to it.
-
-## Rules
-
-Judge the response by your analysis of the query and the history.
-First write down your analysis and the checklist that you used, then give your assessment according to the checklist.
-Scores go from 1 to 10, where 1 is a very poor response and 10 a perfect one. In detail:
-
-- 1 to 2: very poor, it makes no sense at all.
-- 3 to 4: poor, it does not help the user to solve the problem in a meaningful way.
-- 5 to 6: fair, with some issues (such as factual errors, hallucinations, missing key information).
-- 7 to 8: good enough, but it could be improved in some ways.
-- 9 to 10: perfect, it gives helpful information that solves the user's problem.
-
-## Output format
-
-Give your analysis of the response, sum it up as "strengths" and "weaknesses", and then write down your rating.
-Reply in this JSON format, with the placeholders in [] filled in:
-```
-{{
-    "strengths": "[analysis of the strengths of the response]",
-    "weaknesses": "[analysis of the weaknesses of the response]",
-    "score": "[1~10]"
-}}
-```"""
 # Not in the original, which drops what it cannot parse.
 _FOLLOW_UP = (
     'Finish your evaluation: give the JSON object with "strengths", "weaknesses" and a "score" from 1 to 10 alone.'
@@ -129,6 +66,15 @@ def unread(reply: str) -> str | None:
     return None if len(found) == 1 else "different scores" if found else "no score"
 
 
+def said(reply: str) -> dict[str, str]:
+    """The strengths and weaknesses that a reply names; as a whole it is neither."""
+    try:
+        found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1], strict=False)
+    except ValueError:
+        found = {}
+    return {name: str(found.get(name, "")) for name in ("strengths", "weaknesses")}
+
+
 def _scores(reply: str) -> set[float]:
     """The distinct scores from 1 to 10 in a reply."""
     values = [*_score_fields(reply)] or ["".join(values) for values in _SCORE_FIELD.findall(reply)]
@@ -157,13 +103,16 @@ def _number(value: Any) -> float | None:
     return float(value) if 1 <= value <= 10 else None
 
 
-def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
+def judge_answers(
+    answers: pd.DataFrame, judge: Judge, name: str, prompt: dict[str, str] = prompts.GRADE
+) -> pd.DataFrame:
     """Grade every answer; an empty one gets 1 without asking.
 
     Args:
         answers: what ``questions.answered`` returns.
         judge: who grades.
         name: the judge's name in the table.
+        prompt: what it is asked, see ``prompts.grade``.
 
     Returns:
         A ``judgments`` table, sorted by epoch and task; score is null where the reply was cut or could not be read.
@@ -179,7 +128,7 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
         **dict.fromkeys(["unjudged", *COSTS]),
     )
     full = answers["chars"] > 0
-    requests = [_request(row) for row in answers[full].to_dict("records")]
+    requests = [_request(row, prompt) for row in answers[full].to_dict("records")]
     replies = (
         ask(judge, requests, "grading WildBench", lambda reply: not _scores(reply), _FOLLOW_UP) if requests else []
     )
@@ -190,16 +139,19 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
     return frame.sort_values(["epoch", "prompt_id"], ignore_index=True)
 
 
-def _request(row: Mapping[Any, Any]) -> Request:
+def _request(row: Mapping[Any, Any], prompt: dict[str, str]) -> Request:
     *before, query = row["messages"]
-    prompt = _PROMPT.format(
-        history="\n\n".join(f"{message['role'].upper()}: {message['content']}" for message in before),
-        query=query["content"],
-        response=row["completion"],
-        checklist="\n".join(f"- {item}" for item in row["checklist"]),
-    )
+    texts = {
+        "{$history}": "".join(
+            f"{turn['role'].upper()}: {turn['content']}\n\n" for turn in before if turn["role"] != "system"
+        ),
+        "{$user_query}": query["content"],
+        "{$model_output}": row["completion"],
+        "{$checklist}": "".join(f"- {item}\n" for item in row["checklist"]),
+    }
+    asked = [{"role": "user", "content": prompts.fill(prompt["user"], texts)}]
     reference = None if pd.isna(row["baseline"]) else row["baseline"]
-    return Request("grade", [{"role": "user", "content": prompt}], row["messages"], (row["completion"], reference))
+    return Request("grade", asked, row["messages"], (row["completion"], reference))
 
 
 def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, float]:
@@ -209,11 +161,11 @@ def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, floa
     left out of the weights, which with all groups sum to 4.75.
 
     Args:
-        judgments: graded answers of one epoch; unreadable grades are left out.
+        judgments: graded answers of one epoch; unreadable grades are left out, and empty answers, as in the original's table.
         tags: of each task, joined by "; ".
     """
     grades: dict[str, list[float]] = {}
-    graded = judgments.dropna(subset=["score"])
+    graded = judgments[judgments["chars"] > 0].dropna(subset=["score"])
     for task, score in zip(graded["prompt_id"], graded["score"], strict=True):
         for group in {TASK_OF_TAG[tag] for tag in tags[task].split("; ")}:
             grades.setdefault(group, []).append(score)
@@ -371,7 +323,7 @@ def main(
     found = answered(answers, asked, only_epoch=selected(select))
     judge = settings.judge
     judging = make_judge(judge, cache=cache, job=str(out), judge_model=judge_model, scoring=settings.scoring)
-    graded = judge_answers(found, judging, judge.model)
+    graded = judge_answers(found, judging, judge.model, prompts.of(tasks, prompts.GRADE))
     tolerate(graded["unjudged"], judge)
     tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
     epochs: dict[str, dict[str, Any]] = {}
@@ -387,7 +339,7 @@ def main(
                 f"no reply of the judge held a score (epoch {epoch}, {len(part)} answers): use another judge."
             )
         epochs[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
-        log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"]["overall"], counts)
+        log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"].get("overall", math.nan), counts)
     made = provenance(judge, ("tasks", tasks), answers, select, None, judge_model)
     graded["apart"] = bool(select)  # by other tasks
     artifacts.write(out, graded, "judgments", **made, epochs=epochs)

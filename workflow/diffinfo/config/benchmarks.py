@@ -140,6 +140,11 @@ class ArenaHard(Section):
     baseline: Line = Field(
         f"{ARENA_HARD}/model_answer/gpt-4-0314.jsonl", description="`world`, or a .jsonl of the baseline's answers."
     )
+    prompt: Line | None = Field(
+        None,
+        description="The judge's instructions: a copy of arena-hard-auto's `config/judge_config.yaml`, or its https:// "
+        "address; null: our wording.",
+    )
     limit: Count | None = Field(None, description="Judge only the first questions; null: all.")
     select_judge: str = Field(description="The judge, a key of `judges`, that selects the best epoch.")
     judge: str = Field(description="The judge, a key of `judges`, whose verdicts are reported.")
@@ -147,12 +152,35 @@ class ArenaHard(Section):
     seed: int = Field(42, description="Seed of the resampling.")
 
 
+class Anchors(Section):
+    """Public models in WB-Elo's pool: their ratings are where the published ratings begin."""
+
+    ratings: Line = Field(
+        description="A .json of {model: {key: rating}}, such as WildBench's `leaderboard/data_dir/all_stat.json`."
+    )
+    key: Line = Field(
+        "Arena Elo (hard-en) - latest", description="The rating's name there; models without one begin at 1000."
+    )
+    scores: Line = Field(
+        description="A folder of score files, MODEL.json, such as WildBench's `eval_results/.../score.v2/eval=...`."
+    )
+
+
 class WildBench(Section):
     """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
 
     tasks: Line = Field(WILDBENCH, description="`world`, or a .jsonl of allenai/WildBench, or hf://datasets/...")
+    prompt: Line | None = Field(
+        None,
+        description="The judge's instructions: a copy of WildBench's `evaluation/eval_template.score.v2.md`, or its https:// "
+        "address; null: our wording.",
+    )
     limit: Count | None = Field(None, description="Grade only the first tasks; null: all.")
     judge: str = Field(description="The judge that grades, a key of `judges`.")
+    anchors: Anchors | None = Field(
+        None,
+        description="`{ratings, key, scores}`: published ratings as anchors of WB-Elo; null: the grid's models alone.",
+    )
     rounds: Count = Field(128, description="Passes of sequential Elo, each over its own permutation of the battles.")
     win_margin: Positive = Field(2.0, description="Difference of two scores that is a win; less is a tie.")
     length_margin: Count = Field(1500, description="Difference in characters above which a win becomes a tie.")
