@@ -206,6 +206,12 @@ SOURCES: dict[str, dict[str, Any]] = {
             f"judges.{name}.{key}": value
             for name in ("gpt-4.1-nano", "gpt-4.1", "gpt-4o")
             for key, value in {
+                "kind": "openai",
+                "max_tokens": 4096,
+                "preset": "chat",
+                "api_key_env": "OPENAI_API_KEY",
+                "base_url": "https://api.openai.com/v1",
+                "max_unjudged": 0.25,
                 "concurrency": 16,
                 "retries": 8,
                 "timeout": 600.0,
@@ -217,7 +223,7 @@ SOURCES: dict[str, dict[str, Any]] = {
                 "serve": False,
                 "server": "vllm",
                 "tensor_parallel": 1,
-            }.items()
+            }.items()  # fmt: skip
         },
         "qa.batch_size": 16,
     },
@@ -271,29 +277,11 @@ SOURCES: dict[str, dict[str, Any]] = {
         "judges.gpt-4o.price.read": 2.5,
         "judges.gpt-4o.price.cached": 1.25,
         "judges.gpt-4o.price.written": 10.0,
-    },
+    },  # fmt: skip
     "J.2: judges; procedures: up to 4,096 tokens": {
-        "judges.gpt-4.1-nano.kind": "openai",
         "judges.gpt-4.1-nano.model": "gpt-4.1-nano-2025-04-14",
-        "judges.gpt-4.1-nano.base_url": "https://api.openai.com/v1",
-        "judges.gpt-4.1-nano.api_key_env": "OPENAI_API_KEY",
-        "judges.gpt-4.1-nano.max_tokens": 4096,
-        "judges.gpt-4.1-nano.preset": "chat",
-        "judges.gpt-4.1-nano.max_unjudged": 0.25,
-        "judges.gpt-4.1.kind": "openai",
         "judges.gpt-4.1.model": "gpt-4.1-2025-04-14",
-        "judges.gpt-4.1.base_url": "https://api.openai.com/v1",
-        "judges.gpt-4.1.api_key_env": "OPENAI_API_KEY",
-        "judges.gpt-4.1.max_tokens": 4096,
-        "judges.gpt-4.1.preset": "chat",
-        "judges.gpt-4.1.max_unjudged": 0.25,
-        "judges.gpt-4o.kind": "openai",
         "judges.gpt-4o.model": "gpt-4o-2024-08-06",
-        "judges.gpt-4o.base_url": "https://api.openai.com/v1",
-        "judges.gpt-4o.api_key_env": "OPENAI_API_KEY",
-        "judges.gpt-4o.max_tokens": 4096,
-        "judges.gpt-4o.preset": "chat",
-        "judges.gpt-4o.max_unjudged": 0.25,
         "arena_hard.select_judge": "gpt-4.1-nano",
         "arena_hard.judge": "gpt-4.1",
         "wildbench.judge": "gpt-4o",
