@@ -214,16 +214,10 @@ SOURCES: dict[str, dict[str, Any]] = {
                 "max_unjudged": 0.25,
                 "concurrency": 16,
                 "retries": 8,
-                "timeout": 600.0,
-                "patience": 900.0,
-                "requests_per_minute": None,
-                "tokens_per_minute": None,
-                "budget": None,
-                "batch": False,
-                "serve": False,
-                "server": "vllm",
-                "tensor_parallel": 1,
-            }.items()  # fmt: skip
+                **{"timeout": 600.0, "patience": 900.0},
+                **dict.fromkeys(["requests_per_minute", "tokens_per_minute", "budget"]),
+                **{"batch": False, "serve": False, "server": "vllm", "tensor_parallel": 1},
+            }.items()
         },
         "qa.batch_size": 16,
     },
@@ -268,16 +262,14 @@ SOURCES: dict[str, dict[str, Any]] = {
         "answers.max_tokens": 4096,
     },
     "ours: OpenAI's prices of 2025, dollars a million tokens": {
-        "judges.gpt-4.1-nano.price.read": 0.1,
-        "judges.gpt-4.1-nano.price.cached": 0.025,
-        "judges.gpt-4.1-nano.price.written": 0.4,
-        "judges.gpt-4.1.price.read": 2.0,
-        "judges.gpt-4.1.price.cached": 0.5,
-        "judges.gpt-4.1.price.written": 8.0,
-        "judges.gpt-4o.price.read": 2.5,
-        "judges.gpt-4o.price.cached": 1.25,
-        "judges.gpt-4o.price.written": 10.0,
-    },  # fmt: skip
+        f"judges.{name}.price.{key}": value
+        for name, prices in {
+            "gpt-4.1-nano": (0.1, 0.025, 0.4),
+            "gpt-4.1": (2.0, 0.5, 8.0),
+            "gpt-4o": (2.5, 1.25, 10.0),
+        }.items()
+        for key, value in zip(("read", "cached", "written"), prices, strict=True)
+    },
     "J.2: judges; procedures: up to 4,096 tokens": {
         "judges.gpt-4.1-nano.model": "gpt-4.1-nano-2025-04-14",
         "judges.gpt-4.1.model": "gpt-4.1-2025-04-14",

@@ -15,6 +15,7 @@ QA = {
     "piqa": "acc_norm", "siqa": "acc", "hellaswag": "acc_norm", "arc_easy": "acc_norm", "arc_challenge": "acc_norm",
     "mmlu": "acc", "gsm8k": "exact_match,flexible-extract", "boolq": "acc",
 }  # fmt: skip
+CONTROLLED = {"controlled": 50.0, "controlled_low": 45.0, "controlled_high": 55.0}
 COSTS = dict.fromkeys(["unjudged", "read", "cached", "written", "dollars"])
 
 
@@ -131,7 +132,9 @@ class Tree:
     def winrates(self, run: str, epoch: int, rate: float, half: float = 2.0) -> Path:
         path = self.root / "arena_hard" / run / "final" / "winrates.parquet"
         row = {"epoch": epoch, "win_rate": rate, "low": rate - half, "high": rate + half, "games": 200, "unscored": 1}
-        artifacts.write(path, pd.DataFrame([row | {"mean_tokens": 31.5, "baseline_mean_tokens": 28.0}]), "winrates")
+        artifacts.write(
+            path, pd.DataFrame([row | {"mean_tokens": 31.5, "baseline_mean_tokens": 28.0, **CONTROLLED}]), "winrates"
+        )
         return path
 
     def judgments(self, run: str, scores: list[float]) -> Path:

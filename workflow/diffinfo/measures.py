@@ -110,7 +110,10 @@ def _of_entropy(column: str, accuracy: str = "") -> Callable[[pd.DataFrame, pd.D
 
 def _win_rate(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
     (row,) = rows.itertuples()
-    return {"win_rate": Estimate("", row.win_rate, row.low, row.high, row.games)}
+    return {
+        "win_rate": Estimate("", row.win_rate, row.low, row.high, row.games),
+        "win_rate_controlled": Estimate("", row.controlled, row.controlled_low, row.controlled_high, row.games),
+    }
 
 
 def _wildbench(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
@@ -233,7 +236,12 @@ MEASURES: dict[str, tuple[Result, ...]] = {
     ),
     "benchmarks": (
         Result(
-            WINRATES, "winrates", {"win_rate": Number("Arena-Hard", "% won, at the best epoch", "games", 1)}, _win_rate
+            WINRATES, "winrates",
+            {
+                "win_rate": Number("Arena-Hard", "% won, at the best epoch", "games", 1),
+                "win_rate_controlled": Number("Arena-Hard at equal lengths (ours)", "% won, at the best epoch", "games", 1),
+            },
+            _win_rate,
         ),
         Result(
             WILDBENCH, "judgments",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo.bench import prompts
+from diffinfo.bench import length, prompts
 from diffinfo.bench.judge import Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
@@ -99,12 +99,25 @@ def judge_answers(
 
 def battles(judgments: pd.DataFrame) -> Outcomes:
     """What the answers got in each battle: 1, 1/2 or 0, in a fixed order; a verdict with ``>>`` is three battles."""
-    scored = judgments.dropna(subset=["verdict"]).sort_values(["prompt_id", "game"])
+    scored = _scored(judgments)
     outcomes: list[float] = []
     for label, game in zip(scored["verdict"], scored["game"], strict=True):
         won, times = OUTCOMES[label]
         outcomes += [1 - won if game == 1 else won] * times  # in game 1 the baseline is A
     return np.array(outcomes)
+
+
+def _scored(judgments: pd.DataFrame) -> pd.DataFrame:
+    return judgments.dropna(subset=["verdict"]).sort_values(["prompt_id", "game"])
+
+
+def _leads(judgments: pd.DataFrame, baseline_tokens: Mapping[str, int]) -> Outcomes:
+    """Of the answer in length, for each of ``battles``."""
+    scored = _scored(judgments)
+    tokens, other = scored["tokens"].to_numpy(float), scored["prompt_id"].map(baseline_tokens).to_numpy(float)
+    return np.repeat(
+        (tokens - other) / np.maximum(tokens + other, 1), [OUTCOMES[label][1] for label in scored["verdict"]]
+    )
 
 
 def win_rate(outcomes: Outcomes) -> float:
@@ -118,14 +131,17 @@ def win_rate(outcomes: Outcomes) -> float:
     return float(100 * outcomes.mean())
 
 
-def bootstrap(outcomes: Outcomes, resamples: int, seed: int) -> tuple[float, float]:
-    """2.5 and 97.5 percentile of the win rate over resampled battles.
+def bootstrap(
+    outcomes: Outcomes, resamples: int, seed: int, statistic: Callable[..., float] = win_rate, *more: Outcomes
+) -> tuple[float, float]:
+    """2.5 and 97.5 percentile of the win rate, or another ``statistic`` of battles and ``more``, over resampled battles.
 
     As in the original it is battles that are drawn, of which a ``>>`` makes three and an answer two or more: the
     interval is narrower than one over questions would be.
     """
     rng = np.random.default_rng(seed)
-    rates = [win_rate(outcomes[rng.integers(len(outcomes), size=len(outcomes))]) for _ in range(resamples)]
+    drawn = (rng.integers(len(outcomes), size=len(outcomes)) for _ in range(resamples))
+    rates = [statistic(*(of_battles[draw] for of_battles in (outcomes, *more))) for draw in drawn]
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
@@ -142,7 +158,8 @@ def win_rates(
         seed: their seed, the same for every epoch.
 
     Returns:
-        win_rate, low and high in per cent; games played; unscored, those of them without a verdict.
+        win_rate, low and high in per cent, and the same at equal lengths (ours); games played; unscored, those of them without
+        a verdict.
 
     Raises:
         UserError: when no game of an epoch has a verdict.
@@ -155,6 +172,8 @@ def win_rates(
                 f"the judge gave no verdict in any of {len(games)} games of epoch {epoch}: use another judge."
             )
         low, high = bootstrap(outcomes, resamples, seed)
+        leads = _leads(games, baseline_tokens)
+        controlled = bootstrap(outcomes, resamples, seed, length.controlled, leads)
         asked = games.drop_duplicates("prompt_id")
         rows.append(
             {
@@ -162,6 +181,9 @@ def win_rates(
                 "win_rate": win_rate(outcomes),
                 "low": low,
                 "high": high,
+                "controlled": length.controlled(outcomes, leads),
+                "controlled_low": controlled[0],
+                "controlled_high": controlled[1],
                 "games": len(games),
                 "unscored": int(games["verdict"].isna().sum()),
                 "mean_tokens": float(asked["tokens"].mean()),
@@ -300,8 +322,9 @@ def main(
     artifacts.write(winrates, rates, "winrates", **made, bootstrap=settings.bootstrap, seed=settings.seed)
     for row in rates.to_dict("records"):
         log.info(
-            "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), %(unscored)d of %(games)d games "
-            "unscored, %(mean_tokens).1f tokens an answer against the baseline's %(baseline_mean_tokens).1f",
+            "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), at equal lengths %(controlled).1f, "
+            "%(unscored)d of %(games)d games unscored, %(mean_tokens).1f tokens an answer against "
+            "the baseline's %(baseline_mean_tokens).1f",
             row,
         )
 

@@ -227,12 +227,14 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "winrates": (
-        1,
+        2,
         _schema(
             epoch=_INT,
             win_rate=_REAL,
             low=_REAL,
             high=_REAL,
+            # ours: at equal lengths, see bench.length
+            **_of(_REAL, "controlled controlled_low controlled_high"),
             games=_INT,
             unscored=_INT,
             mean_tokens=_REAL,
