@@ -39,8 +39,16 @@ OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
         ("[[A>B]] or [[A>>B]]", None),
         ("[[[B>>A]]]", "B>>A"),
         ("[A>B]", None),
-        ("[[A > B]]", None),
-        ("[[a>b]]", None),
+        ("[[A > B]]", "A>B"),
+        ("[[a>b]]", "A>B"),
+        ("[[ a >> b ]] so **[[A>>B]]**", "A>>B"),
+        ("[[**B>A**]]", "B>A"),
+        ("[ [A=B] ]", "A=B"),
+        (r"\[\[A>B\]\]", "A>B"),
+        ("[[A&gt;B]]", "A>B"),
+        ("［［Ａ＞Ｂ］］", "A>B"),
+        ("[[A > B]] or [[b>a]]", None),
+        ("[[A>B>A]]", None),
         ("[[A<B]]", None),  # none of the five: the original gives it no weight
         ("[[A]]", None),
         ("[[]]", None),
@@ -178,10 +186,12 @@ def test_a_reply_that_was_cut_is_asked_to_go_on(
     loopback.reply = reply
     answers = write_answers("1-1", {1: dict.fromkeys(second, "answer")})
     for _ in range(2):
-        judged, rates = stage(loopback, [answers], questions, words, tmp_path)
+        judge = loopback.config(max_unjudged=0.5)
+        judged, rates = stage(loopback, [answers], questions, words, tmp_path, judge=judge)
         got = judged.drop_duplicates("prompt_id").set_index("prompt_id").verdict.fillna("none")
         assert got.to_dict() == {"q0": "A>B", "q1": "none", "q2": "none", "q3": "A>B"}
         assert rates.unscored.tolist() == [4]
+        assert judged.unjudged.value_counts().to_dict() == {"different labels": 2, "cut by length": 2}
         assert len(loopback.bodies) == 16  # each was paid once
     assert verdict(Reply("[[A>B]]", "length")) is None
 
@@ -275,8 +285,13 @@ def test_judge_without_verdicts_is_an_error(
     loopback: Any, questions: Path, words: Path, write_answers: Any, tmp_path: Path
 ) -> None:
     loopback.reply = lambda body, number: "no idea"
+    answers = [write_answers("a", {1: {"q0": "x"}})]
+    with pytest.raises(
+        UserError, match=r"no judgment on 2 of 2 answers \(2 no label\), more than .* max_unjudged = 0.25"
+    ):
+        stage(loopback, answers, questions, words, tmp_path)
     with pytest.raises(UserError, match="no verdict in any of 2 games of epoch 1"):
-        stage(loopback, [write_answers("a", {1: {"q0": "x"}})], questions, words, tmp_path)
+        stage(loopback, answers, questions, words, tmp_path, judge=loopback.config(max_unjudged=1))
     assert len(loopback.bodies) == 4  # each game was asked about once more
 
 

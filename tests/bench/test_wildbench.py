@@ -36,6 +36,28 @@ from diffinfo.tables import artifacts
         ('{"score": null}', None),
         ('{"score": "7-8"}', None),
         ('{"score": "good"}', None),
+        ('{"score": 8.5}', 8.5),
+        ('{"Score": "8.5 / 10"}', 8.5),
+        ('{"score": "8 out of 10"}', 8),
+        ('{"score": "**8**"}', 8),
+        ('{"score": "**8/10**"}', 8),
+        ('{"score": "eight"}', 8),
+        ('{"score": "Eight out of 10"}', 8),
+        ('{"score": "8 (good enough)"}', 8),
+        ('{"score": "8 - good enough, with issues"}', 8),
+        ('{"score": "8."}', 8),
+        ('{"score": "8 (or 7)"}', None),
+        ('{"score": "eight or nine"}', None),
+        ('{"score": "8 (nearly nine)"}', None),
+        ('{"score": "80/100"}', None),
+        ('{"score": "4/5"}', None),
+        ('{"score": "zero"}', None),
+        ('{"score": "1e400"}', None),
+        ('{"score": 1e400}', None),
+        ("{'strengths': 'x', 'score': '8'}", 8),
+        ('{"score": 8,}', 8),
+        ('{"evaluation": {"score": 7}}', 7),
+        ('{"strengths": "x", "score": "[1~10]"}\n{"strengths": "x", "score": "6"}', 6),
         ('{"score": [7]}', None),
         ("", None),
         ("The score is 7.", None),
@@ -59,8 +81,9 @@ def test_grade(reply: str, score: float | None) -> None:
 
 
 def test_score_of_groups() -> None:
-    frame = pd.DataFrame({"prompt_id": ["a", "b", "c", "d"], "score": [9.0, 5.0, 7.0, np.nan]})
-    tags = {"a": "Math", "b": "Data Analysis; Math; Editing", "c": "Coding & Debugging", "d": "Math"}
+    """Without what has no grade, and without empty answers, whose grade is 1: so does the original's table."""
+    frame = pd.DataFrame({"prompt_id": [*"abcde"], "score": [9.0, 5.0, 7.0, np.nan, 1.0], "chars": [9, 9, 9, 9, 0]})
+    tags = {"a": "Math", "b": "Data Analysis; Math; Editing", "c": "Coding & Debugging", "d": "Math", "e": "Math"}
     found = wb_score(frame, tags)
     # maths (9 + 5)/2 -> 4, creative 5 -> 0, coding 7 -> 4; weights 1, 0.5, 1.25
     assert found == pytest.approx({"maths": 4, "creative": 0, "coding": 4, "overall": (4 + 0 + 5) / 2.75})
@@ -86,7 +109,9 @@ TAGS = {  # and its groups, written out once more
 def test_every_tag_counts_in_its_group_with_the_published_weight(group: str, tag: str) -> None:
     """Ten for one task of the tag, five (a score of 0) for a task of every other group."""
     tags = {name: found[0] for name, found in TAGS.items()} | {group: tag}
-    frame = pd.DataFrame({"prompt_id": list(tags), "score": [10.0 if name == group else 5.0 for name in tags]})
+    frame = pd.DataFrame(
+        {"prompt_id": list(tags), "score": [10.0 if name == group else 5.0 for name in tags], "chars": 9}
+    )
     found = wb_score(frame, tags)
     assert found.pop("overall") == pytest.approx(10 * PUBLISHED[group] / 4.75)
     assert found == {name: 10.0 if name == group else 0.0 for name in TAGS}
@@ -240,10 +265,12 @@ def test_stage_with_an_endpoint(
     )
     answers = write_answers("a", {1: {"w0": "zero", "w1": "one {braces}", "w2": " \n"}}, "wildbench", cut="w1")
     out = tmp_path / "judgments.parquet"
-    settings = module.Settings(judge=loopback.config())
+    settings = module.Settings(judge=loopback.config(max_unjudged=0.5))
     module.main(answers=[answers], tasks=tasks, settings=settings, cache=tmp_path / "cache", out=out)
     table = artifacts.read(out, "judgments").set_index("prompt_id")
     assert np.isnan(table.score["w0"])
+    assert table.unjudged.fillna("").to_dict() == {"w0": "no score", "w1": "", "w2": ""}
+    assert table.reply["w0"] == "no score\nno score"
     assert table.score[["w1", "w2"]].tolist() == [8, 1]
     assert table.truncated["w1"]
     facts = artifacts.provenance(out)["epochs"]["1"]
@@ -252,7 +279,10 @@ def test_stage_with_an_endpoint(
     }  # fmt: skip
     assert facts["wb_score"]["coding"] == 6
     assert facts["mean_tokens"] == pytest.approx((1 + 2 + 0) / 3)
-    assert len(loopback.bodies) == 2  # the empty answer was not sent
+    assert len(loopback.bodies) == 3  # the empty answer was not sent, the reply without a score was asked once more
+    again = next(body["messages"] for body in loopback.bodies if len(body["messages"]) == 3)
+    assert again[1] == {"role": "assistant", "content": "no score"}
+    assert '"score"' in again[2]["content"]
     body = next(body for body in loopback.bodies if "task 1" in body["messages"][0]["content"])
     [message] = body["messages"]
     assert message["role"] == "user"
@@ -264,24 +294,29 @@ def test_stage_with_an_endpoint(
 
 
 def test_a_reply_that_was_cut_gives_no_score(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
-    texts = {"task 0": ('{"score": 1', "length"), "task 1": ('{"score": 9}\n{"sc', "length"), "task 2": '{"score": 4}'}
+    """It is asked to finish: two different scores are none, and neither is one that is cut again."""
+    first = {"task 0": ('{"score": 1', "length"), "task 1": ('{"score": 9}\n{"sc', "length"), "task 2": '{"score": 4}'}
+    second = {"task 0": ('{"score": 7}', "length"), "task 1": '{"score": 4}'}
     loopback.reply = lambda body, number: next(
-        text for task, text in texts.items() if task in body["messages"][0]["content"]
+        text
+        for task, text in (first if len(body["messages"]) == 1 else second).items()
+        if task in body["messages"][0]["content"]
     )
     answers = write_answers("a", {1: {"w0": "zero", "w1": "one", "w2": "two"}}, "wildbench")
     for name in ("paid", "cached"):
         out = tmp_path / f"{name}.parquet"
-        settings = module.Settings(judge=loopback.config())
+        settings = module.Settings(judge=loopback.config(max_unjudged=0.9))
         module.main(answers=[answers], tasks=tasks, settings=settings, cache=tmp_path / "cache", out=out)
         table = artifacts.read(out, "judgments").set_index("prompt_id")
         assert table.score.fillna(0).to_dict() == {"w0": 0, "w1": 0, "w2": 4}
+        assert table.unjudged.fillna("").to_dict() == {"w0": "cut by length", "w1": "different scores", "w2": ""}
         assert artifacts.provenance(out)["epochs"]["1"]["unparseable"] == 2
-    assert len(loopback.bodies) == 3
+    assert len(loopback.bodies) == 5
 
 
 def test_no_readable_reply_at_all_is_an_error(tasks: Path, write_answers: Any, loopback: Any, tmp_path: Path) -> None:
     answers = write_answers("a", {1: {"w0": "zero"}}, "wildbench")
-    with pytest.raises(UserError, match="no reply of the judge held a score"):
+    with pytest.raises(UserError, match=r"no judgment on 1 of 1 answers \(1 no score\)"):
         module.main(
             answers=[answers],
             tasks=tasks,

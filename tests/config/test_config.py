@@ -55,8 +55,8 @@ BAD = {
                    "epochs: Input should be a valid integer, unable to parse string as an integer, got 'five'"),
     "fraction": ("sft.batch_size", 1.5,
                  "sft.batch_size: Input should be a valid integer, got a number with a fractional part, got 1.5"),
-    "truth-value": ("epochs", True, "epochs: a truth value (yes, no, true, false) fits no key; quote it where it is text, "
-                                    "got True"),
+    "truth-value": ("epochs", True, "epochs: a truth value (yes, no, true, false) does not fit here; quote it where it is text,"
+                                    " got True"),
     "list-for-mapping": ("world", [1], "world: must be a mapping of keys, got [1]"),
     "list-for-names": ("datasets", ["magpie-pro"], "datasets: must be a mapping of keys, got ['magpie-pro']"),
     "mapping-for-list": ("betas", {"dpo": 0.1}, "betas: Input should be a valid list, got {'dpo': 0.1}"),

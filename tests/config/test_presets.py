@@ -209,12 +209,23 @@ SOURCES: dict[str, dict[str, Any]] = {
         "training.report_to": "tensorboard",
         "preference.epochs_per_job": 1,
         "preference.processes": 8,
-        "judges.gpt-4.1-nano.concurrency": 16,
-        "judges.gpt-4.1-nano.retries": 6,
-        "judges.gpt-4.1.concurrency": 16,
-        "judges.gpt-4.1.retries": 6,
-        "judges.gpt-4o.concurrency": 16,
-        "judges.gpt-4o.retries": 6,
+        **{
+            f"judges.{name}.{key}": value
+            for name in ("gpt-4.1-nano", "gpt-4.1", "gpt-4o")
+            for key, value in {
+                "kind": "openai",
+                "max_tokens": 4096,
+                "preset": "chat",
+                "api_key_env": "OPENAI_API_KEY",
+                "base_url": "https://api.openai.com/v1",
+                "max_unjudged": 0.25,
+                "concurrency": 16,
+                "retries": 8,
+                **{"timeout": 600.0, "patience": 900.0},
+                **dict.fromkeys(["requests_per_minute", "tokens_per_minute", "budget"]),
+                **{"batch": False, "serve": False, "server": "vllm", "tensor_parallel": 1},
+            }.items()
+        },
         "qa.batch_size": 16,
     },
     "J.2: preference optimisation (clipping at 1.0 as in J.1)": {
@@ -257,22 +268,19 @@ SOURCES: dict[str, dict[str, Any]] = {
     "J.2: greedy answers up to 4,096 tokens": {
         "answers.max_tokens": 4096,
     },
+    "ours: OpenAI's prices of 2025, dollars a million tokens": {
+        f"judges.{name}.price.{key}": value
+        for name, prices in {
+            "gpt-4.1-nano": (0.1, 0.025, 0.4),
+            "gpt-4.1": (2.0, 0.5, 8.0),
+            "gpt-4o": (2.5, 1.25, 10.0),
+        }.items()
+        for key, value in zip(("read", "cached", "written"), prices, strict=True)
+    },
     "J.2: judges; procedures: up to 4,096 tokens": {
-        "judges.gpt-4.1-nano.kind": "openai",
         "judges.gpt-4.1-nano.model": "gpt-4.1-nano-2025-04-14",
-        "judges.gpt-4.1-nano.base_url": "https://api.openai.com/v1",
-        "judges.gpt-4.1-nano.api_key_env": "OPENAI_API_KEY",
-        "judges.gpt-4.1-nano.max_tokens": 4096,
-        "judges.gpt-4.1.kind": "openai",
         "judges.gpt-4.1.model": "gpt-4.1-2025-04-14",
-        "judges.gpt-4.1.base_url": "https://api.openai.com/v1",
-        "judges.gpt-4.1.api_key_env": "OPENAI_API_KEY",
-        "judges.gpt-4.1.max_tokens": 4096,
-        "judges.gpt-4o.kind": "openai",
         "judges.gpt-4o.model": "gpt-4o-2024-08-06",
-        "judges.gpt-4o.base_url": "https://api.openai.com/v1",
-        "judges.gpt-4o.api_key_env": "OPENAI_API_KEY",
-        "judges.gpt-4o.max_tokens": 4096,
         "arena_hard.select_judge": "gpt-4.1-nano",
         "arena_hard.judge": "gpt-4.1",
         "wildbench.judge": "gpt-4o",
@@ -281,12 +289,17 @@ SOURCES: dict[str, dict[str, Any]] = {
         "arena_hard.questions": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/question.jsonl",
         "arena_hard.baseline": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
         "arena_hard.limit": None,
+        "arena_hard.prompt": "https://raw.githubusercontent.com/lmarena/arena-hard-auto/"
+        "3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config/judge_config.yaml",
         "arena_hard.bootstrap": 100,
         "arena_hard.seed": 42,
     },
     "procedures: WildBench v2": {
         "wildbench.tasks": "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet",
         "wildbench.limit": None,
+        "wildbench.anchors": None,
+        "wildbench.prompt": "https://raw.githubusercontent.com/allenai/WildBench/"
+        "d6b8dcaf377d173d031980f97c16e1a82618c03d/evaluation/eval_template.score.v2.md",
         "wildbench.rounds": 128,
         "wildbench.win_margin": 2.0,
         "wildbench.length_margin": 1500,

@@ -135,8 +135,7 @@ def test_sampling_counts_every_sample_and_stops_at_the_limit():
 
 def test_judging_is_calls_times_price():
     found = costs().job("arena_hard", MISTRAL)
-    judges = read_assumptions().judges
-    price, call = judges.prices["gpt-4.1-2025-04-14"], judges.call
+    price, call = costs().config.judges["gpt-4.1"].price, read_assumptions().judges.call
     assert found.judge_calls == 2000  # two games of 500 questions, and at most as many of those selected apart
     assert found.judge_dollars == pytest.approx(2000 * (call.read * price.read + call.written * price.written) / 1e6)
     assert costs().job("wildbench", MISTRAL).judge_calls == 1024

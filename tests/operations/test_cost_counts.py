@@ -143,8 +143,9 @@ def test_a_gpu_holds_its_share_of_weights_gradients_and_averages():
 
 
 def test_judging_is_counted_in_games_epochs_and_tokens():
-    dollars = {name: (1900 * price.read + 600 * price.written) / 1e6 for name, price in A.judges.prices.items()}
     nano, full, omni = "gpt-4.1-nano-2025-04-14", "gpt-4.1-2025-04-14", "gpt-4o-2024-08-06"
+    prices = {nano: (0.10, 0.40), full: (2, 8), omni: (2.50, 10)}  # OpenAI's list, a million tokens read and written
+    dollars = {name: (1900 * read + 600 * written) / 1e6 for name, (read, written) in prices.items()}
     for rule, calls, model in (
         ("arena_hard_select", 3 * 2 * 500, nano), ("arena_hard", 2 * 2 * 500, full), ("wildbench", 1024, omni),
     ):  # fmt: skip
@@ -153,9 +154,25 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
         assert found.judge_dollars == pytest.approx(calls * dollars[model])
         concurrency = next(judge.concurrency for judge in costs().config.judges.values() if judge.model == model)
         assert found.hours == pytest.approx(1 / 60 + calls * 10 / concurrency / 3600)  # ten seconds a reply
+    unpriced = costs(judges={"gpt-4.1": {"price": None}}).job("arena_hard", EVERY)
+    assert unpriced.judge_dollars == pytest.approx(
+        2000 * (1900 * A.judges.price.read + 600 * A.judges.price.written) / 1e6
+    )
     some = costs(arena_hard={"limit": 50}, wildbench={"limit": 64})
     assert [some.job(rule, EVERY).judge_calls for rule in ("arena_hard", "wildbench")] == [200, 64]
     assert costs(epochs=1).job("arena_hard", EVERY).judge_calls == 1000  # nothing to select
+
+
+def test_a_judge_that_is_served_reads_and_writes_on_its_gpus():
+    served = {"kind": "openai", "model": "mistral-7b-v0.3", "serve": True, "tensor_parallel": 4}
+    cost, read = costs(judges={"mine": served}, arena_hard={"judge": "mine"}), 2 * 2 * 500 * 1900
+    found = cost.job("arena_hard", EVERY)
+    assert (found.gpus, found.judge_calls, found.judge_dollars) == (4, 0, 0)
+    alone = costs(judges={"mine": served | {"tensor_parallel": 1}}, arena_hard={"judge": "mine"}).job(
+        "arena_hard", EVERY
+    )
+    started = A.hardware[found.hardware].start_minutes / 60
+    assert alone.hours - started > found.hours - started > 2e9 * 7.25 * read / 3600 / 4 / 2e15
 
 
 def test_a_reward_model_judges_both_answers_of_a_game():

@@ -15,6 +15,8 @@ QA = {
     "piqa": "acc_norm", "siqa": "acc", "hellaswag": "acc_norm", "arc_easy": "acc_norm", "arc_challenge": "acc_norm",
     "mmlu": "acc", "gsm8k": "exact_match,flexible-extract", "boolq": "acc",
 }  # fmt: skip
+CONTROLLED = {"controlled": 50.0, "controlled_low": 45.0, "controlled_high": 55.0}
+COSTS = dict.fromkeys(["unjudged", "read", "cached", "written", "dollars"])
 
 
 class Tree:
@@ -130,7 +132,9 @@ class Tree:
     def winrates(self, run: str, epoch: int, rate: float, half: float = 2.0) -> Path:
         path = self.root / "arena_hard" / run / "final" / "winrates.parquet"
         row = {"epoch": epoch, "win_rate": rate, "low": rate - half, "high": rate + half, "games": 200, "unscored": 1}
-        artifacts.write(path, pd.DataFrame([row | {"mean_tokens": 31.5, "baseline_mean_tokens": 28.0}]), "winrates")
+        artifacts.write(
+            path, pd.DataFrame([row | {"mean_tokens": 31.5, "baseline_mean_tokens": 28.0, **CONTROLLED}]), "winrates"
+        )
         return path
 
     def judgments(self, run: str, scores: list[float]) -> Path:
@@ -144,7 +148,7 @@ class Tree:
                 "judge": "embedded",
                 "verdict": None,
             }
-            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": "", "apart": True}
+            | {"score": score, "tokens": 30, "chars": 120, "truncated": False, "reply": "", "apart": True, **COSTS}
             for i, score in enumerate(scores)
         ]
         artifacts.write(path, pd.DataFrame(rows), "judgments")
@@ -158,6 +162,7 @@ class Tree:
         rows = [
             facts
             | {"prompt_id": f"q{i}", "game": game, "verdict": label, "truncated": False, "reply": "", "apart": apart}
+            | COSTS
             for i, outcome in enumerate(outcomes)
             for game, label in enumerate(labels[outcome], 1)
         ]

@@ -137,6 +137,7 @@ def test_every_number_of_every_measure_is_the_naive_one(tree, tmp_path):
     assert of(last, "did_sampled_entropy") == pytest.approx((53, 53 - 2.5 * t, 53 + 2.5 * t, 1000))
     assert last.did_sampled_accuracy == pytest.approx(0.6)
     assert of(best, "win_rate") == (55, 53, 57, 200)
+    assert of(best, "win_rate_controlled") == (50, 45, 55, 200)
     assert of(best, "wildbench_score") == pytest.approx(student([3, 5, 9, 4]))
     assert pd.isna(last.win_rate)
 

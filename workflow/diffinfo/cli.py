@@ -102,17 +102,19 @@ def progress(items: Iterable[T], what: str, total: int | None = None, done: int 
         total: how many there are in all.
         done: how many of them an earlier job did.
     """
+    return cast("Iterator[T]", bar(items, what, total, done))
+
+
+def bar(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> tqdm[T]:
+    """The bar of ``progress``, which its caller moves where there are no ``items``."""
     terminal = sys.stderr.isatty()
-    return cast(
-        "Iterator[T]",
-        tqdm(
-            items,
-            desc=what,
-            total=total,
-            initial=done,
-            file=sys.stderr if terminal else cast("TextIO", _Lines(sys.stderr)),
-            mininterval=0.2 if terminal else 20.0,
-            dynamic_ncols=terminal,
-            ascii=not terminal,
-        ),
+    return tqdm(
+        items,
+        desc=what,
+        total=total,
+        initial=done,
+        file=sys.stderr if terminal else cast("TextIO", _Lines(sys.stderr)),
+        mininterval=0.2 if terminal else 20.0,
+        dynamic_ncols=terminal,
+        ascii=not terminal,
     )

@@ -28,6 +28,7 @@ WINRATES = "<results>/arena_hard/{run}/final/winrates.parquet"
 WILDBENCH = "<results>/wildbench/{run}/judgments.parquet"
 QA = "<results>/qa/{run}/{span}.parquet"
 QA_ITEMS = "<results>/qa/{run}/{span}.items.parquet"  # beside it: read by the claims, not by the grid table
+SELECTING = "<results>/arena_hard/{run}/{span}/judgments.parquet"  # by the judge that selects the epoch
 JUDGED = "<results>/arena_hard/{run}/final/judgments.parquet"  # beside the win rates
 APART = "<results>/arena_hard/{run}/final/apart.parquet"  # the same with epochs selected by other questions
 
@@ -109,7 +110,10 @@ def _of_entropy(column: str, accuracy: str = "") -> Callable[[pd.DataFrame, pd.D
 
 def _win_rate(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
     (row,) = rows.itertuples()
-    return {"win_rate": Estimate("", row.win_rate, row.low, row.high, row.games)}
+    return {
+        "win_rate": Estimate("", row.win_rate, row.low, row.high, row.games),
+        "win_rate_controlled": Estimate("", row.controlled, row.controlled_low, row.controlled_high, row.games),
+    }
 
 
 def _wildbench(rows: pd.DataFrame, _: pd.DataFrame | None) -> dict[str, Estimate]:
@@ -232,7 +236,12 @@ MEASURES: dict[str, tuple[Result, ...]] = {
     ),
     "benchmarks": (
         Result(
-            WINRATES, "winrates", {"win_rate": Number("Arena-Hard", "% won, at the best epoch", "games", 1)}, _win_rate
+            WINRATES, "winrates",
+            {
+                "win_rate": Number("Arena-Hard", "% won, at the best epoch", "games", 1),
+                "win_rate_controlled": Number("Arena-Hard at equal lengths (ours)", "% won, at the best epoch", "games", 1),
+            },
+            _win_rate,
         ),
         Result(
             WILDBENCH, "judgments",

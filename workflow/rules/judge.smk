@@ -14,7 +14,7 @@ def each_span(pattern):
 
 
 def judge_model(name):
-    """The reward model's folder where the judge is one."""
+    """The judge's folder where it runs here."""
     judge = CONFIG.judges[name]
     return [f"<shared>/base/{judge.model}"] if judge.runs_here else []
 
@@ -24,8 +24,16 @@ def judging(name, **settings):
     judge = CONFIG.judges[name]
     if not judge.runs_here:
         return constant(settings={"judge": judge, **settings})
-    known = {"judge": judge.model_dump(include={"kind", "model"}), "scoring": computation(judge.model)}
-    return constant(settings={**known, **settings}, reward_model=f"{CONFIG.shared}/base/{judge.model}")
+    known = {"judge": judge}
+    if judge.kind == "reward-model":
+        known = {"judge": judge.model_dump(include={"kind", "model"}), "scoring": computation(judge.model)}
+    return constant(settings={**known, **settings}, judge_model=f"{CONFIG.shared}/base/{judge.model}")
+
+
+def environment(name):
+    """The file of envs/ that holds what judges."""
+    judge = CONFIG.judges[name]
+    return f"../../envs/{'vllm' if judge.serve and judge.server == 'vllm' else 'base'}.yaml"
 
 
 rule arena_hard_select:
@@ -43,7 +51,7 @@ rule arena_hard_select:
     benchmark:
         f"<results>/benchmarks/arena_hard/{RUN}/{{span}}.tsv"
     conda:
-        "../../envs/base.yaml"
+        environment(ARENA.select_judge)
     threads: cpus
     resources:
         **RESOURCES,
@@ -74,7 +82,7 @@ rule arena_hard:
     benchmark:
         f"<results>/benchmarks/arena_hard/{RUN}/final.tsv"
     conda:
-        "../../envs/base.yaml"
+        environment(ARENA.judge)
     threads: cpus
     resources:
         **RESOURCES,
@@ -102,7 +110,7 @@ rule wildbench:
     benchmark:
         f"<results>/benchmarks/wildbench/{RUN}.tsv"
     conda:
-        "../../envs/base.yaml"
+        environment(CONFIG.wildbench.judge)
     threads: cpus
     resources:
         **RESOURCES,

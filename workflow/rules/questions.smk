@@ -10,7 +10,8 @@ def question_files(*sources):
 
     def files(wildcards):
         waited = ["<shared>/world/bench"] if "world" in sources else []
-        return waited + [file for s in sources if s != "world" and not s.startswith("hf://") for file in local.files(s)]
+        here = [source for source in sources if source and source != "world" and "://" not in source]
+        return waited + [file for source in here for file in local.files(source)]
 
     return files
 
@@ -23,7 +24,7 @@ def located(source, name):
 rule arena_hard_questions:
     """Read Arena-Hard's questions and the baseline's answers, in either public schema."""
     input:
-        question_files(ARENA.questions, ARENA.baseline),
+        question_files(ARENA.questions, ARENA.baseline, ARENA.prompt),
     output:
         table="<results>/bench/arena-hard.parquet",
         quarantine="<results>/bench/arena-hard.quarantine.parquet",
@@ -40,6 +41,7 @@ rule arena_hard_questions:
             questions=located(ARENA.questions, "arena-hard"),
             baseline=located(ARENA.baseline, "arena-hard-baseline"),
             limit=ARENA.limit,
+            prompt=ARENA.prompt,
         ),
     shell:
         "python -m diffinfo.bench.questions arena-hard {params.files:q}"
@@ -49,7 +51,7 @@ rule arena_hard_questions:
 rule wildbench_tasks:
     """Read WildBench's tasks and checklists."""
     input:
-        question_files(CONFIG.wildbench.tasks),
+        question_files(CONFIG.wildbench.tasks, CONFIG.wildbench.prompt),
     output:
         table="<results>/bench/wildbench.parquet",
         quarantine="<results>/bench/wildbench.quarantine.parquet",
@@ -62,7 +64,11 @@ rule wildbench_tasks:
     resources:
         **RESOURCES,
     params:
-        tasks=constant(tasks=located(CONFIG.wildbench.tasks, "wildbench"), limit=CONFIG.wildbench.limit),
+        tasks=constant(
+            tasks=located(CONFIG.wildbench.tasks, "wildbench"),
+            limit=CONFIG.wildbench.limit,
+            prompt=CONFIG.wildbench.prompt,
+        ),
     shell:
         "python -m diffinfo.bench.questions wildbench {params.tasks:q}"
         " --out {output.table:q} --quarantine {output.quarantine:q} 2> {log:q}"

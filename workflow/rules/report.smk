@@ -26,6 +26,29 @@ rule grid:
         "python -m diffinfo.report.grid {params.inputs:q} {params.origins:q} --out {output.data:q} 2> {log:q}"
 
 
+rule costs:
+    """Tokens and dollars of every cell's judgments."""
+    input:
+        JUDGMENTS,
+    output:
+        data="<results>/tables/costs.parquet",
+        csv="<results>/tables/costs.csv",
+        note="<results>/tables/costs.md",
+        page=report("<results>/tables/costs.html", caption="../report/costs.rst", category="Tables"),
+    log:
+        "<results>/logs/report/costs.log",
+    benchmark:
+        "<results>/benchmarks/report/costs.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        inputs=all_inputs,
+    shell:
+        "python -m diffinfo.report.costs {params.inputs:q} --out {output.data:q} 2> {log:q}"
+
+
 for TABLE in TABLES:
 
     rule:

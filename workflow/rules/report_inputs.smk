@@ -1,6 +1,6 @@
 # What the grid asks for, and what each of the paper's tables and figures is made from.
 from diffinfo.measures import APART, ENTROPY, HELD_OUT, JUDGED, LOG, MEASURES, PROXY, PROXY_SAMPLED, QA, QA_ITEMS
-from diffinfo.measures import SCORES, TRAINING, UPDATE, WILDBENCH, WINRATES
+from diffinfo.measures import SCORES, SELECTING, TRAINING, UPDATE, WILDBENCH, WINRATES
 from diffinfo.methods import METHODS
 from diffinfo.report.cells import family
 from diffinfo.report.paper import counterpart
@@ -82,7 +82,11 @@ def figure_inputs(figure):
 
 def report_targets():
     """Every table, figure and the claims."""
-    names = [f"tables/{name}" for name in ("grid", *TABLES)] + [f"figures/{name}" for name in FIGURES] + ["claims"]
+    names = (
+        [f"tables/{name}" for name in ("grid", *TABLES, *(["costs"] if JUDGMENTS else []))]
+        + [f"figures/{name}" for name in FIGURES]
+        + ["claims"]
+    )
     return [f"<results>/{name}.md" for name in names]
 
 
@@ -103,6 +107,17 @@ TABLES = {
         path for pattern in (WINRATES, APART, WILDBENCH) for path in paths(pattern, "benchmarks", datasets=ORIGINS)
     ],
 }
+JUDGMENTS = [
+    path
+    for pattern, judge in (
+        (SELECTING, CONFIG.arena_hard.select_judge),
+        (JUDGED, CONFIG.arena_hard.judge),
+        (APART, CONFIG.arena_hard.judge),
+        (WILDBENCH, CONFIG.wildbench.judge),
+    )
+    if CONFIG.judges[judge].kind == "openai"
+    for path in paths(pattern, "benchmarks")
+]
 SETTINGS = {
     "table1": constant(),
     "table2": constant(dagger_below=CONFIG.did.dagger_below),

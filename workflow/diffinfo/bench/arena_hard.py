@@ -8,9 +8,10 @@ questions that report it; ours, beside it, by the other half of the questions.
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
+from diffinfo.bench import length, prompts
+from diffinfo.bench.judge import Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import ARENA_HARD, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
@@ -30,44 +32,9 @@ from diffinfo.tables import artifacts
 OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)
     "A>>B": (1.0, 3), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, 3),
 }  # fmt: skip
-_LABEL = re.compile(r"\[\[([AB<>=]+)\]\]")
+# The original's pattern has no room for white space, lower case, bold type or escapes; what they surround is the same label.
+_LABEL = re.compile(r"\[\s*\[([AB<>=\s*_`]*)\]\s*\]", re.I)
 
-INSTRUCTIONS = """\
-Act as an impartial judge of the answers that two AI assistants, A and B, gave to the user prompt below, and decide \
-which answer is better.
-
-First write your own answer to the prompt. Do so before you judge either answer.
-
-Then compare both answers with yours. Point out and correct every mistake and every inaccurate statement.
-
-Next weigh whether the answers are helpful, relevant and concise. Helpful: the answer responds correctly to the prompt \
-or follows its instructions; where the prompt is ambiguous or can be read in several ways, asking for clarification is \
-more helpful than an answer built on assumptions. Relevant: every part of it belongs to what was asked. Concise: it is \
-clear, not wordy or excessive.
-
-Then weigh creativity and novelty where the prompt calls for them. Last, name important information that an answer \
-lacks and that the user would have wanted.
-
-After this explanation give exactly one of these labels as your final verdict:
-
-1. Assistant A is significantly better: [[A>>B]]
-2. Assistant A is slightly better: [[A>B]]
-3. A tie, about the same quality: [[A=B]]
-4. Assistant B is slightly better: [[B>A]]
-5. Assistant B is significantly better: [[B>>A]]
-
-For example: "My final verdict is a tie: [[A=B]]"."""
-_GAME = """\
-<|User Prompt|>
-{prompt}
-
-<|The Start of Assistant A's Answer|>
-{a}
-<|The End of Assistant A's Answer|>
-
-<|The Start of Assistant B's Answer|>
-{b}
-<|The End of Assistant B's Answer|>"""
 _FOLLOW_UP = "Continue your judgment and finish it with a final verdict label."
 
 Outcomes = npt.NDArray[np.float64]
@@ -75,28 +42,38 @@ Outcomes = npt.NDArray[np.float64]
 
 def labels(reply: str) -> set[str]:
     """The distinct labels in a reply."""
-    return set(_LABEL.findall(reply))
+    plain = unicodedata.normalize("NFKC", html.unescape(reply).replace("\\", ""))
+    return {re.sub(r"[\s*_`]", "", found).upper() for found in _LABEL.findall(plain)} - {""}
 
 
 def verdict(reply: str) -> str | None:
-    """The label of a reply; None where there is none, are two different ones, or one that is not among the five.
+    """The label of a reply; None where it has none, see ``unread``."""
+    return None if unread(reply) else labels(reply).pop()
+
+
+def unread(reply: str) -> str | None:
+    """Why a reply has no verdict: no label, two different ones, or one that is not among the five; None where it has one.
 
     A reply that was cut has no verdict: what it would have said next might be another.
     """
-    if isinstance(reply, Reply) and reply.cut:
-        return None
+    if isinstance(reply, Reply) and reply.unreadable:
+        return reply.unreadable
     found = labels(reply)
-    label = found.pop() if len(found) == 1 else None
-    return label if label in OUTCOMES else None
+    if len(found) != 1:
+        return "different labels" if found else "no label"
+    return None if found <= set(OUTCOMES) else "unknown label"
 
 
-def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
+def judge_answers(
+    answers: pd.DataFrame, judge: Judge, name: str, prompt: dict[str, str] = prompts.VERDICT
+) -> pd.DataFrame:
     """Play both games of every answer.
 
     Args:
         answers: what ``questions.answered`` returns.
         judge: who compares.
         name: the judge's name in the table.
+        prompt: what it is asked, see ``prompts.verdict``.
 
     Returns:
         A ``judgments`` table without gaps, sorted by epoch, question and game.
@@ -106,28 +83,41 @@ def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFram
     for row in answers.to_dict("records"):
         baseline, answer = row["baseline"], row["completion"]
         for game, (a, b) in enumerate([(baseline, answer), (answer, baseline)], start=1):
-            requests.append(_request(row["messages"], a, b))
+            requests.append(_request(row["messages"], a, b, prompt))
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
             rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, "apart": False, **facts})
-    replies = judge.ask(requests, "judging Arena-Hard")
-    silent = [index for index, reply in enumerate(replies) if reply.cut or not labels(reply)]
-    if silent:
-        log.info("%d of %d replies hold no label or were cut: asking once more", len(silent), len(replies))
-        again = judge.ask([_again(requests[index], replies[index]) for index in silent], "asking for labels")
-        for index, reply in zip(silent, again, strict=True):
-            replies[index] = Reply(f"{replies[index]}\n{reply}", reply.finish_reason)
-    frame = pd.DataFrame(rows).assign(reply=replies, verdict=[verdict(reply) for reply in replies])
+    replies = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
+    found = {
+        "reply": replies,
+        "verdict": [*map(verdict, replies)],
+        "unjudged": [*map(unread, replies)],
+        **costs(replies),
+    }
+    frame = pd.DataFrame(rows).assign(**found)
     return frame.sort_values(["epoch", "prompt_id", "game"], ignore_index=True)
 
 
 def battles(judgments: pd.DataFrame) -> Outcomes:
     """What the answers got in each battle: 1, 1/2 or 0, in a fixed order; a verdict with ``>>`` is three battles."""
-    scored = judgments.dropna(subset=["verdict"]).sort_values(["prompt_id", "game"])
+    scored = _scored(judgments)
     outcomes: list[float] = []
     for label, game in zip(scored["verdict"], scored["game"], strict=True):
         won, times = OUTCOMES[label]
         outcomes += [1 - won if game == 1 else won] * times  # in game 1 the baseline is A
     return np.array(outcomes)
+
+
+def _scored(judgments: pd.DataFrame) -> pd.DataFrame:
+    return judgments.dropna(subset=["verdict"]).sort_values(["prompt_id", "game"])
+
+
+def _leads(judgments: pd.DataFrame, baseline_tokens: Mapping[str, int]) -> Outcomes:
+    """Of the answer in length, for each of ``battles``."""
+    scored = _scored(judgments)
+    tokens, other = scored["tokens"].to_numpy(float), scored["prompt_id"].map(baseline_tokens).to_numpy(float)
+    return np.repeat(
+        (tokens - other) / np.maximum(tokens + other, 1), [OUTCOMES[label][1] for label in scored["verdict"]]
+    )
 
 
 def win_rate(outcomes: Outcomes) -> float:
@@ -141,14 +131,17 @@ def win_rate(outcomes: Outcomes) -> float:
     return float(100 * outcomes.mean())
 
 
-def bootstrap(outcomes: Outcomes, resamples: int, seed: int) -> tuple[float, float]:
-    """2.5 and 97.5 percentile of the win rate over resampled battles.
+def bootstrap(
+    outcomes: Outcomes, resamples: int, seed: int, statistic: Callable[..., float] = win_rate, *more: Outcomes
+) -> tuple[float, float]:
+    """2.5 and 97.5 percentile of the win rate, or another ``statistic`` of battles and ``more``, over resampled battles.
 
     As in the original it is battles that are drawn, of which a ``>>`` makes three and an answer two or more: the
     interval is narrower than one over questions would be.
     """
     rng = np.random.default_rng(seed)
-    rates = [win_rate(outcomes[rng.integers(len(outcomes), size=len(outcomes))]) for _ in range(resamples)]
+    drawn = (rng.integers(len(outcomes), size=len(outcomes)) for _ in range(resamples))
+    rates = [statistic(*(of_battles[draw] for of_battles in (outcomes, *more))) for draw in drawn]
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
@@ -165,7 +158,8 @@ def win_rates(
         seed: their seed, the same for every epoch.
 
     Returns:
-        win_rate, low and high in per cent; games played; unscored, those of them without a verdict.
+        win_rate, low and high in per cent, and the same at equal lengths (ours); games played; unscored, those of them without
+        a verdict.
 
     Raises:
         UserError: when no game of an epoch has a verdict.
@@ -178,6 +172,8 @@ def win_rates(
                 f"the judge gave no verdict in any of {len(games)} games of epoch {epoch}: use another judge."
             )
         low, high = bootstrap(outcomes, resamples, seed)
+        leads = _leads(games, baseline_tokens)
+        controlled = bootstrap(outcomes, resamples, seed, length.controlled, leads)
         asked = games.drop_duplicates("prompt_id")
         rows.append(
             {
@@ -185,6 +181,9 @@ def win_rates(
                 "win_rate": win_rate(outcomes),
                 "low": low,
                 "high": high,
+                "controlled": length.controlled(outcomes, leads),
+                "controlled_low": controlled[0],
+                "controlled_high": controlled[1],
                 "games": len(games),
                 "unscored": int(games["verdict"].isna().sum()),
                 "mean_tokens": float(asked["tokens"].mean()),
@@ -241,16 +240,11 @@ def token_counts(folder: Path, texts: Mapping[str, str]) -> dict[str, int]:
     return {name: len(one.ids) for name, one in zip(texts, encoded, strict=True)}
 
 
-def _request(messages: Messages, a: str, b: str) -> Request:
-    prompt = "\n\n".join(message["content"] for message in messages)
-    game = _GAME.format(prompt=prompt, a=a, b=b)
-    conversation = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": game}]
+def _request(messages: Messages, a: str, b: str, prompt: dict[str, str]) -> Request:
+    question = "\n\n".join(message["content"] for message in messages)
+    game = prompts.fill(prompt["user"], {"{QUESTION}": question, "{ANSWER_A}": a, "{ANSWER_B}": b})
+    conversation = [{"role": "system", "content": prompt["system"]}, {"role": "user", "content": game}]
     return Request("verdict", conversation, messages, (a, b))
-
-
-def _again(request: Request, reply: str) -> Request:
-    turns = [{"role": "assistant", "content": reply}, {"role": "user", "content": _FOLLOW_UP}]
-    return replace(request, conversation=[*request.conversation, *turns])
 
 
 class Settings(Section):
@@ -281,7 +275,7 @@ def main(
     select: list[Path] | None = None,
     verdicts: list[Path] | None = None,
     apart: Path | None = None,
-    reward_model: Path | None = None,
+    judge_model: Path | None = None,
 ) -> None:
     """Judge a run's answers, all epochs or the best one; with ``apart``, each half also at the other half's best one.
 
@@ -296,7 +290,7 @@ def main(
         select: winrates tables of the selecting judge: only the best epoch by them is judged.
         verdicts: its judgments of all epochs, which select for each half of the questions.
         apart: judgments table to write of each question at the epoch that the other half selects.
-        reward_model: folder of the reward model, where it is the judge.
+        judge_model: folder of the judge's model, where that runs here.
     """
     asked = artifacts.read(questions, "benchmark")
     best, half = selected(select), halves(asked["prompt_id"])
@@ -311,13 +305,15 @@ def main(
         part[part["epoch"] == part["prompt_id"].map(own)] for part in further
     ]  # what is not judged at the best epoch
     judge = settings.judge
-    judging = make_judge(judge, cache=cache, job=str(judgments), reward_model=reward_model, scoring=settings.scoring)
-    every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model)
+    judging = make_judge(judge, cache=cache, job=str(judgments), judge_model=judge_model, scoring=settings.scoring)
+    prompt = prompts.of(questions, prompts.VERDICT)
+    every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model, prompt)
+    tolerate(every["unjudged"], judge)
     games = every if best is None else every[every["epoch"] == best].reset_index(drop=True)
     lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
     rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
-    made = provenance(judge, ("questions", questions), answers, select, verdicts, reward_model)
+    made = provenance(judge, ("questions", questions), answers, select, verdicts, judge_model)
     made |= {"unanswered": unanswered}
     artifacts.write(judgments, games, "judgments", **made)
     if apart:
@@ -326,8 +322,9 @@ def main(
     artifacts.write(winrates, rates, "winrates", **made, bootstrap=settings.bootstrap, seed=settings.seed)
     for row in rates.to_dict("records"):
         log.info(
-            "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), %(unscored)d of %(games)d games "
-            "unscored, %(mean_tokens).1f tokens an answer against the baseline's %(baseline_mean_tokens).1f",
+            "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), at equal lengths %(controlled).1f, "
+            "%(unscored)d of %(games)d games unscored, %(mean_tokens).1f tokens an answer against "
+            "the baseline's %(baseline_mean_tokens).1f",
             row,
         )
 

@@ -1,27 +1,24 @@
 """Judges that compare and grade answers: an OpenAI-compatible endpoint, or the reward model turned into verdicts.
 
-Both give reply texts that go through one parser. A paid reply is never paid twice: see ``Cache``.
+Both give reply texts that go through one parser. A paid reply is never paid twice: see ``store``.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from diffinfo.cli import UserError, log, progress
+import pandas as pd
+
+from diffinfo.cli import UserError, log
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation
 from diffinfo.data.files import Messages
-from diffinfo.tables import artifacts
 
 Scorer = Callable[[list[Messages]], list[float]]
 
@@ -30,7 +27,6 @@ Scorer = Callable[[list[Messages]], list[float]]
 # from P = 0.9 (a difference of 2.2 nats), "better" from P = 0.6 (0.41 nats), else a tie; a grade is
 # 1 + 9 P(answer > reference), rounded: as good as the reference is 5.5.
 MUCH_BETTER, BETTER = 0.9, 0.6
-_GIVE_UP = 20  # failed requests, each after its retries: the endpoint is down, and waiting longer does not help
 
 
 @dataclass(frozen=True)
@@ -50,21 +46,48 @@ class Request:
     answers: tuple[str, str | None]
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a reply cost; None where that is not known.
+
+    Attributes:
+        read: tokens of the request.
+        cached: those of them that the endpoint had in its cache.
+        written: tokens of the reply, its reasoning included.
+        dollars: the price of both.
+    """
+
+    read: int | None = None
+    cached: int | None = None
+    written: int | None = None
+    dollars: float | None = None
+
+
+COSTS = [field.name for field in fields(Usage)]
+
+
 class Reply(str):
-    """A judge's reply and why it ended ("" if unknown)."""
+    """A judge's reply, why it ended ("" if unknown), why there is none to read ("" if there is), and what it cost."""
 
     finish_reason: str
+    unjudged: str
+    usages: tuple[Usage, ...]
 
-    def __new__(cls, text: str, finish_reason: str = "") -> Reply:
+    def __new__(cls, text: str, finish_reason: str = "", unjudged: str = "", usages: tuple[Usage, ...] = ()) -> Reply:
         """``text`` with its ``finish_reason``."""
         reply = super().__new__(cls, text)
-        reply.finish_reason = finish_reason
+        reply.finish_reason, reply.unjudged, reply.usages = finish_reason, unjudged, usages
         return reply
 
     @property
     def cut(self) -> bool:
-        """Whether the reply was cut off (length or filter), so that its text is incomplete."""
-        return self.finish_reason in ("length", "max_tokens", "content_filter")
+        """Whether the reply was cut off, so that its text is incomplete."""
+        return self.finish_reason.casefold() in ("length", "max_tokens", "max_output_tokens", "model_length")
+
+    @property
+    def unreadable(self) -> str:
+        """Why its text does not count, whatever it says; "" where it does."""
+        return self.unjudged or ("cut by length" if self.cut else "" if self.strip() else "empty reply")
 
 
 class Judge(Protocol):
@@ -75,12 +98,74 @@ class Judge(Protocol):
         ...
 
 
+def ask(
+    judge: Judge, requests: Sequence[Request], what: str, lacking: Callable[[Reply], bool], turn: str
+) -> list[Reply]:
+    """Reply to each request, after one more turn of the user where the first reply was cut or is ``lacking``.
+
+    Both replies are one then, and its end is that of the second. A request that has no reply at all is not asked further.
+    """
+    replies = judge.ask(requests, what)
+    again = [i for i, reply in enumerate(replies) if not reply.unjudged and (reply.unreadable or lacking(reply))]
+    if not again:
+        return replies
+    log.info("%d of %d replies were cut or cannot be read: asking once more", len(again), len(replies))
+    further = []
+    for i in again:
+        turns = [{"role": "assistant", "content": replies[i] or "(no text)"}, {"role": "user", "content": turn}]
+        further.append(replace(requests[i], conversation=[*requests[i].conversation, *turns]))
+    for i, reply in zip(again, judge.ask(further, f"{what}, again"), strict=True):
+        whole = (f"{replies[i]}\n{reply}", reply.finish_reason, reply.unjudged)
+        replies[i] = Reply(*whole, (*replies[i].usages, *reply.usages))
+    return replies
+
+
+def costs(replies: Iterable[Reply]) -> dict[str, list[Any]]:
+    """What each reply cost, as the columns of a ``judgments`` table; what stands there twice was paid once."""
+    seen: set[int] = set()
+    rows = []
+    for reply in replies:
+        paid = [usage for usage in reply.usages if id(usage) not in seen]
+        seen.update(map(id, paid))
+        rows.append(paid)
+    return {name: [_total(getattr(usage, name) for usage in paid) for paid in rows] for name in COSTS}
+
+
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def tolerate(reasons: pd.Series, judge: JudgeConfig) -> None:
+    """Refuse a table with too few judgments.
+
+    Args:
+        reasons: why each judgment is missing; null where it is there.
+        judge: who was asked.
+
+    Raises:
+        UserError: when more than ``max_unjudged`` of them are missing.
+    """
+    missing = Counter(reasons.dropna())
+    if missing.total() > judge.max_unjudged * len(reasons):
+        raise UserError(
+            f"{judge.model} gave no judgment on {missing.total()} of {len(reasons)} answers ({counted(missing)}), more than "
+            f"the judge's max_unjudged = {judge.max_unjudged} allows: use another judge, raise its max_tokens, or raise "
+            "max_unjudged. What was paid is kept."
+        )
+
+
+def counted(missing: Counter[str]) -> str:
+    """Reasons with their counts, as a sentence names them."""
+    return ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
+
+
 def make_judge(
     judge: JudgeConfig,
     *,
     cache: Path,
     job: str,
-    reward_model: Path | None,
+    judge_model: Path | None,
     scoring: Computation,
 ) -> Judge:
     """The judge that the configuration names.
@@ -89,22 +174,25 @@ def make_judge(
         judge: its entry in ``judges``.
         cache: folder of paid replies.
         job: what tells this job's cache file from that of others that run at the same time.
-        reward_model: folder of the reward model where the judge is one.
-        scoring: how it computes.
+        judge_model: folder of the judge's model, where that runs here.
+        scoring: how a reward model computes.
     """
+    if judge.runs_here and judge_model is None:
+        raise UserError(f"judge '{judge.model}' runs here: --judge_model must name its folder.")
+    if not judge.runs_here and judge_model is not None:
+        raise UserError(f"judge '{judge.model}' is an endpoint: leave out --judge_model.")
     if judge.kind == "openai":
-        if reward_model is not None:
-            raise UserError(f"judge '{judge.model}' is an endpoint: leave out --reward_model.")
-        return Endpoint(judge, cache, job)
+        from diffinfo.bench.endpoint import Endpoint
+
+        return Endpoint(judge, cache, job, judge_model)
     if judge.kind == "world":
         return RewardModel(lambda conversations: _true_rewards(conversations, judge.model))
-    if reward_model is None:
-        raise UserError(f"judge '{judge.model}' is a reward model: --reward_model must name its folder.")
+    assert judge_model is not None
 
     def score(conversations: list[Messages]) -> list[float]:
         from diffinfo.reward import score as reward
 
-        return reward(reward_model, conversations, scoring)
+        return reward(judge_model, conversations, scoring)
 
     return RewardModel(score)
 
@@ -126,21 +214,22 @@ def provenance(
     answers: list[Path],
     select: list[Path] | None,
     verdicts: list[Path] | None,
-    reward_model: Path | None,
+    judge_model: Path | None,
 ) -> dict[str, Any]:
     """What judgments are made from, as ``artifacts.write`` takes it: the inputs by name and the judge's identity."""
     inputs = {f"answers {i}": path for i, path in enumerate(answers)} | dict([table])
     inputs |= {f"select {i}": path for i, path in enumerate(select or [])}
     inputs |= {f"verdicts {i}": path for i, path in enumerate(verdicts or [])}
-    inputs |= {"reward_model": reward_model} if reward_model else {}
+    inputs |= {"judge_model": judge_model} if judge_model else {}
     return {"inputs": inputs, "judge": identity(judge)}
 
 
 def identity(judge: JudgeConfig) -> dict[str, Any]:
-    """What decides a judge's replies: for provenance and as part of the cache's keys. It holds no secret."""
+    """What decides a judge's replies, for provenance. It holds no secret."""
     if judge.kind != "openai":
         return {"kind": judge.kind, "model": judge.model, "much_better": MUCH_BETTER, "better": BETTER}
-    return {"kind": judge.kind, **judge.model_dump(include={"model", "base_url", "max_tokens"}), "temperature": 0.0}
+    where = {"serve", "server"} if judge.serve else {"base_url"}
+    return judge.model_dump(include={"kind", "model", "max_tokens", "preset", "request", *where})
 
 
 class RewardModel:
@@ -198,141 +287,3 @@ def _grade(answer: float, reference: float) -> str:
 
 def _sigmoid(x: float) -> float:
     return 0.5 * (1 + math.tanh(x / 2))
-
-
-class Cache:
-    """Paid replies on disk with their finish_reason: one JSON line each, written at once and synced.
-
-    Each job appends to a file of its own, since two machines that append to one file may tear each other's lines; all jobs
-    read all files of their judge. The key is made of all that is sent, texts included, so that an answer by a changed
-    model of the same name never meets an old reply.
-    """
-
-    def __init__(self, folder: Path, judge: str, job: str) -> None:
-        self.folder, self.judge = folder, judge
-        self.file = folder / f"{judge}-{artifacts.digest(job)}.jsonl"
-        self._lock = threading.Lock()
-
-    def find(self, keys: set[str]) -> dict[str, Reply]:
-        """The known replies among ``keys``; torn lines of killed jobs are skipped."""
-        found: dict[str, Reply] = {}
-        torn = 0
-        for file in sorted(self.folder.glob(f"{self.judge}-*.jsonl")):
-            with open(file, "rb") as handle:
-                for line in handle:
-                    try:
-                        row = json.loads(line)
-                        key, reply = row["key"], row["reply"]
-                    except (ValueError, KeyError, TypeError):
-                        torn += bool(line.strip())
-                        continue
-                    if key in keys and isinstance(reply, str):
-                        found[key] = Reply(reply, row.get("finish_reason") or "")
-        if torn:
-            log.warning("%s: %d incomplete lines of killed jobs are passed over", self.folder, torn)
-        return found
-
-    def add(self, key: str, reply: Reply) -> None:
-        """Store a reply, durably once this returns."""
-        line = json.dumps({"key": key, "reply": reply, "finish_reason": reply.finish_reason}).encode() + b"\n"
-        with self._lock:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.file, "a+b", buffering=0) as handle:
-                if handle.seek(0, os.SEEK_END):
-                    handle.seek(-1, os.SEEK_END)
-                    if handle.read(1) != b"\n":  # a killed job's torn line must not swallow this one
-                        line = b"\n" + line
-                if handle.write(line) != len(line):
-                    raise UserError(f"{self.file}: a paid reply could not be written; is the disk full?")
-                os.fsync(handle.fileno())
-
-
-class Endpoint:
-    """An OpenAI-compatible endpoint at temperature 0, ``concurrency`` requests at a time.
-
-    The key is read from the environment variable that the configuration names, and only when something must be paid.
-    """
-
-    def __init__(self, judge: JudgeConfig, cache: Path, job: str) -> None:
-        self.judge = judge
-        self.cache = Cache(cache, artifacts.digest(identity(judge)), job)
-
-    def ask(self, requests: Sequence[Request], what: str) -> list[Reply]:
-        """See Judge.
-
-        Raises:
-            UserError: when there is no key, or requests failed after all retries; what was paid stays in the cache.
-        """
-        sent = [self._parameters(request) for request in requests]
-        keys = [artifacts.digest(self.judge.base_url, parameters) for parameters in sent]
-        replies = self.cache.find(set(keys))
-        unpaid = {key: parameters for key, parameters in zip(keys, sent, strict=True) if key not in replies}
-        if replies:
-            log.info("%s: %d of %d replies were paid before", what, len(set(keys)) - len(unpaid), len(set(keys)))
-        if unpaid:
-            replies |= self._pay(unpaid, what)
-        if cut := sum(reply.cut for reply in replies.values()):
-            log.warning(
-                "%s: %d of %d replies were cut, so their verdict or score does not count: raise the judge's max_tokens "
-                "(%d), which pays for all of them again",
-                what, cut, len(replies), self.judge.max_tokens,
-            )  # fmt: skip
-        return [replies[key] for key in keys]
-
-    def _parameters(self, request: Request) -> dict[str, Any]:
-        parameters: dict[str, Any] = {
-            "model": self.judge.model,
-            "messages": request.conversation,
-            "temperature": 0.0,
-            "max_tokens": self.judge.max_tokens,
-        }
-        return parameters | ({"response_format": {"type": "json_object"}} if request.form == "grade" else {})
-
-    def _pay(self, unpaid: dict[str, dict[str, Any]], what: str) -> dict[str, Reply]:
-        import openai
-
-        # One line per request would hide the progress lines; at debug level bodies would be logged as well.
-        for chatty in ("openai", "httpx2", "httpcore2", "httpx", "httpcore"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        secret = os.environ.get(self.judge.api_key_env, "").strip()
-        if not secret:
-            raise UserError(
-                f"the environment variable {self.judge.api_key_env} is not set: it must hold the key of "
-                f"{self.judge.base_url} (any word, where the endpoint asks for none)."
-            )
-        client = openai.OpenAI(api_key=secret, base_url=self.judge.base_url, max_retries=self.judge.retries)
-        hopeless = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
-
-        def pay(key: str, parameters: dict[str, Any]) -> Reply:
-            completion = client.chat.completions.create(**parameters)
-            if not getattr(completion, "choices", None):  # a page of a proxy arrives as a string
-                raise openai.OpenAIError("the reply is not a chat completion")
-            choice = completion.choices[0]
-            reply = Reply(choice.message.content or "", choice.finish_reason or "")
-            self.cache.add(key, reply)
-            return reply
-
-        paid: dict[str, Reply] = {}
-        failures: list[str] = []
-        pool = ThreadPoolExecutor(self.judge.concurrency, thread_name_prefix="judge")
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as SLURM ends a job: like Ctrl-C
-        try:
-            futures: dict[Future[Reply], str] = {pool.submit(pay, key, sent): key for key, sent in unpaid.items()}
-            for future in progress(as_completed(futures), what, total=len(futures)):
-                try:
-                    paid[futures[future]] = future.result()
-                except openai.OpenAIError as error:
-                    failures.append(" ".join(str(error).replace(secret, "***").split())[:300])
-                    if isinstance(error, hopeless) or len(failures) == _GIVE_UP:
-                        break
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # requests under way are paid for, so wait for their replies
-            client.close()
-            signal.signal(signal.SIGTERM, before)
-        if failures:
-            raise UserError(
-                f"{len(failures)} requests to {self.judge.model} at {self.judge.base_url} failed, "
-                f"after up to {self.judge.retries} retries each, the last with: {failures[-1].rstrip('.')}. What was paid "
-                f"is kept in {self.cache.folder}: run again to go on from there."
-            )
-        return paid

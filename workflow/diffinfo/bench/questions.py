@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffinfo.bench import prompts
 from diffinfo.cli import UserError, log, run
 from diffinfo.data.files import BadRow, Quarantine, arrow_rows, json_rows, kind
 from diffinfo.data.values import text
@@ -30,7 +30,9 @@ TASK_OF_TAG = {
 }  # fmt: skip
 
 
-def arena_hard(*, questions: str, baseline: str, out: Path, quarantine: Path, limit: int | None = None) -> None:
+def arena_hard(
+    *, questions: str, baseline: str, out: Path, quarantine: Path, limit: int | None = None, prompt: str | None = None
+) -> None:
     """Arena-Hard questions, each with the baseline's answer.
 
     Args:
@@ -39,6 +41,7 @@ def arena_hard(*, questions: str, baseline: str, out: Path, quarantine: Path, li
         out: benchmark table to write, in the file's order.
         quarantine: quarantine table to write: broken lines, empty prompts, doubled ids, missing baseline answers.
         limit: take only the first good questions.
+        prompt: the judge's, see ``prompts.verdict``; None for ours.
 
     Raises:
         UserError: when a file cannot be read, or no question is good.
@@ -57,10 +60,11 @@ def arena_hard(*, questions: str, baseline: str, out: Path, quarantine: Path, li
         rows.append({"benchmark": ARENA_HARD, "prompt_id": name, "checklist": [], "baseline": answers[name], **row})
         if len(rows) == limit:
             break
-    _write(rows, bad, out, quarantine, {"questions": questions, "baseline": baseline}, limit)
+    asked = prompts.verdict(prompt) if prompt else None
+    _write(rows, bad, out, quarantine, {"questions": questions, "baseline": baseline}, limit=limit, prompt=asked)
 
 
-def wildbench(*, tasks: str, out: Path, quarantine: Path, limit: int | None = None) -> None:
+def wildbench(*, tasks: str, out: Path, quarantine: Path, limit: int | None = None, prompt: str | None = None) -> None:
     """WildBench tasks with their checklists and, where there is one, a reference answer.
 
     Args:
@@ -68,6 +72,7 @@ def wildbench(*, tasks: str, out: Path, quarantine: Path, limit: int | None = No
         out: benchmark table to write, in the file's order.
         quarantine: quarantine table to write.
         limit: take only the first good tasks.
+        prompt: the judge's, see ``prompts.grade``; None for ours.
 
     Raises:
         UserError: when the file cannot be read, or no task is good.
@@ -78,7 +83,8 @@ def wildbench(*, tasks: str, out: Path, quarantine: Path, limit: int | None = No
         rows.append({"benchmark": WILDBENCH, "prompt_id": name, **row})
         if len(rows) == limit:
             break
-    _write(rows, bad, out, quarantine, {"tasks": tasks}, limit)
+    asked = prompts.grade(prompt) if prompt else None
+    _write(rows, bad, out, quarantine, {"tasks": tasks}, limit=limit, prompt=asked)
 
 
 def answered(paths: list[Path], benchmark: pd.DataFrame, *, only_epoch: int | None = None) -> pd.DataFrame:
@@ -124,7 +130,7 @@ def answered(paths: list[Path], benchmark: pd.DataFrame, *, only_epoch: int | No
 
 
 def _write(
-    rows: list[dict[str, Any]], bad: Quarantine, out: Path, quarantine: Path, sources: dict[str, str], limit: int | None
+    rows: list[dict[str, Any]], bad: Quarantine, out: Path, quarantine: Path, sources: dict[str, str], **facts: Any
 ) -> None:
     artifacts.write(quarantine, bad.frame(), "quarantine")
     for reason, count in bad.counts().items():
@@ -133,7 +139,7 @@ def _write(
         first = f"; the first of {len(bad.rows)} bad rows: {bad.rows[0]['reason']}" if bad.rows else ""
         raise UserError(f"{' and '.join(sources.values())} give no usable question{first}.")
     inputs = {name: Path(source) for name, source in sources.items() if not _remote(source)}
-    artifacts.write(out, pd.DataFrame(rows), "benchmark", inputs=inputs, **sources, limit=limit)
+    artifacts.write(out, pd.DataFrame(rows), "benchmark", inputs=inputs, **sources, **facts)
     log.info("%d questions, %d rows set aside", len(rows), len(bad.rows))
 
 
@@ -178,16 +184,7 @@ def _rows(source: str, bad: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
 def _content(source: str) -> bytes:
     if not source.endswith((".jsonl", ".parquet")):
         raise UserError(f"{source}: benchmark files are .jsonl or .parquet.")
-    try:
-        if not _remote(source):  # fsspec reads brackets and colons in a name as its own
-            return Path(source).read_bytes()
-        with fsspec.open(source, "rb") as handle:
-            content: bytes = handle.read()
-    except FileNotFoundError as error:
-        raise UserError(f"{source} does not exist.") from error
-    except Exception as error:  # the hub's transport errors share no base class
-        raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
-    return content
+    return prompts.content(source)
 
 
 def _remote(source: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffinfo.bench import prompts
 from diffinfo.bench.arena_hard import selected
-from diffinfo.bench.judge import Judge, Reply, Request, make_judge, provenance
+from diffinfo.bench.judge import COSTS, Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
@@ -29,95 +31,59 @@ WEIGHTS = {"creative": 0.5, "planning": 1.25, "maths": 1.0, "information": 0.75,
 K, SCALE, START = 4.0, 400.0, 1000.0
 PULL = 100  # an anchor is pulled half-way back to its published rating at each 100th of its votes
 
-_PROMPT = """\
-# Instruction
-
-You are an expert evaluator. Your task is to judge the quality of a response that an AI model generated.
-You are given the user's query, the conversation before it, and the response.
-First read the query and the history with care to understand the task, then judge the response by the rules below.
-
-# Conversation between user and AI
-
-## History
-<|begin_of_history|>
-
-{history}
-
-<|end_of_history|>
-
-## Current user query
-<|begin_of_query|>
-
-{query}
-
-<|end_of_query|>
-
-## AI response
-<|begin_of_response|>
-
-{response}
-
-<|end_of_response|>
-
-# Evaluation
-
-## Checklist
-
-<|begin_of_checklist|>
-
-{checklist}
-
-<|end_of_checklist|>
-
-Let this checklist guide your evaluation, but do not limit your assessment to it.
-
-## Rules
-
-Judge the response by your analysis of the query and the history.
-First write down your analysis and the checklist that you used, then give your assessment according to the checklist.
-Scores go from 1 to 10, where 1 is a very poor response and 10 a perfect one. In detail:
-
-- 1 to 2: very poor, it makes no sense at all.
-- 3 to 4: poor, it does not help the user to solve the problem in a meaningful way.
-- 5 to 6: fair, with some issues (such as factual errors, hallucinations, missing key information).
-- 7 to 8: good enough, but it could be improved in some ways.
-- 9 to 10: perfect, it gives helpful information that solves the user's problem.
-
-## Output format
-
-Give your analysis of the response, sum it up as "strengths" and "weaknesses", and then write down your rating.
-Reply in this JSON format, with the placeholders in [] filled in:
-```
-{{
-    "strengths": "[analysis of the strengths of the response]",
-    "weaknesses": "[analysis of the weaknesses of the response]",
-    "score": "[1~10]"
-}}
-```"""
-_NUMBER = r"\[?\s*(-?\d+(?:\.\d+)?)\s*\]?(?:\s*(?:/|out of)\s*10)?"
-_SCORE_TEXT = re.compile(rf"\s*{_NUMBER}\s*")
-_SCORE_FIELD = re.compile(rf'"score"\s*:\s*(?:"\s*{_NUMBER}\s*"|{_NUMBER}\s*(?=[,}}\n]))')
+# Not in the original, which drops what it cannot parse.
+_FOLLOW_UP = (
+    'Finish your evaluation: give the JSON object with "strengths", "weaknesses" and a "score" from 1 to 10 alone.'
+)
+_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_OF_TEN = r"(?:\s*(?:/|out of)\s*10)?"
+_NUMBER = rf"[\[*\s]*(-?\d+(?:\.\d+)?)[\]*\s]*{_OF_TEN}"
+# a score, and perhaps a remark without another number: 8/10, [8], **8**, "8 (good)", eight
+_SCORE_TEXT = re.compile(
+    rf"(?:{_NUMBER}|\s*({'|'.join(_WORDS)})\b{_OF_TEN})[\]*\s]*(?:[(:,.;-](?!.*(?:\d|\b(?:{'|'.join(_WORDS)})\b)).*)?",
+    re.I | re.S,
+)
+_SCORE_FIELD = re.compile(r"""["']score["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^"',}\n]+)(?=[,}\n]))""", re.I)
 
 
 def grade(reply: str) -> float | None:
-    """The score of a reply.
+    """The score of a reply; None where it has none, see ``unread``.
 
     JSON is looked for anywhere in the text, after prose or in a code fence; where it is broken (quotes that are not
     escaped), the score's own field is, if something follows it: a reply that ends in "score": 1 may have been cut.
-
-    Returns:
-        The score; None where there is none, are two different ones, or one outside 1..10, and where the reply was cut.
     """
-    if isinstance(reply, Reply) and reply.cut:
-        return None
-    found = {_number(value) for value in _score_fields(reply)}
-    if not found:
-        found = {_number(quoted or bare) for quoted, bare in _SCORE_FIELD.findall(reply)}
-    return found.pop() if len(found) == 1 else None
+    return None if unread(reply) else _scores(reply).pop()
+
+
+def unread(reply: str) -> str | None:
+    """Why a reply has no score from 1 to 10, or two different ones; None where it has one.
+
+    A reply that was cut has no score: what it would have said next might be another.
+    """
+    if isinstance(reply, Reply) and reply.unreadable:
+        return reply.unreadable
+    found = _scores(reply)
+    return None if len(found) == 1 else "different scores" if found else "no score"
+
+
+def said(reply: str) -> dict[str, str]:
+    """The strengths and weaknesses that a reply names; as a whole it is neither."""
+    try:
+        found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1], strict=False)
+    except ValueError:
+        found = {}
+    return {name: str(found.get(name, "")) for name in ("strengths", "weaknesses")}
+
+
+def _scores(reply: str) -> set[float]:
+    """The distinct scores from 1 to 10 in a reply."""
+    values = [*_score_fields(reply)] or ["".join(values) for values in _SCORE_FIELD.findall(reply)]
+    return {score for score in map(_number, values) if score is not None}
 
 
 def _score_fields(reply: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder(strict=False)  # judges put bare line breaks into strings
+    # judges put bare line breaks into strings, and a key twice
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=tuple)
     start = reply.find("{")
     while start >= 0:
         try:
@@ -125,51 +91,67 @@ def _score_fields(reply: str) -> Iterator[Any]:
         except (json.JSONDecodeError, RecursionError):
             end = start + 1
         else:
-            if isinstance(value, dict) and "score" in value:
-                yield value["score"]
+            yield from (item for key, item in value if key.strip().casefold() == "score")
         start = reply.find("{", end)
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, str) and (match := _SCORE_TEXT.fullmatch(value)):
-        value = float(match[1])
+        value = float(match[1] or _WORDS[match[2].lower()])
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if 1 <= value <= 10 else None
 
 
-def judge_answers(answers: pd.DataFrame, judge: Judge, name: str) -> pd.DataFrame:
+def judge_answers(
+    answers: pd.DataFrame, judge: Judge, name: str, prompt: dict[str, str] = prompts.GRADE
+) -> pd.DataFrame:
     """Grade every answer; an empty one gets 1 without asking.
 
     Args:
         answers: what ``questions.answered`` returns.
         judge: who grades.
         name: the judge's name in the table.
+        prompt: what it is asked, see ``prompts.grade``.
 
     Returns:
         A ``judgments`` table, sorted by epoch and task; score is null where the reply was cut or could not be read.
     """
     frame = answers[["epoch", "prompt_id", "tokens", "chars", "truncated"]].assign(
-        benchmark=WILDBENCH, game=1, judge=name, verdict=None, reply="", score=1.0, apart=False
+        benchmark=WILDBENCH,
+        game=1,
+        judge=name,
+        verdict=None,
+        reply="",
+        score=1.0,
+        apart=False,
+        **dict.fromkeys(["unjudged", *COSTS]),
     )
     full = answers["chars"] > 0
-    requests = [_request(row) for row in answers[full].to_dict("records")]
-    replies = judge.ask(requests, "grading WildBench") if requests else []
-    frame.loc[full, "reply"] = pd.Series(replies, index=frame.index[full], dtype=object)
+    requests = [_request(row, prompt) for row in answers[full].to_dict("records")]
+    replies = (
+        ask(judge, requests, "grading WildBench", lambda reply: not _scores(reply), _FOLLOW_UP) if requests else []
+    )
+    found = {"reply": replies, "unjudged": [*map(unread, replies)], **costs(replies)}
+    for column, values in found.items():
+        frame.loc[full, column] = pd.Series(values, index=frame.index[full], dtype=object)
     frame.loc[full, "score"] = pd.Series([grade(reply) for reply in replies], index=frame.index[full], dtype=float)
     return frame.sort_values(["epoch", "prompt_id"], ignore_index=True)
 
 
-def _request(row: Mapping[Any, Any]) -> Request:
+def _request(row: Mapping[Any, Any], prompt: dict[str, str]) -> Request:
     *before, query = row["messages"]
-    prompt = _PROMPT.format(
-        history="\n\n".join(f"{message['role'].upper()}: {message['content']}" for message in before),
-        query=query["content"],
-        response=row["completion"],
-        checklist="\n".join(f"- {item}" for item in row["checklist"]),
-    )
+    texts = {
+        "{$history}": "".join(
+            f"{turn['role'].upper()}: {turn['content']}\n\n" for turn in before if turn["role"] != "system"
+        ),
+        "{$user_query}": query["content"],
+        "{$model_output}": row["completion"],
+        "{$checklist}": "".join(f"- {item}\n" for item in row["checklist"]),
+    }
+    asked = [{"role": "user", "content": prompts.fill(prompt["user"], texts)}]
     reference = None if pd.isna(row["baseline"]) else row["baseline"]
-    return Request("grade", [{"role": "user", "content": prompt}], row["messages"], (row["completion"], reference))
+    return Request("grade", asked, row["messages"], (row["completion"], reference))
 
 
 def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, float]:
@@ -179,11 +161,11 @@ def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, floa
     left out of the weights, which with all groups sum to 4.75.
 
     Args:
-        judgments: graded answers of one epoch; unreadable grades are left out.
+        judgments: graded answers of one epoch; unreadable grades are left out, and empty answers, as in the original's table.
         tags: of each task, joined by "; ".
     """
     grades: dict[str, list[float]] = {}
-    graded = judgments.dropna(subset=["score"])
+    graded = judgments[judgments["chars"] > 0].dropna(subset=["score"])
     for task, score in zip(graded["prompt_id"], graded["score"], strict=True):
         for group in {TASK_OF_TAG[tag] for tag in tags[task].split("; ")}:
             grades.setdefault(group, []).append(score)
@@ -324,7 +306,7 @@ def main(
     cache: Path,
     out: Path,
     select: list[Path] | None = None,
-    reward_model: Path | None = None,
+    judge_model: Path | None = None,
 ) -> None:
     """Grade a run's answers, all epochs or the best one by Arena-Hard. WB-Score goes into the table's footer.
 
@@ -335,13 +317,14 @@ def main(
         cache: folder of paid replies, which must outlive the job.
         out: judgments table to write.
         select: Arena-Hard winrates tables of the selecting judge: only the best epoch by them is graded.
-        reward_model: folder of the reward model, where it is the judge.
+        judge_model: folder of the judge's model, where that runs here.
     """
     asked = artifacts.read(tasks, "benchmark")
     found = answered(answers, asked, only_epoch=selected(select))
     judge = settings.judge
-    judging = make_judge(judge, cache=cache, job=str(out), reward_model=reward_model, scoring=settings.scoring)
-    graded = judge_answers(found, judging, judge.model)
+    judging = make_judge(judge, cache=cache, job=str(out), judge_model=judge_model, scoring=settings.scoring)
+    graded = judge_answers(found, judging, judge.model, prompts.of(tasks, prompts.GRADE))
+    tolerate(graded["unjudged"], judge)
     tags = dict(zip(asked["prompt_id"], asked["tag"], strict=True))
     epochs: dict[str, dict[str, Any]] = {}
     for epoch, part in graded.groupby("epoch"):
@@ -356,8 +339,8 @@ def main(
                 f"no reply of the judge held a score (epoch {epoch}, {len(part)} answers): use another judge."
             )
         epochs[str(epoch)] = {"wb_score": wb_score(part, tags), "mean_tokens": float(part["tokens"].mean()), **counts}
-        log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"]["overall"], counts)
-    made = provenance(judge, ("tasks", tasks), answers, select, None, reward_model)
+        log.info("epoch %s: WB-Score %.2f, %s", epoch, epochs[str(epoch)]["wb_score"].get("overall", math.nan), counts)
+    made = provenance(judge, ("tasks", tasks), answers, select, None, judge_model)
     graded["apart"] = bool(select)  # by other tasks
     artifacts.write(out, graded, "judgments", **made, epochs=epochs)
 

@@ -74,9 +74,10 @@ def _known(path: str, value: str, among: Iterable[str]) -> Iterator[str]:
 
 def _pointers(config: Config) -> Iterator[str]:
     scorers = {"reward_model": config.reward_model}
-    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.runs_here}
+    scorers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.kind == "reward-model"}
     writers = {"sampling.model": config.sampling.model}
     writers |= {f"grid.{index}.model": row.model for index, row in enumerate(config.grid)}
+    writers |= {f"judges.{k}.model": judge.model for k, judge in config.judges.items() if judge.serve}
     writers |= {f"datasets.{k}.model": dataset.model for k, dataset in config.datasets.items() if dataset.model}
     for path, name in (scorers | writers).items():
         yield from _known(path, name, config.models)
@@ -271,11 +272,19 @@ def _target(path: str, row: Row, config: Config) -> Iterator[str]:
 
 
 def _files(config: Config) -> Iterator[str]:
-    files = {"arena_hard.questions": config.arena_hard.questions, "arena_hard.baseline": config.arena_hard.baseline}
-    files |= {"wildbench.tasks": config.wildbench.tasks}
+    arena, wildbench = config.arena_hard, config.wildbench
+    files = {
+        "arena_hard.questions": arena.questions,
+        "arena_hard.baseline": arena.baseline,
+        "wildbench.tasks": wildbench.tasks,
+    }
+    files |= {"arena_hard.prompt": arena.prompt or "world", "wildbench.prompt": wildbench.prompt or "world"}
     for key, file in files.items():
-        if file != "world" and not file.startswith("hf://") and not Path(file).is_file():
+        remote = ("hf://", "https://") if key.endswith("prompt") else "hf://"
+        if file != "world" and not file.startswith(remote) and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
+    if (found := wildbench.anchors) and not (Path(found.ratings).is_file() and Path(found.scores).is_dir()):
+        yield f"wildbench.anchors: the file '{found.ratings}' or the folder '{found.scores}' does not exist"
     files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items() if dataset.source}
     for key, file in files.items():
         yield from _watched(key, file)

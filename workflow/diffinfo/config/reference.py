@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from diffinfo.cli import run
 from diffinfo.config.strict_yaml import read_yaml
@@ -59,7 +59,8 @@ def _table(path: str, section: dict[str, Any], entries: Iterable[dict[str, Any]]
 def _held(value: dict[str, Any]) -> dict[str, Any] | None:
     """What a list or mapping holds; None for other values."""
     pattern = next(iter(value.get("patternProperties", {}).values()), None)
-    return cast("dict[str, Any] | None", value.get("items") or value.get("additionalProperties") or pattern)
+    held = value.get("items") or value.get("additionalProperties") or pattern
+    return held if isinstance(held, dict) else None
 
 
 def _text(value: Any) -> str:
@@ -75,7 +76,8 @@ def _type(value: dict[str, Any]) -> str:
     if "enum" in value or "const" in value:
         return " or ".join(_text(choice) for choice in value.get("enum", [value.get("const")]))
     if value["type"] in ("array", "object"):
-        said = f"{'list' if value['type'] == 'array' else 'mapping'} of {_type(_held(value) or {})}"
+        held, said = _held(value), "list" if value["type"] == "array" else "mapping"
+        said += f" of {_type(held)}" if held else ""
     else:
         said = str(value.get("format", value["type"]))
     limits = [f"{sign} {value[name]}" for name, sign in LIMITS.items() if name in value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,11 +39,13 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _fits_no_key(cls, value: Any) -> Any:
-        """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; no key is one."""
+    def _fits_no_key(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes and no as truth values, which pydantic would take for 1 and 0; hardly any key is one."""
         items = value if isinstance(value, list) else [value]
+        if cls.model_fields[str(info.field_name)].annotation is bool:
+            return value
         if any(isinstance(item, bool) for item in items):
-            raise ValueError("a truth value (yes, no, true, false) fits no key; quote it where it is text")
+            raise ValueError("a truth value (yes, no, true, false) does not fit here; quote it where it is text")
         if any(isinstance(item, int) and abs(item) >= 2**53 for item in items):
             raise ValueError("fits no key: the number must be smaller than 2^53")
         if any(isinstance(item, str) and item.strip() == "null" for item in items):  # a stage would read it as null

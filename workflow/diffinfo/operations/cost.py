@@ -64,7 +64,7 @@ class Tokens(Section):
 class Judges(Section):
     """What judging costs."""
 
-    prices: dict[str, Tokens]
+    price: Tokens
     call: Tokens
 
 
@@ -308,9 +308,8 @@ class Costs:
             gpu_gb=(2 + averages) * (2 if c.training.master_weights == "bfloat16" else 4) * billions / count,
         )
 
-    def _infer(
-        self, model: str, read: float, rows: float = 0, models: int = 1, prompts: float = 0, written: float = 0
-    ) -> Cost:
+    def _infer(self, model: str, read: float = 0, rows: float = 0, models: int = 1,
+               prompts: float = 0, written: float = 0, gpus: int = 0) -> Cost:  # fmt: skip
         """Read on one GPU, and generate on the engine's GPUs, with one model after the other.
 
         Args:
@@ -320,10 +319,11 @@ class Costs:
             models: how many are loaded.
             prompts: tokens that the engine reads.
             written: tokens that it writes.
+            gpus: the engine's, 0 for those of the configuration.
         """
         billions = self.config.models[model].billions
         kind, hardware = self._hardware(model)
-        gpus = 0 if kind == "cpu" else self.config.engine.tensor_parallel if written else 1
+        gpus = 0 if kind == "cpu" else gpus or self.config.engine.tensor_parallel if written else 1
         hours = models * hardware.start_minutes / 60
         hours += 2e9 * billions * read / self._flops_per_hour(model, "read", 1)
         hours += 2e9 * billions * prompts / self._flops_per_hour(model, "read", gpus)
@@ -352,13 +352,15 @@ class Costs:
 
     def _judge(self, name: str, calls: int) -> Cost:
         judge = self.config.judges[name]
-        call, prices = self.assumed.judges.call, self.assumed.judges.prices
+        call, price = self.assumed.judges.call, judge.charged or self.assumed.judges.price
+        if judge.serve:
+            gpus, read, written = judge.tensor_parallel, calls * call.read, calls * call.written
+            return self._infer(judge.model, rows=written, prompts=read, written=written, gpus=gpus)
         if judge.runs_here:
             tokens = 2 * calls * (self._answer_tokens() + 20)
             return self._infer(judge.model, read=tokens, rows=tokens)
         if judge.kind == "world":
             return Cost(hours=0.0005)
-        price = prices.get(judge.model, prices["default"])
         return Cost(
             hours=1 / 60 + calls * 10 / 3600 / judge.concurrency,  # a reply takes some ten seconds
             memory_gb=2,

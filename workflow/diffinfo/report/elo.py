@@ -38,14 +38,16 @@ def elo_rows(judgments: list[Path], wildbench: WildBench) -> dict[tuple[str, str
 
 
 def rated(tables: dict[tuple[str, str, str], pd.DataFrame], wildbench: WildBench) -> pd.DataFrame:
-    """What ``wildbench.elo`` gives of these cells' judgments, as one pool; indexed by MODEL/DATASET/METHOD."""
+    """What ``wildbench.elo`` gives of these cells' judgments, and anchors', as one pool; indexed by MODEL/DATASET/METHOD."""
+    from diffinfo.bench.exchange import anchors
     from diffinfo.bench.wildbench import elo
 
+    initial, public = anchors(wildbench.anchors) if wildbench.anchors else ({}, pd.DataFrame())
     pool = pd.concat(
-        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()]
+        [table[["prompt_id", "score", "chars"]].assign(model="/".join(key)) for key, table in tables.items()] + [public]
     )
     return elo(
-        pool, initial={}, rounds=wildbench.rounds, seed=wildbench.seed,
+        pool, initial=initial, rounds=wildbench.rounds, seed=wildbench.seed,
         win_margin=wildbench.win_margin, length_margin=wildbench.length_margin,
     ).set_index("model")  # fmt: skip
 

@@ -195,7 +195,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "judgments": (
-        2,
+        3,
         _schema(
             benchmark=_TEXT,
             epoch=_INT,
@@ -209,6 +209,10 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             chars=_INT,  # the same in characters, stripped: WildBench's length rule
             truncated=_FLAG,
             reply=_TEXT,
+            unjudged=_maybe(_TEXT),  # why there is no verdict or score
+            # what the reply cost, where that is known: tokens read, those of them cached, and tokens written
+            **_of(_maybe(_INT), "read cached written"),
+            dollars=_maybe(_REAL),
         ),
     ),
     # Arena-Hard questions with the baseline's answer; WildBench tasks with their checklist
@@ -224,12 +228,14 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         ),
     ),
     "winrates": (
-        1,
+        2,
         _schema(
             epoch=_INT,
             win_rate=_REAL,
             low=_REAL,
             high=_REAL,
+            # ours: at equal lengths, see bench.length
+            **_of(_REAL, "controlled controlled_low controlled_high"),
             games=_INT,
             unscored=_INT,
             mean_tokens=_REAL,
@@ -321,6 +327,11 @@ SCHEMAS |= {
         **_CELL, epoch=_INT, seed=_maybe(_INT), seeds=_INT,
         **{f"{name}{suffix}": _maybe(_INT if suffix == "_n" else _REAL)
            for name in NUMBERS for suffix in ("", "_low", "_high", "_n", "_sd")},
+    )),
+    # what judging cost; null: nobody was paid, or the endpoint does not say
+    "costs": (1, _schema(
+        **_CELL, **_of(_TEXT, "judge benchmark"), **_of(_INT, "judgments unjudged"),
+        **_of(_maybe(_INT), "read cached written"), dollars=_maybe(_REAL),
     )),
     # of several ``seeds``: their means, and sd between them
     "table1": (2, _schema(

@@ -1,0 +1,180 @@
+"""What judges are asked: in our words, or in those of the user's copy of the published files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import yaml
+
+from diffinfo.cli import UserError
+from diffinfo.tables import artifacts
+
+_COMPARE = """\
+Act as an impartial judge of the answers that two AI assistants, A and B, gave to the user prompt below, and decide \
+which answer is better.
+
+First write your own answer to the prompt. Do so before you judge either answer.
+
+Then compare both answers with yours. Point out and correct every mistake and every inaccurate statement.
+
+Next weigh whether the answers are helpful, relevant and concise. Helpful: the answer responds correctly to the prompt \
+or follows its instructions; where the prompt is ambiguous or can be read in several ways, asking for clarification is \
+more helpful than an answer built on assumptions. Relevant: every part of it belongs to what was asked. Concise: it is \
+clear, not wordy or excessive.
+
+Then weigh creativity and novelty where the prompt calls for them. Last, name important information that an answer \
+lacks and that the user would have wanted.
+
+After this explanation give exactly one of these labels as your final verdict:
+
+1. Assistant A is significantly better: [[A>>B]]
+2. Assistant A is slightly better: [[A>B]]
+3. A tie, about the same quality: [[A=B]]
+4. Assistant B is slightly better: [[B>A]]
+5. Assistant B is significantly better: [[B>>A]]
+
+For example: "My final verdict is a tie: [[A=B]]"."""
+_GAME = """\
+<|User Prompt|>
+{QUESTION}
+
+<|The Start of Assistant A's Answer|>
+{ANSWER_A}
+<|The End of Assistant A's Answer|>
+
+<|The Start of Assistant B's Answer|>
+{ANSWER_B}
+<|The End of Assistant B's Answer|>"""
+
+_GRADE = """\
+# Instruction
+
+You are an expert evaluator. Your task is to judge the quality of a response that an AI model generated.
+You are given the user's query, the conversation before it, and the response.
+First read the query and the history with care to understand the task, then judge the response by the rules below.
+
+# Conversation between user and AI
+
+## History
+<|begin_of_history|>
+
+{$history}
+
+<|end_of_history|>
+
+## Current user query
+<|begin_of_query|>
+
+{$user_query}
+
+<|end_of_query|>
+
+## AI response
+<|begin_of_response|>
+
+{$model_output}
+
+<|end_of_response|>
+
+# Evaluation
+
+## Checklist
+
+<|begin_of_checklist|>
+
+{$checklist}
+
+<|end_of_checklist|>
+
+Let this checklist guide your evaluation, but do not limit your assessment to it.
+
+## Rules
+
+Judge the response by your analysis of the query and the history.
+First write down your analysis and the checklist that you used, then give your assessment according to the checklist.
+Scores go from 1 to 10, where 1 is a very poor response and 10 a perfect one. In detail:
+
+- 1 to 2: very poor, it makes no sense at all.
+- 3 to 4: poor, it does not help the user to solve the problem in a meaningful way.
+- 5 to 6: fair, with some issues (such as factual errors, hallucinations, missing key information).
+- 7 to 8: good enough, but it could be improved in some ways.
+- 9 to 10: perfect, it gives helpful information that solves the user's problem.
+
+## Output format
+
+Give your analysis of the response, sum it up as "strengths" and "weaknesses", and then write down your rating.
+Reply in this JSON format, with the placeholders in [] filled in:
+```
+{
+    "strengths": "[analysis of the strengths of the response]",
+    "weaknesses": "[analysis of the weaknesses of the response]",
+    "score": "[1~10]"
+}
+```"""
+
+GRADE = {"user": _GRADE}
+VERDICT = {"system": _COMPARE, "user": _GAME}
+# the placeholders of arena-hard-auto at 3071ef9 and of its later versions
+_NAMES = {"question_1": "QUESTION", "answer_1": "ANSWER_A", "answer_2": "ANSWER_B"}
+
+
+def content(source: str) -> bytes:
+    """A file's content, here or at an address.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    try:
+        if "://" not in source:  # fsspec reads brackets and colons in a name as its own
+            return Path(source).read_bytes()
+        with fsspec.open(source, "rb") as handle:
+            found: bytes = handle.read()
+    except FileNotFoundError as error:
+        raise UserError(f"{source} does not exist.") from error
+    except Exception as error:  # transport errors share no base class
+        raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+    return found
+
+
+def verdict(source: str) -> dict[str, str]:
+    """Arena-Hard's instructions and template: ``system_prompt`` and ``prompt_template`` of a YAML file."""
+    try:
+        found = yaml.safe_load(content(source))
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    found = found if isinstance(found, dict) else {}
+    user = found.get("prompt_template") or _GAME
+    user = user[0] if isinstance(user, list) and len(user) == 1 else user
+    if not isinstance(found.get("system_prompt"), str) or not isinstance(user, str):
+        raise UserError(
+            f"{source} holds no system_prompt: it should be arena-hard-auto's config/judge_config.yaml (3071ef9)."
+        )
+    user = re.sub(r"\{(\w+)\}", lambda name: f"{{{_NAMES.get(name[1], name[1])}}}", user)
+    _check(user, ["{QUESTION}", "{ANSWER_A}", "{ANSWER_B}"], source)
+    return {"system": found["system_prompt"], "user": user}
+
+
+def grade(source: str) -> dict[str, str]:
+    """WildBench's template, ``evaluation/eval_template.score.v2.md``."""
+    text = content(source).decode("utf-8", "replace")
+    _check(text, ["{$history}", "{$user_query}", "{$model_output}", "{$checklist}"], source)
+    return {"user": text}
+
+
+def _check(text: str, names: list[str], source: str) -> None:
+    if lacking := [name for name in names if name not in text]:
+        raise UserError(f"{source} has no place for {lacking[0]}: it should be a copy of the published prompt.")
+
+
+def of(benchmark: Path, ours: dict[str, str]) -> dict[str, str]:
+    """The prompt that stands in the footer of a ``benchmark`` table, else ours."""
+    found: dict[str, str] | None = artifacts.provenance(benchmark).get("prompt")
+    return found or ours
+
+
+def fill(template: str, texts: dict[str, Any]) -> str:
+    """A template with its placeholders replaced, all at once: texts may hold what looks like one."""
+    return re.sub("|".join(map(re.escape, texts)), lambda name: str(texts[name[0]]), template)
