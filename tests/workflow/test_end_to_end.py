@@ -50,7 +50,9 @@ def test_a_dataset_is_made_from_nothing(world):
     pairs = artifacts.read(folder / "preferences.parquet", "preferences")
     test = artifacts.read(folder / "test_prompts.parquet", "prompts")
     asked = [messages[0]["content"] for messages in [*artifacts.read(folder / "prompts.parquet", "prompts").messages]]
-    assert [*asked, *(messages[0]["content"] for messages in test.messages)] == list(written.instruction)
+    good = [*asked, *(messages[0]["content"] for messages in test.messages)]
+    bad = artifacts.read(folder / "quarantine.parquet", "quarantine")  # random bytes
+    assert good == [text for row, text in enumerate(written.instruction, 1) if row not in set(bad.row)]
     assert 0 < len(pairs) <= len(asked)
     assert (pairs.chosen_score > pairs.rejected_score).all()
 
