@@ -82,5 +82,5 @@ rule all:
     default_target: True
     input:
         grid_targets(),
-        MADE,
+        SHOWN,
         "<results>/report.html",

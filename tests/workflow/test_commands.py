@@ -4,11 +4,13 @@ import re
 import runpy
 import shlex
 import sys
+from collections import defaultdict
 
 import pytest
 from jsonargparse import auto_cli, capture_parser
 
 from diffinfo import cli
+from project import ROOT
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
@@ -30,3 +32,12 @@ def test_stages_understand_their_rules(project_factory, monkeypatch):
             parser.parse_args(arguments)
         except SystemExit:
             pytest.fail(f"{stage} does not understand {shlex.join(arguments)}")
+
+
+def test_no_name_is_defined_in_two_rule_files():
+    """Rule files share one name space, and functions look names up when jobs run: the last file to define one would win."""
+    places = defaultdict(set)
+    for file in [ROOT / "Snakefile", *ROOT.glob("workflow/rules/*.smk")]:
+        for constant, function in re.findall(r"^(?:([A-Z_]+) *=|def (\w+)\()", file.read_text(), re.M):
+            places[constant or function].add(file.name)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
