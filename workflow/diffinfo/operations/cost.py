@@ -371,9 +371,7 @@ class Costs:
 
     def _epochs(self, wildcards: Mapping[str, str]) -> int:
         """Epochs of a span; the reference is one model."""
-        if "span" not in wildcards:
-            return 1
-        first, last = map(int, wildcards["span"].split("-"))
+        first, last = map(int, wildcards.get("span", "1-1").split("-"))
         return last - first + 1
 
     def _test_prompts(self, dataset: str) -> int:

@@ -104,11 +104,7 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             epoch=_INT,
             loss=_REAL,
             dpo_loss=_maybe(_REAL),  # at beta = 0.1 whatever the method (Figure 9)
-            logp_chosen=_maybe(_REAL),
-            logp_rejected=_maybe(_REAL),
-            reference_logp_chosen=_maybe(_REAL),
-            reference_logp_rejected=_maybe(_REAL),
-            margin=_maybe(_REAL),
+            **_of(_maybe(_REAL), "logp_chosen logp_rejected reference_logp_chosen reference_logp_rejected margin"),
             grad_norm=_REAL,
             dot=_maybe(_REAL),  # DPO-PG: g_w . g_l
             norm_chosen=_maybe(_REAL),
@@ -398,7 +394,5 @@ SCHEMAS |= {
         **_of(_maybe(_REAL), "value low high placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
         **_of(_maybe(_INT), "n seeds placebo_draws"),
     )),
-    "spent": (1, _schema(
-        **_of(_TEXT, "rule model hardware"), jobs=_INT, **_of(_REAL, "hours gpu_hours dollars"),
-    )),
+    "spent": (1, _schema(**_of(_TEXT, "rule model hardware"), jobs=_INT, **_of(_REAL, "hours gpu_hours dollars"))),
 }  # fmt: skip
