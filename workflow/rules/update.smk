@@ -1,6 +1,8 @@
 # Ours, beside the paper's Table 2: size and direction of every update, and H(q_T) of the DID without a proxy.
 # Needs: results/{sft,train,data,entropy,qa,reward}.
 # Gives: results/{update,path,target,smc}, results/{tables,figures}/{updates,target,did_smc}.*, results/tables/matched.*
+from itertools import pairwise
+
 from diffinfo.measures import PATH, QA_ITEMS, SCORES, SMC, TARGET, UPDATE
 
 OURS = {
@@ -18,10 +20,10 @@ def ours_targets():
 
 def along_paths():
     """QA items and scores where updates are measured, those of pi_ref too."""
-    rows = [f"/{model}/{dataset}/" for model, dataset, _ in cells("update")]
+    rows = {(model, dataset) for model, dataset, _ in cells("update")}
     found = paths(QA_ITEMS, "qa", datasets=ORIGINS, reference=True)
     found += paths(SCORES, "expected_reward", datasets=ORIGINS, reference=True)
-    return [path for path in found if any(row in path for row in rows)]
+    return [path for path in found if rows & set(pairwise(path.split("/")))]
 
 
 def smc_settings(wildcards):
