@@ -20,8 +20,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
 from diffinfo.bench.arena_hard import battles, best_epoch, verdict, win_rate
-from diffinfo.bench.judge import Reply, RewardModel
+from diffinfo.bench.judge import RewardModel
 from diffinfo.bench.questions import answered
+from diffinfo.bench.replies import Reply
 from diffinfo.cli import UserError
 from diffinfo.selection import halves
 from diffinfo.tables import artifacts

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from bench.loopback import completion
 from diffinfo.bench.endpoint import Endpoint
-from diffinfo.bench.judge import Judge, Request, RewardModel, identity, make_judge
+from diffinfo.bench.judge import RewardModel, identity, make_judge
+from diffinfo.bench.replies import Judge, Request
 from diffinfo.bench.store import Store
 from diffinfo.cli import UserError
 from diffinfo.config.benchmarks import Judge as JudgeConfig

@@ -23,8 +23,8 @@ from bench.test_judge import ask_about, asked
 from diffinfo.bench import arena_hard, payment
 from diffinfo.bench.completions import dollars
 from diffinfo.bench.endpoint import Endpoint
-from diffinfo.bench.judge import tolerate
 from diffinfo.bench.questions import answered
+from diffinfo.bench.replies import tolerate
 from diffinfo.cli import UserError
 from diffinfo.config.benchmarks import Judge, Price
 from diffinfo.tables import artifacts

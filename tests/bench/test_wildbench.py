@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from diffinfo.bench import wildbench as module
-from diffinfo.bench.judge import Reply, RewardModel
+from diffinfo.bench.judge import RewardModel
 from diffinfo.bench.questions import answered
+from diffinfo.bench.replies import Reply
 from diffinfo.bench.wildbench import elo, grade, votes, wb_score
 from diffinfo.cli import UserError
 from diffinfo.tables import artifacts

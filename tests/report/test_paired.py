@@ -11,6 +11,7 @@ from diffinfo.report import claims, paired
 from diffinfo.report.evidence import by_seed, read
 from diffinfo.report.paired import Drawn, Statistic
 from diffinfo.tables import artifacts
+from report.conftest import COSTS
 
 ROW = "micro-mistral/magpie-pro"
 METHODS = ("dpo-b0.1", "dpo-b0.02", "dpo-pg")
@@ -38,7 +39,7 @@ def judged(rng, questions: int = 80) -> dict[str, pd.DataFrame]:
                 label = dict(zip(OUTCOMES, reversed(OUTCOMES), strict=True))[label]
                 records.append({"prompt_id": f"q{question}", "game": game, "verdict": label})
         rest = {"epoch": 1, "score": np.nan, "judge": "x", "tokens": 1, "chars": 1, "truncated": False, "reply": ""}
-        rest["apart"] = True
+        rest |= {"apart": True, **COSTS}
         tables[method] = pd.DataFrame(records).assign(benchmark="arena-hard", **rest)
     tables["dpo-pg"].loc[7, "verdict"] = None  # the second game of q3
     tables["dpo-b0.1"].loc[[20, 21], "verdict"] = None  # both of q10

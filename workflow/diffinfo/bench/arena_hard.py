@@ -20,8 +20,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from diffinfo.bench import length, prompts
-from diffinfo.bench.judge import Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
+from diffinfo.bench.judge import make_judge, provenance
 from diffinfo.bench.questions import ARENA_HARD, answered
+from diffinfo.bench.replies import Judge, Reply, Request, ask, costs, tolerate
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Count, Section

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from diffinfo.bench.judge import Reply, Usage
+from diffinfo.bench.replies import Reply, Usage
 from diffinfo.config.benchmarks import Price
 
 _TAG = r"(?:think(?:ing)?|thought|reasoning)"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from diffinfo.bench.batch import Batches
-from diffinfo.bench.judge import Reply, Request
 from diffinfo.bench.payment import Payment
+from diffinfo.bench.replies import Reply, Request
 from diffinfo.bench.server import Server
 from diffinfo.bench.store import Store
 from diffinfo.cli import UserError, log

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from diffinfo.bench import completions
 from diffinfo.bench.completions import Fault
-from diffinfo.bench.judge import Reply, counted
 from diffinfo.bench.purse import Fare, Purse
+from diffinfo.bench.replies import Reply, counted
 from diffinfo.bench.store import Store
 from diffinfo.cli import bar, log
 from diffinfo.config.benchmarks import Judge as JudgeConfig

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from diffinfo.bench import completions
-from diffinfo.bench.judge import Reply
+from diffinfo.bench.replies import Reply
 from diffinfo.bench.store import Store
 from diffinfo.config.benchmarks import Budget
 from diffinfo.config.benchmarks import Judge as JudgeConfig

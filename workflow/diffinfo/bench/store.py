@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffinfo.bench.completions import reply
-from diffinfo.bench.judge import Reply
+from diffinfo.bench.replies import Reply
 from diffinfo.cli import UserError, log
 
 

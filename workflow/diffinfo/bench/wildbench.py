@@ -20,8 +20,9 @@ import pandas as pd
 
 from diffinfo.bench import prompts
 from diffinfo.bench.arena_hard import selected
-from diffinfo.bench.judge import COSTS, Judge, Reply, Request, ask, costs, make_judge, provenance, tolerate
+from diffinfo.bench.judge import make_judge, provenance
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
+from diffinfo.bench.replies import COSTS, Judge, Reply, Request, ask, costs, tolerate
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Section

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffinfo.bench.judge import COSTS
+from diffinfo.bench.replies import COSTS
 from diffinfo.cli import run
 from diffinfo.intervals import number
 from diffinfo.report import paper
