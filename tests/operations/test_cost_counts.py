@@ -159,7 +159,7 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
 
 
 def test_a_reward_model_judges_both_answers_of_a_game():
-    cost = costs("micro")
+    cost = costs("micro", arena_hard={"judge": "embedded"})
     core, micro = A.hardware["cpu"], {"model": "micro-mistral", "dataset": "magpie-pro"}
     # a hundred questions, two games, two answers
     tokens = 2 * 2 * 100 * (A.datasets["world"].response_tokens + 20)

@@ -130,6 +130,20 @@ def test_a_folder_is_the_same_whether_snakemake_saw_its_job_finish(tmp_path) -> 
     assert digest(tmp_path) != before
 
 
+def test_some_rows_of_a_loaded_table_are_those_of_the_whole(tmp_path: Path) -> None:
+    rows = {"prompt_id": ["a", "b", "c"], "prompt_ids": [[1], [2, 3], [4]], "chosen_ids": [[5], [], [6, 7]]}
+    table = pd.DataFrame(
+        {**rows, "rejected_ids": [[8], [9], []], "chosen_logp": [-1.5, None, -2.0], "rejected_logp": None}
+    )
+    write(tmp_path / "t.parquet", table, "reference_logps")
+    loaded = artifacts.load(tmp_path / "t.parquet", "reference_logps").combine_chunks()
+    assert loaded["chosen_logp"].null_count == 1
+    some = artifacts.frame(loaded.take([2, 0]))
+    assert some.chosen_ids.tolist() == [[6, 7], [5]]
+    assert some.rejected_ids.tolist() == [[], [8]]
+    assert some.chosen_logp.tolist() == [-2.0, -1.5]
+
+
 def test_weights_are_read_for_their_digest_once(tmp_path, monkeypatch) -> None:
     """When they are written; a file that changed is read again, and a digest never depends on what was kept."""
     read: list[str] = []

@@ -35,8 +35,8 @@ def test_only_checkpoints_that_no_remaining_job_reads_are_dropped(done, jobs_too
     kept = "results/train/micro-mistral/magpie-pro/dpo-b0.1/1-3/models"
     assert kept not in dropped
     assert (done.folder / kept).is_dir()
-    assert len([path for path in dropped if path.startswith("results/train/")]) == 15  # of 16 trainings
-    assert len([path for path in dropped if path.startswith("results/did/")]) == 6  # all proxies
+    assert len([path for path in dropped if path.startswith("results/train/")]) == 44  # of 45 trainings
+    assert len([path for path in dropped if path.startswith("results/did/")]) == 14  # all proxies
     assert not progress.exists()  # nothing is left to be trained
     assert not any((done.folder / path).exists() for path in dropped)
     rules = jobs_tools[1](done.plan())

@@ -21,10 +21,10 @@ def test_it_runs_in_any_working_directory(tmp_path, how):
     assert made.returncode == 0, made.stderr
     assert (tmp_path / "results/world/data/magpie-pro.jsonl").stat().st_size > 1000
     (tmp_path / "config.yaml").write_text(
-        (ROOT / "config.yaml").read_text().replace("betas: [0.1, 0.02]", "betas: [0.1]")
+        (ROOT / "config.yaml").read_text().replace("betas: [0.2, 0.1, 0.05, 0.02]", "betas: [0.1]")
     )
     shown = subprocess.run([*run, "-n"], cwd=cwd, capture_output=True, text=True).stdout
-    assert re.search(r"^preference +11$", shown, re.M)  # of 16
+    assert re.search(r"^preference +30$", shown, re.M)  # of 45
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_the_plan_is_set_against_what_jobs_took(world):
     )  # fmt: skip
     rows = {row.split()[0]: row.split()[1:] for row in done.stdout.splitlines() if row.startswith("world_model")}
     jobs, estimated, actual, ratio = map(float, rows["world_model"])
-    assert jobs == 4  # base, teacher, reward, judge
+    assert jobs == 3  # base, teacher, reward
     assert float(ratio) == pytest.approx(actual / estimated, rel=1e-2)
     assert actual > 0
     assert "GB found in results/" in done.stdout

@@ -22,12 +22,12 @@ def test_no_epoch_is_trained_twice_whatever_epochs_per_job_is(project_factory):
         return {"epochs": epochs, "preference": {"epochs_per_job": count}}
 
     assert "Nothing to be done" in project.snakemake("-n", changes=per_job(3, 1))
-    assert trainings(project, per_job(5, 3)) == ({"4-5": 16}, {})
-    assert trainings(project, per_job(5, 1)) == ({"4-4": 16, "5-5": 16}, {})
-    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": 16})
+    assert trainings(project, per_job(5, 3)) == ({"4-5": 45}, {})
+    assert trainings(project, per_job(5, 1)) == ({"4-4": 45, "5-5": 45}, {})
+    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": 45})
     project.touch_everything(changes={"epochs": 4})
-    assert trainings(project, per_job(5, 3)) == ({"5-5": 16}, {})
-    assert trainings(project, {"epochs": 6}) == ({"5-6": 16}, {})
-    assert trainings(project, {"epochs": 2}) == ({}, {"1-2": 16})
+    assert trainings(project, per_job(5, 3)) == ({"5-5": 45}, {})
+    assert trainings(project, {"epochs": 6}) == ({"5-6": 45}, {})
+    assert trainings(project, {"epochs": 2}) == ({}, {"1-2": 45})
     project.touch_everything(changes={"epochs": 2})
     assert "Nothing to be done" in project.snakemake("-n", changes={"epochs": 2})

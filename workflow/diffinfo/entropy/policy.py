@@ -41,7 +41,8 @@ def main(*, completions: Path, out: Path) -> None:
         raise artifacts.ArtifactError(
             f"{completions} was decoded with {decoding}: an entropy needs temperature 1 and top_p 1."
         )
-    table = pd.DataFrame([estimate(artifacts.read(completions, "completions"))]).assign(beta_accuracy=None)
+    samples = artifacts.read(completions, "completions", ["prompt_id", "logp", "finish_reason", "token_ids"])
+    table = pd.DataFrame([estimate(samples)]).assign(beta_accuracy=None)
     artifacts.write(out, table, "entropy", inputs={"completions": completions})
 
 

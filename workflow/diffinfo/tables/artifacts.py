@@ -179,7 +179,24 @@ def write(
 
 
 def read(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a table of ``kind``, or only some of its columns.
+    """Read a table of ``kind``, or only some of its columns, as ``frame`` makes it; raises what ``load`` does."""
+    return frame(load(path, kind, columns))
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """What ``load`` gives, or some of its rows, for pandas: lists are plain Python values, which callers work with.
+
+    A token id takes 40 bytes there, and 4 in the table: stages that read many take their rows batch by batch.
+    """
+    found: pd.DataFrame = table.to_pandas()
+    for field in filter(lambda field: pa.types.is_list(field.type), table.schema):
+        plain: Callable[[Any], Any] = list if field.type == MESSAGES else lambda ids: ids.tolist()
+        found[field.name] = [plain(value) for value in found[field.name]]
+    return found
+
+
+def load(path: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table of ``kind``, or only some of its columns, into Arrow's memory.
 
     Raises:
         ArtifactError: when the file is missing, truncated, of another kind or version, or has other columns.
@@ -204,12 +221,7 @@ def read(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFram
     if wrong:
         raise ArtifactError(f"{path}: the '{kind}' column(s) {', '.join(wrong)} are missing or of another type.")
     _check_nulls(table, schema, path)
-    frame: pd.DataFrame = table.select(schema.names).to_pandas()
-    for field in schema:  # lists come back as arrays: plain Python values are what callers work with
-        if pa.types.is_list(field.type):
-            plain: Callable[[Any], Any] = list if field.type == MESSAGES else lambda ids: ids.tolist()
-            frame[field.name] = [plain(value) for value in frame[field.name]]
-    return frame
+    return table.select(schema.names)
 
 
 def provenance(path: Path) -> dict[str, Any]:

@@ -161,8 +161,8 @@ def main(
         keep_last_only: write the last epoch as ``models_out`` itself, without state (the DID proxy).
     """
     parsed, preference, last_epoch = parse(settings.method), settings.preference, settings.last_epoch
-    table = artifacts.read(reference, "reference_logps")
-    if table[["chosen_logp", "rejected_logp"]].isna().any(axis=None) and parsed.method.reference:
+    table = artifacts.load(reference, "reference_logps").combine_chunks()  # a batch of several chunks would copy all
+    if parsed.method.reference and any(table[name].null_count for name in ("chosen_logp", "rejected_logp")):
         raise UserError(f"{reference} holds no reference log-probabilities, which {parsed} needs.")
     decisive = settings.model_dump(exclude={"preference": {"processes"}})  # any number of processes may resume
     metadata = {"method": settings.method, "settings": decisive["preference"], "objectives": decisive["objectives"]}
@@ -202,7 +202,7 @@ def main(
             load_state(trainer, resume / "state")
 
         def step(batch: list[int]) -> Row:
-            return train_step(trainer, speed, parsed, settings.objectives, Pairs(table.iloc[batch]))
+            return train_step(trainer, speed, parsed, settings.objectives, Pairs(artifacts.frame(table.take(batch))))
 
         def keep(epoch: int) -> None:
             weights = trainer.weights(settings.dtype)
