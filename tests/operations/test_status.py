@@ -136,12 +136,14 @@ def test_the_stream_has_a_line_a_job(tmp_path):
     say(LogEvent.JOB_FINISHED, job_id=1, msg="Finished jobid: 1 (Rule: sft)")
     say(LogEvent.PROGRESS, done=1, total=2)
     say(LogEvent.ERROR, msg="RuleException:\nCalledProcessError in file", exception="RuleException")
-    say(LogEvent.JOB_ERROR, jobid=2, rule_name="qa", log=[str(tmp_path / "qa.log")])
+    status_line = "SLURM-job '1' failed, SLURM status is: 'TIMEOUT'."
+    say(LogEvent.JOB_ERROR, jobid=2, rule_name="qa", rule_msg=status_line, log=[str(tmp_path / "qa.log")])
     say(
         LogEvent.ERROR, msg="WorkflowError:\nAt least one job did not complete successfully.", exception="WorkflowError"
     )
     assert [line.split("  ", 1)[-1] for line in printed[:1]] == ["1 of 2  sft micro-mistral magpie-pro: 34 s"]
     assert printed[1].splitlines()[0].split("  ")[1:2] == ["FAILED"]
+    assert status_line in printed[1]
     assert printed[1].endswith("working\n    error: the sentence")
     assert printed[2:] == ["error: 1 job(s) failed, the first of them qa micro-mistral magpie-pro: the sentence"]
 
