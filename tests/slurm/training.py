@@ -122,7 +122,9 @@ class Training:
     def check(self, kept: bool = True) -> None:
         """The results are those of the calm run, byte for byte; epochs saved before the fault were not trained again."""
         files = sorted(path.relative_to(self.calm) for path in self.calm.rglob("*") if path.is_file())
-        files = [file for file in files if file.name not in (".snakemake_timestamp", ".digests.json", "train_speed.parquet")]  # clocks
+        files = [
+            file for file in files if file.name not in (".snakemake_timestamp", ".digests.json", "train_speed.parquet")
+        ]  # clocks
         assert len(files) > 10
         assert [f for f in files if (self.folder / f).read_bytes() != (self.calm / f).read_bytes()] == []
         first = self.folder / "models/epoch-1/model.safetensors"
