@@ -89,8 +89,8 @@ def test_a_named_run_really_runs_beside_the_default(project_factory):
     before = {path: path.stat().st_mtime_ns for path in (project.folder / "results").rglob("*") if path.is_file()}
     changes = {**tiny, "run": {"name": "mine"}, "datasets": {"magpie-pro": {"reward": "correctness"}}}
     said = project.snakemake("--cores", "2", f"results/runs/mine/{sft}/model", changes=changes)
-    assert "rule sft" in said
-    assert "rule world_model" not in said
+    assert "  sft micro-mistral magpie-pro: " in said
+    assert "  world_model " not in said
     after = {path: path.stat().st_mtime_ns for path in (project.folder / "results").rglob("*") if path.is_file()}
     new = {path.relative_to(project.folder).parts[1] for path in after.keys() - before.keys()}
     assert new == {"runs"}

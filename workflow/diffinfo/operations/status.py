@@ -113,16 +113,17 @@ def report(everything: list[Job], found: States, costs: Costs) -> list[str]:
 
 
 def stages(everything: list[Job], found: States) -> list[str]:
-    """A line for each rule that is not all done."""
+    """A line for each rule of several jobs that is not all done, and one for the rules of one job."""
     table: dict[str, Counter[str]] = {}
+    rules = Counter(job.rule for job in everything)
     for job in everything:
-        table.setdefault(job.rule, Counter())[found[job.outputs]] += 1
-    open_ones = {rule: numbers for rule, numbers in table.items() if numbers["done"] < numbers.total()}
-    width = max(map(len, open_ones), default=0)
+        table.setdefault(job.rule if rules[job.rule] > 1 else "single jobs", Counter())[found[job.outputs]] += 1
+    left = {rule: numbers for rule, numbers in table.items() if numbers["done"] < numbers.total()}
+    width = max(map(len, left), default=0)
     return [
-        f"{rule.ljust(width)}  {numbers['done']} of {numbers.total()} done"
+        f"{rule:{width}}  {numbers['done']} of {numbers.total()} done"
         + "".join(f", {numbers[state]} {state}" for state in STATES[1:-1] if numbers[state])
-        for rule, numbers in open_ones.items()
+        for rule, numbers in left.items()
     ]
 
 

@@ -75,13 +75,14 @@ class Lines(Sentences):
         return f"{what}: {duration((measured(benchmark) or time.time() - since) / 3600)}"
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
-        """What failed, and the end of its log, whose last line is the sentence."""
+        """What failed, what the executor says of it (SLURM's status), and the end of its log."""
         what, _, since = self.begun.get(msg["jobid"], (msg["rule_name"], None, time.time()))
-        after = duration((time.time() - since) / 3600)
-        said = [f"{time.strftime('%H:%M:%S')}  FAILED  {what} after {after}: {', '.join(msg['log']) or 'no log'}"]
-        lines = [line for log in msg["log"] for line in tail(log)]
-        self.failed[msg["jobid"]] = f"{what}: {(lines or ['see above'])[-1].removeprefix('error: ')}"
-        return "\n".join(said + [f"    {line}" for line in lines])
+        reason = [str(msg["rule_msg"])] if msg["rule_msg"] else []
+        lines = [line for log in msg["log"][:1] for line in tail(log)]  # its own; SLURM's follows
+        sentences = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        self.failed[msg["jobid"]] = f"{what}: {(sentences or reason or lines or ['it has no log'])[-1]}"
+        said = f"{time.strftime('%H:%M:%S')}  FAILED  {what} after {duration((time.time() - since) / 3600)}: "
+        return "\n".join([said + "; ".join([*reason, *msg["log"]]), *(f"    {line}" for line in lines)])
 
 
 def tail(log: str) -> list[str]:
