@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffinfo.cli import UserError, log
 from diffinfo.config.benchmarks import Judge as JudgeConfig
-from diffinfo.data.sources import Messages
+from diffinfo.data.files import Messages
 
 
 @dataclass(frozen=True)
