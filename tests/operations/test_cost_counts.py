@@ -270,8 +270,8 @@ def test_estimates_stand_beside_what_jobs_took(tmp_path):
     (row,) = actual([*done, missing], costs())
     estimated = 2 * hours("preference", MISTRAL)
     assert (row["rule"], row["jobs"]) == ("preference", 2)
-    assert row["estimated_hours"] == pytest.approx(estimated, rel=1e-3)
-    assert row["actual_hours"] == pytest.approx(2.0)
+    assert row["estimated_s"] == pytest.approx(3600 * estimated, rel=1e-3)
+    assert row["actual_s"] == pytest.approx(7200)
     assert row["ratio"] == pytest.approx(2.0 / estimated, rel=1e-3)
 
 

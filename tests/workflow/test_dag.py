@@ -372,3 +372,23 @@ def test_a_run_that_needs_vllm_does_not_begin_without_it(project_factory):
     said = project.snakemake("--cores", "1", target, changes={"engine": {"name": "vllm"}}, check=False)
     assert "vllm is not in this environment: add --sdm conda" in said
     assert not (project.folder / "results/base").exists()
+
+
+def test_published_ratings_are_watched(touched, tmp_path):
+    project = touched.copy(tmp_path / "project")
+    (project.folder / "scores").mkdir()
+    files = [project.folder / "ratings.json", project.folder / "scores/gpt-4.json"]
+    for file in files:
+        file.write_text("{}")
+    anchors = {"ratings": "ratings.json", "key": "Elo", "scores": "scores"}
+    changes = {"wildbench": {"anchors": anchors}}
+    project.touch_everything(changes=changes)
+    assert project.plan(changes=changes) == []
+    for file in files:
+        file.write_text("{ }")
+        assert (
+            {"table3", "claims"}
+            <= {rule for rule, _ in project.plan(changes=changes)}
+            <= {"table2", "table3", "claims", "page"}
+        )
+        project.touch_everything(changes=changes)

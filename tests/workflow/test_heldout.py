@@ -10,7 +10,7 @@ def test_held_out_pairs_are_scored_and_never_trained_on(project_factory):
     kinds = {re.search(r"diffinfo\.(\S+)", command)[1]: command.split(" 2> ")[0] for command in commands}
     assert set(kinds) == {
         "data.ingest", "sample.complete", "reward", "data.pairs", "train.reference", "train.heldout", "report.grid",
-        "report.claims",
+        "report.claims", "operations.spent",
     }  # fmt: skip
     assert "magpie-g27/test_prompts.parquet" in kinds["sample.complete"]
     assert '"limit":250' in kinds["sample.complete"]
@@ -41,7 +41,7 @@ def test_another_number_of_held_out_pairs_trains_nothing(touched, tmp_path, jobs
     done = touched.copy(tmp_path / "project")
     found = jobs_tools[1](done.plan(changes={"preference": {"held_out": 60}}))
     assert set(found) == {
-        "heldout_responses", "heldout_scores", "heldout_pairs", "heldout_reference", "heldout", "grid", "claims",
+        "heldout_responses", "heldout_scores", "heldout_pairs", "heldout_reference", "heldout", "grid", "claims", "page",
     }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def base() -> dict[str, Any]:
     values["judges"]["hostile"] = {"kind": "openai", "model": "m", "base_url": "http://h"}
     for key in ("arena_hard", "wildbench"):
         values[key]["judge"] = "hostile"
+    values["wildbench"]["anchors"] = {"ratings": "config.yaml", "key": "k", "scores": "workflow/presets"}
     values["grid"][0]["measures"] = ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]
     values["grid"].append(values["grid"][0] | {"model": "hostile", "dataset": "hostile"})
     values["train_nodes"] = values["preference"]["processes"] = 2
@@ -238,14 +239,14 @@ def test_a_source_with_a_hostile_name_is_read_and_watched(project_factory, kind)
 
 def test_local_models_templates_and_benchmarks_are_watched(project_factory):
     project = project_factory()
-    files = ["model/config.json", "template/chat_template.jinja", "q.jsonl", "b.jsonl", "w.jsonl"]
+    files = ["model/config.json", "template/chat_template.jinja", "q.jsonl", "b.jsonl", "p.md", "w.jsonl", "v.md"]
     for name in files:
         (project.folder / name).parent.mkdir(exist_ok=True)
         (project.folder / name).write_text("{}")
     model = {"source": "model", "chat_template": "template", "billions": 0.1}
     changes = {
-        "models": {"mine": model}, "arena_hard": {"questions": "q.jsonl", "baseline": "b.jsonl", "judge": "embedded"},
-        "wildbench": {"tasks": "w.jsonl", "judge": "embedded"},
+        "models": {"mine": model}, "arena_hard": {"questions": "q.jsonl", "baseline": "b.jsonl", "prompt": "p.md", "judge": "embedded"},
+        "wildbench": {"tasks": "w.jsonl", "prompt": "v.md", "judge": "embedded"},
     }  # fmt: skip
     targets = ["results/base/mine", "results/bench/arena-hard.parquet", "results/bench/wildbench.parquet"]
     (project.folder / targets[0]).mkdir(parents=True)
@@ -255,7 +256,7 @@ def test_local_models_templates_and_benchmarks_are_watched(project_factory):
             (project.folder / f"results/bench/{name}{suffix}").touch()
     project.snakemake("--touch", "--forceall", "--cores", "1", *targets, changes=changes)
     made_from = {
-        "base_model": files[:2], "arena_hard_questions": files[2:4], "wildbench_tasks": files[4:],
+        "base_model": files[:2], "arena_hard_questions": files[2:5], "wildbench_tasks": files[5:],
     }  # fmt: skip
     for rule, names in made_from.items():
         for name in names:

@@ -47,7 +47,7 @@ rule magpie_prompts:
     params:
         settings=magpie_settings,
     shell:
-        "python -m diffinfo.data.magpie --model {input:q} {params.settings:q}"
+        "python -m diffinfo.sample.magpie --model {input:q} {params.settings:q}"
         f" {PARTS} --out {{output.prompts:q}} --quarantine {{output.quarantine:q}} 2> {{log:q}}"
 
 

@@ -32,9 +32,8 @@ rule costs:
         JUDGMENTS,
     output:
         data="<results>/tables/costs.parquet",
-        csv="<results>/tables/costs.csv",
-        note="<results>/tables/costs.md",
-        page=report("<results>/tables/costs.html", caption="../report/costs.rst", category="Tables"),
+        also=multiext("<results>/tables/costs", *WRITTEN_BESIDE),
+        page=shown("tables", "costs"),
     log:
         "<results>/logs/report/costs.log",
     benchmark:
@@ -57,6 +56,7 @@ for TABLE in TABLES:
             TABLE
         input:
             TABLES[TABLE],
+            ANCHORS if TABLE == "table3" else [],
         output:
             data=f"<results>/tables/{TABLE}.parquet",
             also=multiext(f"<results>/tables/{TABLE}", *WRITTEN_BESIDE),
@@ -111,6 +111,7 @@ rule claims:
         "<results>/tables/table1.parquet",
         expand("<results>/figures/figure{number}.parquet", number=(3, 5, 6, 8, 9, 10, 11, 12)),
         BY_UNIT,
+        ANCHORS,
     output:
         data="<results>/claims.parquet",
         also=multiext("<results>/claims", *WRITTEN_BESIDE),

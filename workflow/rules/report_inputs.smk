@@ -91,8 +91,8 @@ def report_targets():
 
 
 def all_inputs(wildcards, input):
-    """All inputs as one argument."""
-    return arguments(inputs=list(input))
+    """All inputs as one argument, but for files that the configuration names."""
+    return arguments(inputs=[path for path in input if path not in ANCHORS])
 
 
 TABLES = {
@@ -107,6 +107,15 @@ TABLES = {
         path for pattern in (WINRATES, APART, WILDBENCH) for path in paths(pattern, "benchmarks", datasets=ORIGINS)
     ],
 }
+ANCHORS = (
+    [
+        file
+        for source in (CONFIG.wildbench.anchors.ratings, CONFIG.wildbench.anchors.scores)
+        for file in local.files(source)
+    ]
+    if CONFIG.wildbench.anchors
+    else []
+)
 JUDGMENTS = [
     path
     for pattern, judge in (

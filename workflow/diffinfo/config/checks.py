@@ -283,8 +283,12 @@ def _files(config: Config) -> Iterator[str]:
         remote = ("hf://", "https://") if key.endswith("prompt") else "hf://"
         if file != "world" and not file.startswith(remote) and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
-    if (found := wildbench.anchors) and not (Path(found.ratings).is_file() and Path(found.scores).is_dir()):
-        yield f"wildbench.anchors: the file '{found.ratings}' or the folder '{found.scores}' does not exist"
+    if (found := wildbench.anchors) and not Path(found.ratings).is_file():
+        yield f"wildbench.anchors.ratings: the file '{found.ratings}' does not exist"
+    if found and not Path(found.scores).is_dir():
+        yield f"wildbench.anchors.scores: the folder '{found.scores}' does not exist"
+    if found:
+        files |= {"wildbench.anchors.ratings": found.ratings, "wildbench.anchors.scores": found.scores}
     files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items() if dataset.source}
     for key, file in files.items():
         yield from _watched(key, file)

@@ -114,16 +114,16 @@ def warnings(jobs: list[Job], costs: Costs, limits: Mapping[str, object], free_g
 
 
 def actual(jobs: list[Job], costs: Costs) -> list[dict[str, str | int | float]]:
-    """Estimate against what Snakemake's benchmark files say, a row per rule, over the jobs that have one."""
+    """Estimate against what Snakemake's benchmark files say, in seconds, a row per rule, over the jobs that have one."""
     table: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     for job in jobs:
         if (seconds := measured(job.benchmark)) is not None:
             row = table[job.rule]
             row[0] += 1
-            row[1] += costs.job(job.rule, job.wildcards).hours
-            row[2] += seconds / 3600
+            row[1] += 3600 * costs.job(job.rule, job.wildcards).hours
+            row[2] += seconds
     return [
-        {"rule": rule, "jobs": count, "estimated_hours": _rounded(e), "actual_hours": _rounded(a), "ratio": a / e}
+        {"rule": rule, "jobs": count, "estimated_s": _rounded(e), "actual_s": _rounded(a), "ratio": a / e}
         for rule, (count, e, a) in table.items()
     ]
 
@@ -211,7 +211,7 @@ def _print_actual(jobs: list[Job], results: str, costs: Costs) -> None:
     _print(table)
     done = [job for job in jobs if all(map(os.path.exists, job.outputs))]
     estimated = sum(costs.job(job.rule, job.wildcards).disk_gb for job in done)
-    print("\nHours of one job after the other; a job that was stopped counts its last attempt alone.")
+    print("\nSeconds of one job after the other; a job that was stopped counts its last attempt alone.")
     found = disk.size(Path(results)) / 1e9
     print(f"Disk: {estimated:.4g} GB estimated for what is there, {found:.4g} GB found in {results}/.")
 

@@ -1,7 +1,7 @@
 """What judging cost: tokens and dollars of every cell, judge and benchmark.
 
 ``python -m diffinfo.report.costs --inputs '["results/wildbench/..."]' --out results/tables/costs.parquet``
-writes the table, and beside it the same as CSV, a Markdown page to read and an HTML page for the report.
+writes the table, and beside it the same as CSV, Markdown, LaTeX and HTML.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def main(*, inputs: list[Path], out: Path) -> None:
                 "dollars": number(row.dollars, 4),
             },
         )
-    page.write(out.with_suffix(".md"), out.with_suffix(".html"))
-    with artifacts.atomic(out.with_suffix(".csv")) as temporary:
-        frame.to_csv(temporary, index=False)
+    page.write(out.with_suffix(".md"), frame)
     artifacts.write(out, frame, "costs", inputs={str(path): path for path in inputs})
 
 

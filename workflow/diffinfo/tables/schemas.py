@@ -50,7 +50,7 @@ _UPDATE: dict[str, Any] = dict(
 SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
     # data -----------------------------------------------------------------------------------------------------
     "prompts": (1, _schema(prompt_id=_TEXT, messages=MESSAGES, source=_TEXT)),
-    "instructions": (1, _schema(uuid=_TEXT, instruction=_TEXT)),  # written by a model (``data.magpie``)
+    "instructions": (1, _schema(uuid=_TEXT, instruction=_TEXT)),  # written by a model (``sample.magpie``)
     "quarantine": (1, _schema(source=_TEXT, row=_INT, prompt_id=_maybe(_TEXT), reason=_TEXT, excerpt=_TEXT)),
     # one sampled or decoded response; logp is the sum over completion tokens of the untruncated T=1 model, in nats
     "completions": (

@@ -13,10 +13,10 @@ from diffinfo.chat import Chat
 from diffinfo.cli import UserError
 from diffinfo.config.samples import Magpie
 from diffinfo.config.types import Engine
-from diffinfo.data import magpie
-from diffinfo.data.magpie import Settings, fault, main, near
 from diffinfo.data.rows import normalise
+from diffinfo.sample import magpie
 from diffinfo.sample.engine import Decoding, Generated
+from diffinfo.sample.magpie import Settings, fault, main, near
 from diffinfo.tables import artifacts
 
 

@@ -1,8 +1,8 @@
 """Prompts from nothing: an aligned model that is given its pre-query template alone writes what a user would ask (Magpie).
 
-``python -m diffinfo.data.magpie`` (Xu et al., 2024, arXiv:2406.08464). The authors' filters: length, repetition, near matches,
-and, once responses are scored, reward (``data.pairs``). They also let a model rate each prompt's quality, and find near matches
-by sentence embeddings; here they share most pairs of neighbouring words.
+``python -m diffinfo.sample.magpie`` (Xu et al., 2024, arXiv:2406.08464). The authors' filters: length, repetition, near
+matches and, once responses are scored, reward (``data.pairs``). They also let a model rate each prompt's quality, and find
+near matches by sentence embeddings; here they share most pairs of neighbouring words.
 """
 
 from __future__ import annotations
