@@ -245,7 +245,8 @@ def test_local_models_templates_and_benchmarks_are_watched(project_factory):
         (project.folder / name).write_text("{}")
     model = {"source": "model", "chat_template": "template", "billions": 0.1}
     changes = {
-        "models": {"mine": model}, "arena_hard": {"questions": "q.jsonl", "baseline": "b.jsonl", "prompt": "p.md", "judge": "embedded"},
+        "models": {"mine": model},
+        "arena_hard": {"questions": "q.jsonl", "baseline": "b.jsonl", "prompt": "p.md", "judge": "embedded"},
         "wildbench": {"tasks": "w.jsonl", "prompt": "v.md", "judge": "embedded"},
     }  # fmt: skip
     targets = ["results/base/mine", "results/bench/arena-hard.parquet", "results/bench/wildbench.parquet"]
