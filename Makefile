@@ -21,6 +21,7 @@ help:
 	@echo 'One table, figure or cell: snakemake --cores 2 results/tables/table1.md. Start with README.md.'
 
 results: $(VENV)/.ready ## run everything: tables, figures, claims, one page
+	@read=$(ROOT)  # an error of YAML names file and line here, which Snakemake does not
 	DIFFINFO_WARM=1 snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 	@echo "Made $(ROOT): report.html (everything on one page), claims.md (what holds), tables/grid.md (every number)."
 
