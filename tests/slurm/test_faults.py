@@ -3,10 +3,12 @@
 What happens to one job alone happens side by side, in a project each; what happens to the cluster, one after the other.
 """
 
+import shutil
 import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -193,9 +195,22 @@ def test_nothing_is_lost_when_the_controller_is_restarted(training, cluster, mon
     it = training("controller")
     monkeypatch.chdir(it.project.folder)
     monkeypatch.setenv("PATH", it.project.environment["PATH"])
+    late = it.project.folder / "late/sbatch"  # sbatch, which waits for a file
+    late.parent.mkdir()
+    late.write_text(
+        f'#!/bin/sh\ntouch {late}.asked\nwhile ! test -e {late}.go; do sleep .1; done\nexec {shutil.which("sbatch")} "$@"\n'
+    )
+    late.chmod(0o755)
+    it.project.environment["PATH"] = f"{late.parent}:{it.project.environment['PATH']}"
     cluster.stop_controller()
     try:
+        assert it.start(log="refused.log").ended() != 0
+        assert "error: SLURM cannot be reached (squeue: " in it.said("refused.log").splitlines()[-1]
+        cluster.start_controller()
         run = it.start()
+        wait_until(Path(f"{late}.asked").exists, "Snakemake submits the job", 120)
+        cluster.stop_controller()
+        Path(f"{late}.go").touch()
         wait_until(lambda: "SLURM does not answer" in it.said(), "Snakemake has tried to submit the job", 120)
     finally:
         cluster.start_controller()

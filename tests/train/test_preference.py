@@ -192,9 +192,12 @@ def test_wandb_is_asked_for_by_a_key_and_reads_what_tensorboard_does(job, tmp_pa
     called = []
     twin = SimpleNamespace(init=lambda **how: called.append(how), finish=lambda: called.append("finished"))
     monkeypatch.setitem(sys.modules, "wandb", twin)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "wandb"))
     trained(job, "b", "dpo-b0.1", events=tmp_path / "events")
     (how, end) = called
     assert (how["sync_tensorboard"], how["project"], how["resume"], end) == (True, "diffinfo", "allow", "finished")
+    assert how["dir"] == tmp_path / "wandb"  # below the events, real wandb shows each value twice
+    assert how["dir"].is_dir()
 
 
 def test_flops_are_six_a_parameter_and_token(tiny_mistral):

@@ -35,6 +35,7 @@ pathvars:
 os.environ.update(
     DIFFINFO_LOCKS=f"{RESULTS}/.progress/locks",  # one folder: runs share outputs
     DIFFINFO_REPORT_TO=CONFIG.training.report_to,
+    WANDB_DIR=os.getenv("WANDB_DIR", os.path.abspath(f"{RESULTS}/wandb")),
 )
 
 

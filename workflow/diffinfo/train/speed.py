@@ -119,8 +119,9 @@ def _wandb(events: Path) -> Any:
         ) from None
     identity = hashlib.sha256(str(events.resolve()).encode()).hexdigest()[:16]
     project, name = os.getenv("WANDB_PROJECT", "diffinfo"), " ".join(events.parts[-4:])
-    events.mkdir(parents=True, exist_ok=True)
-    wandb.init(project=project, name=name, id=identity, resume="allow", dir=events, sync_tensorboard=True)
+    folder = Path(os.getenv("WANDB_DIR", "wandb"))  # beside the events, its copies of them would be read as events too
+    folder.mkdir(parents=True, exist_ok=True)
+    wandb.init(project=project, name=name, id=identity, resume="allow", dir=folder, sync_tensorboard=True)
     return wandb
 
 
