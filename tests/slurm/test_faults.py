@@ -3,6 +3,7 @@
 What happens to one job alone happens side by side, in a project each; what happens to the cluster, one after the other.
 """
 
+import re
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,7 @@ def snakemake_is_interrupted(it: Training) -> None:
 def snakemake_is_asked_to_end(it: Training) -> None:
     run = it.start()
     job = it.hold()
+    assert re.search(r"^preference +0 of \d+ done, 1 running", it.status(), re.M)
     run.send_signal(signal.SIGTERM)
     told = "Will exit after finishing currently running jobs"
     wait_until(lambda: told in it.said(), "Snakemake has heard it")
@@ -92,6 +94,7 @@ def snakemake_is_killed(it: Training) -> None:
 def snakemake_is_killed_before_its_job_begins(it: Training) -> None:
     run = it.start("--set-resources", "preference:slurm_extra='--begin=now+1hour'")
     wait_until(lambda: it.queue("PENDING"), "the job is queued")
+    assert re.search(r"^preference +0 of \d+ done, 1 queued", it.status(), re.M)
     end(run)
     it.unlock()
     (number,) = it.queue("PENDING")

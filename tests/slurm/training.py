@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,15 @@ class Training:
         saved = self.project.folder / "results/.progress/train"
         wait_until(lambda: any(saved.glob("*/step-*/state.json")), "an epoch has been saved", 180)
         self.happened = time.time()
+
+    def status(self) -> str:
+        """What ``make status`` prints."""
+        command = [sys.executable, "-m", "diffinfo.operations.status", "--configfile", "changes.yaml"]
+        environment = {**self.project.environment, "PYTHONPATH": "workflow"}
+        done = subprocess.run(
+            command, cwd=self.project.folder, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
 
     def queue(self, *states: str) -> list[str]:
         """The numbers of its jobs in SLURM's queue."""
