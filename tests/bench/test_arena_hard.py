@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from diffinfo.bench import arena_hard as module
 from diffinfo.bench import questions as benchmarks
-from diffinfo.bench.arena_hard import battles, best_epoch, verdict, win_rate
+from diffinfo.bench.arena_hard import battles, best_epoch, bootstrap, verdict, win_rate
 from diffinfo.bench.judge import RewardModel
 from diffinfo.bench.questions import answered
 from diffinfo.bench.replies import Reply
@@ -326,6 +326,10 @@ def test_real_questions_through_the_embedded_judge(tmp_path: Path, public_data: 
     assert len(judged) == 10
     assert judged.verdict.notna().all()
     assert win_rate(battles(judged)) < 5
+    itself = answered([write_answers("itself", {1: dict(zip(asked.prompt_id, asked.baseline, strict=True))})], asked)
+    games = battles(module.judge_answers(itself, likes_length, "embedded"))
+    assert win_rate(games) == pytest.approx(50, abs=1e-9)
+    assert bootstrap(games, 100, 0) == pytest.approx((50, 50), abs=1e-9)
 
 
 def test_killed_job_pays_only_for_the_rest_and_ends_with_the_same_bytes(
