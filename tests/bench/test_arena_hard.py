@@ -94,7 +94,7 @@ def test_lengths_count_no_special_tokens(tmp_path: Path) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.enable_truncation(2)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert module.token_counts(tmp_path, {"a": "one two three", "b": ""}) == {"a": 3, "b": 0}
+    assert module.token_ids(tmp_path, {"a": "one two three", "b": ""}) == {"a": [0, 0, 0], "b": []}
 
 
 def test_best_epoch_is_the_first_of_equals() -> None:

@@ -140,6 +140,36 @@ def test_our_answers_and_judgments_in_the_public_files(
     assert scores["row"][0]["parsed_result"] == {"strengths": "s", "weaknesses": "w", "score": "7"}
 
 
+@pytest.mark.parametrize("name", ["arena-hard", "wildbench"])
+def test_answers_of_any_model_are_read_and_written_back(
+    questions: Path, tasks: Path, words: Path, tmp_path: Path, name: str
+) -> None:
+    """With the length that a plain count of words gives; what was not asked is left out."""
+    arena = name == "arena-hard"
+    table, ids = (questions, ["q0", "q2"]) if arena else (tasks, ["w0", "w1"])
+    texts = dict(zip(ids, ("a b c", "" if not arena else "d e"), strict=True))
+    file, out = tmp_path / "theirs", tmp_path / "completions.parquet"
+    if arena:
+        old = {"question_id": "q2", "choices": [{"index": 0, "turns": [{"content": "d e"}]}]}
+        new = {"uid": "q0", "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a b c"}]}
+        file.write_text("\n".join(map(json.dumps, [old, new, {**new, "uid": "elsewhere"}])))
+    else:
+        file.write_text(json.dumps([{"session_id": k, "output": [v]} for k, v in [*texts.items(), ("elsewhere", "x")]]))
+    exchange.completions(answers=file, benchmark=table, tokenizer=words, out=out)
+    found = answered([out], artifacts.read(table, "benchmark")).set_index("prompt_id")
+    assert found["completion"].to_dict() == texts
+    assert found["tokens"].to_dict() == {key: len(said.split()) for key, said in texts.items()}
+    assert not found["truncated"].any()
+    exchange.answers(completions=[out], benchmark=table, epoch=1, model="theirs", out=tmp_path / "back")
+    exchange.completions(answers=tmp_path / "back", benchmark=table, tokenizer=words, out=tmp_path / "again.parquet")
+    again = artifacts.read(tmp_path / "again.parquet", "completions").set_index("prompt_id")["completion"]
+    assert again.to_dict() == texts
+    for bad in ([{"session_id": "w0"}], [{"session_id": "elsewhere", "output": ["x"]}]):
+        file.write_text(json.dumps(bad[0] if arena else bad))
+        with pytest.raises(UserError, match=r"row 1 holds no answer|answers none of the"):
+            exchange.completions(answers=file, benchmark=table, tokenizer=words, out=out)
+
+
 ARENA = {
     "system_prompt": "Judge {both}.\nEnd with a label.",
     "prompt_template": ["<|User Prompt|>\n{question_1}\n\n<|A|>\n{answer_1}\n\n<|B|>\n{answer_2}<|The End|>"],

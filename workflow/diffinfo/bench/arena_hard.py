@@ -228,17 +228,17 @@ def selected(winrates: Sequence[Path] | None) -> int | None:
     return epoch
 
 
-def token_counts(folder: Path, texts: Mapping[str, str]) -> dict[str, int]:
-    """Length of each text in tokens of a model folder's tokenizer, without special tokens."""
+def token_ids(folder: Path, texts: Mapping[str, str]) -> dict[str, list[int]]:
+    """Tokens of each text by a model folder's tokenizer, without special tokens."""
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise UserError(f"{folder} has no tokenizer.json, by which the baseline's answers are measured.")
+        raise UserError(f"{folder} has no tokenizer.json, by which answers are measured.")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     encoded = tokenizer.encode_batch(list(texts.values()), add_special_tokens=False)
-    return {name: len(one.ids) for name, one in zip(texts, encoded, strict=True)}
+    return {name: one.ids for name, one in zip(texts, encoded, strict=True)}
 
 
 def _request(messages: Messages, a: str, b: str, prompt: dict[str, str]) -> Request:
@@ -311,7 +311,8 @@ def main(
     every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model, prompt)
     tolerate(every["unjudged"], judge)
     games = every if best is None else every[every["epoch"] == best].reset_index(drop=True)
-    lengths = token_counts(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
+    counted = token_ids(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
+    lengths = {name: len(ids) for name, ids in counted.items()}
     rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
     made = provenance(judge, ("questions", questions), answers, select, verdicts, judge_model)

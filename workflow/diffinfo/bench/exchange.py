@@ -1,7 +1,8 @@
 """Answers, judgments and scores in the files of the public tools, so that people can move both ways.
 
 ``python -m diffinfo.bench.exchange answers`` and ``... judgments`` write what lmarena/arena-hard-auto (its ``uid`` schema) and
-allenai/WildBench read; the functions that read their files back are what anchors of WB-Elo come from.
+allenai/WildBench read; ``... completions`` reads any model's answers from there, to be judged here; the functions that read
+their other files back are what anchors of WB-Elo come from.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 import pandas as pd
 
 from diffinfo.bench import wildbench
-from diffinfo.bench.arena_hard import OUTCOMES
-from diffinfo.bench.questions import ARENA_HARD, answered
+from diffinfo.bench.arena_hard import OUTCOMES, token_ids
+from diffinfo.bench.questions import ARENA_HARD, answered, arena_answer
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Anchors
+from diffinfo.data.files import BadRow
 from diffinfo.tables import artifacts
 
 # arena-hard-auto reads labels the other way round as well
@@ -153,6 +155,41 @@ def _wildbench_answer(row: Mapping[Any, Any], model: str) -> dict[str, Any]:
     }
 
 
+def completions(*, answers: Path, benchmark: Path, tokenizer: Path, out: Path) -> None:
+    """Read answers in the public tools' files as a completions table of epoch 1, as ``answers`` writes them.
+
+    Such files do not say which answers were cut by a limit, all count as whole, nor what their model gives them: logp is -inf.
+
+    Args:
+        answers: .jsonl of Arena-Hard's, in either schema, or .json of WildBench's.
+        benchmark: the questions; answers to others are left out.
+        tokenizer: a model folder, by whose tokenizer answers are measured.
+        out: the table; ``diffinfo.bench.arena_hard`` and ``diffinfo.bench.wildbench`` judge it.
+
+    Raises:
+        UserError: where a row holds no answer, or none of the questions is answered.
+    """
+    asked = artifacts.read(benchmark, "benchmark").set_index("prompt_id")
+    name, texts = asked["benchmark"].iloc[0], {}
+    for number, row in enumerate(_lines(answers) if name == ARENA_HARD else _json(answers), 1):
+        try:
+            prompt, answer = arena_answer(row) if name == ARENA_HARD else (row["session_id"], row["output"][0])
+        except (BadRow, LookupError, TypeError) as error:
+            raise UserError(f"{answers}: row {number} holds no answer to {name}: {error!r}") from error
+        if prompt in asked.index:
+            texts[prompt] = answer
+    if not texts:
+        raise UserError(f"{answers} answers none of the {len(asked)} questions of {benchmark}.")
+    ids = token_ids(tokenizer, texts)
+    rows = pd.DataFrame({"prompt_id": texts.keys(), "completion": texts.values()}).assign(
+        benchmark=name, epoch=1, sample=0, logp=float("-inf"), finish_reason="stop",
+        messages=[asked["messages"][prompt] for prompt in texts], prompt_token_ids=[[]] * len(texts),
+        token_ids=[[*ids[prompt], -1] for prompt in texts],  # -1: the end of turn, which the file does not show
+    )  # fmt: skip
+    artifacts.write(out, rows, "completions", inputs={"answers": answers, "benchmark": benchmark})
+    log.info("%d of %d questions are answered", len(texts), len(asked))
+
+
 def judgments(
     *,
     judgments: Path,
@@ -242,4 +279,4 @@ def _write_lines(rows: list[Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run({"answers": answers, "judgments": judgments})
+    run({"answers": answers, "completions": completions, "judgments": judgments})

@@ -47,7 +47,7 @@ def arena_hard(
         UserError: when a file cannot be read, or no question is good.
     """
     bad = Quarantine()
-    answers = dict(_unique(baseline, _baseline_answer, bad))
+    answers = dict(_unique(baseline, arena_answer, bad))
     rows: list[dict[str, Any]] = []
 
     def question(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -216,20 +216,21 @@ def _prompt(row: dict[str, Any]) -> str:
     return text(turns[0].get("content"), "the prompt")
 
 
-def _baseline_answer(row: dict[str, Any]) -> tuple[str, str]:
+def arena_answer(row: dict[str, Any]) -> tuple[str, str]:
+    """Id and text of a row of Arena-Hard's answers, in either public schema; BadRow where it holds none."""
     name = _id(row, "uid", "question_id")
     try:
         if "messages" in row:
             last = row["messages"][-1]
             if last.get("role", "assistant") != "assistant":
-                raise BadRow("the baseline's last message is not the assistant's")
+                raise BadRow("the last message is not the assistant's")
             content = last["content"]
         else:
             content = row["choices"][0]["turns"][-1]["content"]
         answer = content["answer"] if isinstance(content, dict) else content
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadRow("neither messages nor choices hold an answer") from error
-    return name, text(answer, "the baseline's answer")
+    return name, text(answer, "the answer")
 
 
 def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
