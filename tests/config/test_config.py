@@ -318,7 +318,9 @@ def test_a_missing_file_and_a_folder_are_sentences(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("over", [None, ROOT / "workflow/presets/paper.yaml"], ids=["default", "paper"])
+@pytest.mark.parametrize(
+    "over", [None, *sorted(ROOT.glob("workflow/presets/*.yaml"))], ids=lambda file: file and file.stem
+)
 def test_the_shipped_files_are_good(over: Path | None) -> None:
     loaded = load(ROOT / "config.yaml", *([over] if over else []))
     assert all(loaded.methods(row) for row in loaded.grid)

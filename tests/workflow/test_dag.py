@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from project import ROOT, cells_of
 
 PAPER = "workflow/presets/paper.yaml"
+SMOL, ONE_GPU = "workflow/presets/smol.yaml", "workflow/presets/one-gpu.yaml"
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 CELLS = list(cells_of(DEFAULT))
 MEASURED = {  # measure: the rules whose jobs end it, and whether there is one per span of epochs or one of the last epoch
@@ -233,7 +234,7 @@ def planned_as_asked(project, values, changes):
     assert own <= {"permuted_logps", "rejected_responses", "reference_logps"}  # prompts and pi_ref are the origin's
 
 
-@pytest.mark.parametrize("preset", [None, PAPER])
+@pytest.mark.parametrize("preset", [None, PAPER, SMOL, ONE_GPU])
 def test_every_measure_of_every_cell_is_planned(project_factory, preset):
     project = project_factory()
     values = yaml.safe_load((project.folder / (preset or "config.yaml")).read_text())

@@ -9,8 +9,12 @@ from collections import Counter
 import pytest
 import yaml
 
+from diffinfo.config.reading import load
+from diffinfo.operations.cost import Costs, read_assumptions
+
 KEYS = ["rule", "model", "dataset", "jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars"]
 PAPER = "workflow/presets/paper.yaml"
+PRESETS = [PAPER, *(f"workflow/presets/{name}.yaml" for name in ("smol", "one-gpu"))]
 
 
 def plan(project, *arguments):
@@ -21,14 +25,16 @@ def plan(project, *arguments):
 
 @pytest.fixture(scope="module")
 def project(project_factory):
-    return project_factory()
+    made = project_factory()
+    made.environment["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, jobs have one at a time (test_gpu_pool.py)
+    return made
 
 
-@pytest.mark.parametrize("preset", [[], ["--configfile", PAPER]])
+@pytest.mark.parametrize("preset", [[], *(["--configfile", file] for file in PRESETS)])
 def test_the_plan_counts_the_jobs_that_snakemake_would_run(project, preset):
     rows = json.loads(plan(project, *preset, "--json").stdout)
     assert all(list(row) == KEYS for row in rows)
-    changes = yaml.safe_load((project.folder / PAPER).read_text()) if preset else None
+    changes = yaml.safe_load((project.folder / preset[1]).read_text()) if preset else None
     jobs = Counter((rule, w.get("model"), w.get("dataset", "")) for rule, w in project.plan(changes=changes))
     named = {(rule, dataset) for rule, model, dataset in jobs if model is None}  # the plan names the model at work
     found = Counter()
@@ -46,6 +52,18 @@ def test_the_papers_plan_in_words(project):
         ("mistral-7b-v0.3", "A100", "3.00"), ("gemma-2-9b", "H100", "2.72"),
     ]  # fmt: skip
     assert all(1 / 1.5 < float(planned) / float(printed) < 1.5 for *_, planned, printed in epochs)
+
+
+@pytest.mark.parametrize(("preset", "hours"), [(PRESETS[1], 1), (PRESETS[2], 12)])
+def test_a_step_of_the_ladder_fits_a_card_of_24_gb_and_its_time(project, preset, hours):
+    rows = json.loads(plan(project, "--configfile", preset, "--json").stdout)
+    assert sum(row["gpu_hours"] for row in rows) < hours
+    assert sum(row["judge_calls"] for row in rows) == 0
+    costs = Costs(load(None, project.folder / preset), read_assumptions())
+    for model in costs.config.models:
+        found = costs.job("preference", {"model": model, "dataset": "ultrafeedback", "span": "1-1"})
+        assert (found.gpus, found.hardware) == (1, "rtx4090")
+        assert found.gpu_gb < costs.assumed.hardware["rtx4090"].memory_gb / 2  # the rest is for activations
 
 
 def test_a_bad_configuration_and_nothing_run_are_sentences(project):

@@ -2,12 +2,13 @@
 # Needs: CONFIG, and of the SLURM profile's default-resources, where it is used, gpu_type, gpu_partition, slurm_partition,
 # max_runtime, max_mem_mb, mem_mb, gres, slurm_extra, mpi, tasks and tasks_per_gpu, which are stated here and so would be
 # overridden; what no job states (qos, constraint, ...) Snakemake itself passes on.
-# Gives: cpus (for threads) and RESOURCES (for resources) of every rule.
+# Gives: cpus (for threads) and RESOURCES (for resources) of every rule, and a pool for the GPUs of this machine.
 import ast
 from types import SimpleNamespace
 
 from diffinfo.cli import UserError
 from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.gpus import has_gpu
 from diffinfo.operations.limits import megabytes, minutes
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
@@ -29,6 +30,13 @@ try:
     validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=EXTRA)))
 except UserError as error:
     refuse(error)
+
+
+# Jobs that run on this machine do not know which of its GPUs others use, so whatever number they need, one has them at a time.
+# No line of profiles/default: that is read beside a cluster's profile too, whose jobs have GPUs of their own.
+POOL = workflow.global_resources
+if POOL["_nodes"].value is None and "gpu" not in workflow.resource_settings.resources and has_gpu(os.environ):
+    POOL["gpu"] = 1
 
 
 def need(wildcards, rulename):
