@@ -339,9 +339,7 @@ def test_every_value_of_the_papers_preset_is_the_papers() -> None:
         assert not expected.keys() & values.keys()
         expected |= values
     found = flat(load(MICRO, PAPER).model_dump())
-    assert (found.keys() - expected.keys(), found) == (set(), expected), (
-        "a key has no row in this table, or another value"
-    )
+    assert (found.keys() - expected.keys(), found) == (set(), expected), "a key has no row here, or another value"
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda file: file.stem)
