@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from diffinfo.bench import qa
 from diffinfo.cli import UserError
@@ -336,6 +337,12 @@ def test_faults_are_sentences(tmp_path: Path, evaluate: Callable[..., pd.DataFra
     write_tasks(broken, questions)
     (broken / "piqa.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="cannot read the data files"):
+        stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet", items=tmp_path / "y")
+    (broken / "script").mkdir()
+    (broken / "script/script.py").write_text("")  # code, which datasets no longer runs
+    task = yaml.safe_load((broken / "piqa.yaml").read_text())
+    (broken / "piqa.yaml").write_text(yaml.safe_dump(task | {"dataset_path": "$HERE/script", "dataset_kwargs": {}}))
+    with pytest.raises(UserError, match=r"cannot read the data files.*Dataset scripts are no longer supported"):
         stage(qa.main, models=model, tasks=broken, qa=SETTINGS, out=tmp_path / "x.parquet", items=tmp_path / "y")
     (broken / "piqa.yaml").unlink()
     with pytest.raises(UserError, match=r"no task file piqa\.yaml"):

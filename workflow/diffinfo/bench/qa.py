@@ -151,7 +151,12 @@ def load_tasks(folder: Path | None, scratch: Path, gsm8k_shots: int) -> Any:
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=where)
     try:
         loaded = manager.load(list(names.values()))
-    except (OSError, pa.ArrowInvalid, datasets.exceptions.DatasetsError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        pa.ArrowInvalid,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # RuntimeError: a script
         source = f"the data files of {folder}" if folder else "the benchmarks on the hub (local ones: --tasks)"
         raise UserError(f"cannot read {source}: {' '.join(str(error).split())}") from error
     for name, task in loaded["tasks"].items():

@@ -191,7 +191,7 @@ class Qa(Section):
     """Eight benchmarks through lm-evaluation-harness."""
 
     source: Literal["world", "hub"] = Field("hub", description="The micro world's items, or the harness's own tasks.")
-    limit: Count | None = Field(None, description="Items per benchmark; null: all.")
+    limit: Count | None = Field(None, description="Items per task of lm-eval, of which MMLU has 57; null: all.")
     batch_size: Count = Field(64, description="Sequences scored at once.")
     system_prompt: str = Field("You are a helpful assistant.", description="Put in front of each user query.")
     gsm8k_shots: Annotated[int, Field(ge=0)] = Field(5, description="Worked examples before each GSM8k question.")
