@@ -39,6 +39,8 @@ GEMMA = (
     "<turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<turn>model\n{% endif %}"
 )
+# as SmolLM2's, Qwen2.5's and Llama's
+OWN = MISTRAL.replace("{% for", "{% if messages[0]['role'] != 'system' %}[SYS]add it[SYS]{% endif %}{% for", 1)
 CHOICES = {"piqa": 2, "siqa": 3, "hellaswag": 4, "arc_easy": 4, "arc_challenge": 4, "mmlu": 4, "boolq": 2}
 Bigrams = dict[tuple[str, str], float]  # (word, next word): logit
 
@@ -247,6 +249,18 @@ def test_every_user_turn_of_a_few_shot_prompt_opens_with_the_system_prompt(
     assert shots[:6] == shots[6:], "a later epoch sees the same examples"
     first, second = (table[table.epoch == epoch].drop(columns="epoch").reset_index(drop=True) for epoch in (1, 2))
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_system_message_of_the_templates_own_is_there_once(
+    tmp_path: Path, evaluate: Callable[..., pd.DataFrame], sent: list[list[int]]
+) -> None:
+    model = write_model(tmp_path / "model", SAYS_SEVEN, OWN)
+    evaluate(model, items("gold", ("iron", "lead", "zinc")), SETTINGS.model_copy(update={"gsm8k_shots": 2}))
+    turns = [row.count(VOCABULARY["[INST]"]) for row in sent]
+    assert set(turns) == {1, 3}  # choices, and GSM8k with its two shots
+    for row in sent:
+        assert row.count(VOCABULARY["[SYS]"]) == 2
+        assert row.count(VOCABULARY["<s>"]) == 1
 
 
 def test_epochs_in_one_process_equal_processes_of_their_own(
