@@ -23,7 +23,7 @@ def times(project):
 
 @pytest.mark.parametrize(("devices", "arguments", "together"), [
     ("0", [], False),
-    ("0,1", [], False),  # no job is told which of them is free
+    ("0,1", [], False),  # no job knows which of them is free
     ("", [], True),
     ("0,1", ["--resources", "gpu=2"], True),  # who says so knows better
 ])  # fmt: skip
