@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 PROMPT, ANSWER = 64, 96
 chosen, rejected, folder, out = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def answers(file: str) -> dict[str, tuple[str, str]]:
