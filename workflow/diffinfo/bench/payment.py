@@ -22,7 +22,7 @@ from diffinfo.bench.store import Store
 from diffinfo.cli import bar, log
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 
-_GRACE = 5.0  # seconds that a reply on its way has to arrive once the job is told to end
+_GRACE = 5.0  # seconds that a reply on its way has to arrive once the job has to end
 _LONGEST = 60.0  # seconds between two attempts, unless the endpoint asks for more
 _GIVE_UP = 20  # requests that fail one after the other, each after its retries: the endpoint is down
 
@@ -91,7 +91,7 @@ class Payment:
                 try:
                     either: list[asyncio.Future[Any]] = [working, halted]
                     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                    # what is on its way is paid for; a job that is told to end has not long to wait for it
+                    # what is on its way is paid for; a job that has to end cannot wait long for it
                     await asyncio.wait([working], timeout=_GRACE if self.interrupted else None)
                     if working.done():
                         working.result()
