@@ -43,6 +43,17 @@ def test_second_run_has_nothing_to_do(done):
     assert "Nothing to be done" in done.snakemake("--cores", "2")
 
 
+def test_the_workflow_is_read_without_torch(project):
+    """Snakemake reads it at each start, also in each job on a cluster: torch and transformers take seconds to import."""
+    code = (
+        "import atexit, sys; from snakemake.cli import main; heavy = {'torch', 'transformers', 'datasets', 'matplotlib'};"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)))); main()"
+    )
+    command = [sys.executable, "-c", code, "results/tables/table1.md", "-n", "--quiet", "all"]
+    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
     beyond_report, rules = jobs_tools
     jobs = beyond_report(done.plan(changes={"betas": [*DEFAULT["betas"], 0.3]}))

@@ -160,7 +160,7 @@ def test_a_hub_that_is_not_reached_is_one_sentence():
 def test_a_gated_repository_asks_for_its_licence():
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    from diffinfo.models.fetch import hub_fault
+    from diffinfo.models.hub import hub_fault
 
     answer = SimpleNamespace(headers={}, request=None, status_code=403)
     assert "accept its licence there, and set HF_TOKEN" in hub_fault("'a/b'", GatedRepoError("no", response=answer))

@@ -21,6 +21,7 @@ from diffinfo.config.types import TEMPLATE_DATE
 from diffinfo.config.values import Line, Revision, Section
 from diffinfo.models.exactness import record
 from diffinfo.models.folders import check_weights
+from diffinfo.models.hub import fetch
 from diffinfo.tables.artifacts import link, whole_folder
 from diffinfo.tables.cards import model_card
 
@@ -39,44 +40,6 @@ class Source(Section):
     chat_template_revision: Revision | None = None
     chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     chat_template_date: str = TEMPLATE_DATE.isoformat()  # the command line has no date type
-
-
-def fetch(source: str, revision: str | None, patterns: list[str]) -> Path:
-    """A local folder as it is, or the files of a hub repository at a revision.
-
-    Raises:
-        UserError: when it is neither, or the hub cannot be reached.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(hub_fault(f"'{source}' (revision {revision or 'main'})", error)) from error
-
-
-def hub_fault(what: str, error: Exception) -> str:
-    """One sentence on what the hub's client says about a repository, with the remedy of that fault alone."""
-    from huggingface_hub import constants, errors
-
-    said = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, errors.GatedRepoError):
-        remedy = "is gated on the hub: accept its licence there, and set HF_TOKEN to a token of that account."
-    elif isinstance(error, errors.RevisionNotFoundError):
-        remedy = "does not exist on the hub: check the revision."
-    elif isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
-        remedy = f"is not a local folder, nor on the hub: check the name; a private one needs HF_TOKEN ({said})."
-    elif constants.is_offline_mode():
-        remedy = "is not a local folder, nor in the hub's cache (HF_HOME), and HF_HUB_OFFLINE is set: unset it."
-    else:
-        remedy = (
-            f"cannot be fetched: {constants.ENDPOINT} is not reached or refuses ({said}); check the connection (HTTPS_PROXY,"
-            " HF_ENDPOINT), or fill the cache elsewhere (HF_HOME) and set HF_HUB_OFFLINE=1."
-        )
-    return f"{what} {remedy}"
 
 
 def main(*, spec: Source, out: Path, policy: bool = False) -> None:

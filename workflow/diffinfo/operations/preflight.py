@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffinfo.cli import UserError
 from diffinfo.config.types import Config
-from diffinfo.models.fetch import hub_fault
+from diffinfo.models.hub import hub_fault
 
 PLACEHOLDER = "your-account"  # of slurm/config.yaml
 Asked = Iterable[tuple[str, Mapping[str, str]]]  # rule and wildcards of each job
