@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from collections import defaultdict
 
@@ -32,6 +33,20 @@ def test_stages_understand_their_rules(project_factory, monkeypatch):
             parser.parse_args(arguments)
         except SystemExit:
             pytest.fail(f"{stage} does not understand {shlex.join(arguments)}")
+
+
+def test_the_workflow_is_read_without_torch(project_factory):
+    """Snakemake reads it at each start, also in each job on a cluster: torch and transformers take seconds to import."""
+    project = project_factory()
+    code = (
+        "import atexit, sys; from snakemake.cli import main; heavy = {'torch', 'transformers', 'datasets', 'matplotlib'};"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)))); main()"
+    )
+    command = [sys.executable, "-c", code, "results/tables/table1.md", "-n", "--quiet", "all"]
+    done = subprocess.run(
+        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_no_name_is_defined_in_two_rule_files():

@@ -1,5 +1,6 @@
 """What reruns when something changes, read from Snakemake's own plan."""
 
+import os
 import re
 import subprocess
 import sys
@@ -41,17 +42,6 @@ def done(touched, tmp_path_factory):
 
 def test_second_run_has_nothing_to_do(done):
     assert "Nothing to be done" in done.snakemake("--cores", "2")
-
-
-def test_the_workflow_is_read_without_torch(project):
-    """Snakemake reads it at each start, also in each job on a cluster: torch and transformers take seconds to import."""
-    code = (
-        "import atexit, sys; from snakemake.cli import main; heavy = {'torch', 'transformers', 'datasets', 'matplotlib'};"
-        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)))); main()"
-    )
-    command = [sys.executable, "-c", code, "results/tables/table1.md", "-n", "--quiet", "all"]
-    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_one_more_beta_adds_only_its_cells(done, jobs_tools):
@@ -397,10 +387,9 @@ def test_published_ratings_are_watched(touched, tmp_path):
     project.touch_everything(changes=changes)
     assert project.plan(changes=changes) == []
     for file in files:
+        before = file.stat().st_mtime_ns
         file.write_text("{ }")
-        assert (
-            {"table3", "claims"}
-            <= {rule for rule, _ in project.plan(changes=changes)}
-            <= {"table2", "table3", "claims", "page"}
-        )
-        project.touch_everything(changes=changes)
+        found = {rule for rule, _ in project.plan(changes=changes)}
+        assert {"table3", "claims"} <= found <= {"table2", "table3", "claims", "page"}
+        file.write_text("{}")
+        os.utime(file, ns=(before, before))

@@ -205,7 +205,15 @@ def check_before_hours():
         refuse(error)
 
 
+def end_at_once():
+    """End before the thread of a cluster's executor, which nobody stops, prints below the sentence of a refusal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
 onstart:
+    atexit.register(end_at_once)
     check_engine()
     if not os.access(RESULTS if os.path.exists(RESULTS) else ".", os.W_OK):
         refuse(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
@@ -224,6 +232,7 @@ onstart:
         workflow.persistence.unlock()
         look_again()
     check_shared(workflow.dag.needrun_jobs())
+    atexit.unregister(end_at_once)
     slurm_plugin.patch(snakemake_executor_plugin_slurm, CONFIG.run.name)
     keep_progress_until_recorded()
     lift_default_rate()
