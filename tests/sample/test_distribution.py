@@ -86,7 +86,7 @@ def test_greedy_is_the_mode(sharp):
 
 
 def test_vllm_is_told_the_same(monkeypatch):
-    """Settings as vLLM gets them; the real engine is compared on GPUs (benchmarks)."""
+    """Settings as vLLM gets them; the real engine: test_vllm.py."""
     told = []
 
     class Llm:
@@ -107,7 +107,9 @@ def test_vllm_is_told_the_same(monkeypatch):
             ]
 
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Llm, SamplingParams=lambda **p: p))
+    vllm._llm.cache_clear()
     got = vllm._generate("m", [[1, 2], [3]], [9, 8], Decoding(2, 0.7, 0.8, 16, 42), 5, "bfloat16", 4, 100)
+    vllm._llm.cache_clear()
     settings, (prompts, parameters) = told
     assert (settings["model"], settings["dtype"], settings["tensor_parallel_size"]) == ("m", "bfloat16", 4)
     assert (settings["max_model_len"], settings["logprobs_mode"]) == (100, "raw_logprobs")

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(not VLLM.exists(), reason="no .venv-vllm beside the tests: make .venv-vllm")
+@pytest.mark.vllm
 @pytest.mark.parametrize("style", ["mistral", "gemma2"])
 def test_vllm_gives_the_greedy_tokens_of_transformers(job, tmp_path, style):
     start(tmp_path / style, style, hidden=128, layers=2, seed=3)  # heads of 32, the smallest that vLLM has kernels for

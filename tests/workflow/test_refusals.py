@@ -104,6 +104,13 @@ def test_a_missing_key_is_told_for_the_judges_that_are_asked(monkeypatch):
     preflight.check_keys(load(ROOT / "config.yaml"), [("wildbench", {})])
 
 
+def test_heads_that_vllm_has_no_kernel_for_on_a_cpu():
+    with pytest.raises(UserError, match=r"world.hidden = 96 makes attention heads of 24.* set world.hidden to 128"):
+        preflight.check_heads(load(ROOT / "config.yaml"))
+    preflight.check_heads(load(ROOT / "config.yaml", values={"world": {"hidden": 128}}))
+    preflight.check_heads(paper())
+
+
 def test_slurm_is_asked_first(tmp_path, monkeypatch):
     placeholder = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())["default-resources"]["slurm_account"]
     with pytest.raises(UserError, match="slurm_account is still 'your-account'"):

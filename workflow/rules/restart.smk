@@ -178,6 +178,8 @@ def check_engine():
             f"engine.name = {name}, and {name} is not in this environment: add --sdm conda (slurm/config.yaml has the line),"
             f" which makes one from envs/{name}.yaml, install envs/{name}.txt, or set engine.name to transformers."
         )
+    if name == "vllm" and samples and workflow.local_exec and not has_gpu(os.environ):
+        preflight.check_heads(CONFIG)
 
 
 def say_how_long():
@@ -197,6 +199,7 @@ def check_before_hours():
     """Refuse to begin without what a later job would end for."""
     asked = [(job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()]
     try:
+        check_engine()
         if workflow.executor_plugin.cli_prefix == "slurm":
             preflight.check_slurm(profile("slurm_account"))
         preflight.check_keys(CONFIG, asked)
@@ -214,7 +217,6 @@ def end_at_once():
 
 onstart:
     atexit.register(end_at_once)
-    check_engine()
     if not os.access(RESULTS if os.path.exists(RESULTS) else ".", os.W_OK):
         refuse(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
     check_before_hours()

@@ -13,6 +13,7 @@ from diffinfo.config.types import Config
 from diffinfo.models.hub import hub_fault
 
 PLACEHOLDER = "your-account"  # of slurm/config.yaml
+HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM 0.32 has kernels for on a CPU
 Asked = Iterable[tuple[str, Mapping[str, str]]]  # rule and wildcards of each job
 
 
@@ -39,6 +40,20 @@ def check_keys(config: Config, jobs: Asked) -> None:
                 f"judges.{name}: the environment variable {judge.api_key_env} is not set: export the key of {judge.base_url} in"
                 " it (any text does where every reply is paid for already)."
             )
+
+
+def check_heads(config: Config) -> None:
+    """Refuse to sample from the micro world's models with vLLM on a CPU where it has no kernel for their heads.
+
+    Raises:
+        UserError: which names a size that it has.
+    """
+    heads = config.world.hidden // 4
+    if heads not in HEADS and any(model.source == "world" for model in config.models.values()):
+        raise UserError(
+            f"world.hidden = {config.world.hidden} makes attention heads of {heads}, for which vLLM has no kernel on a CPU:"
+            " set world.hidden to 128, or engine.name to transformers."
+        )
 
 
 def check_slurm(account: object) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from diffinfo.sample.engine import Decoding, Generated
 
@@ -21,16 +23,38 @@ class VllmEngine:
 
     def __init__(self, dtype: str, tensor_parallel: int, max_model_len: int) -> None:
         self.dtype, self.tensor_parallel, self.max_model_len = dtype, tensor_parallel, max_model_len
+        self._loaded: tuple[Path, ProcessPoolExecutor] | None = None
 
     def __call__(
         self, model: Path, prompts: Sequence[list[int]], stop_ids: list[int], decoding: Decoding, first: int = 0
     ) -> list[list[Generated]]:
-        """See ``engine.Engine``. A process of its own frees the GPU's memory for the next epoch's model."""
+        """See ``engine.Engine``. A model is loaded once, for all parts of its table, in a process of its own, whose end
+        frees the GPU's memory for the next epoch's model.
+        """
+        if self._loaded and self._loaded[0] != model:
+            self._loaded[1].shutdown()
+            self._loaded = None
+        if not self._loaded:
+            self._loaded = model, ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         arguments = (
             str(model), list(prompts), stop_ids, decoding, first, self.dtype, self.tensor_parallel, self.max_model_len,
         )  # fmt: skip
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_generate, *arguments).result()
+        return self._loaded[1].submit(_generate, *arguments).result()
+
+
+@cache
+def _llm(model: str, dtype: str, tensor_parallel: int, max_model_len: int, seed: int) -> Any:
+    from vllm import LLM
+
+    return LLM(
+        model=model,
+        dtype=dtype,
+        tensor_parallel_size=tensor_parallel,
+        max_model_len=max_model_len,
+        seed=seed,
+        trust_remote_code=False,
+        logprobs_mode="raw_logprobs",  # of the model's own distribution, before temperature and top_p
+    )
 
 
 def _generate(
@@ -43,17 +67,9 @@ def _generate(
     tensor_parallel: int,
     max_model_len: int,
 ) -> list[list[Generated]]:
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    engine = LLM(
-        model=model,
-        dtype=dtype,
-        tensor_parallel_size=tensor_parallel,
-        max_model_len=max_model_len,
-        seed=decoding.seed,
-        trust_remote_code=False,
-        logprobs_mode="raw_logprobs",  # of the model's own distribution, before temperature and top_p
-    )
+    engine = _llm(model, dtype, tensor_parallel, max_model_len, decoding.seed)
     # Sample i of a request draws with seed + i, so the seeds of neighbouring prompts lie n apart.
     parameters = [
         SamplingParams(
