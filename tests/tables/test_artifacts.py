@@ -294,7 +294,7 @@ def test_columns_in_another_order_are_no_fault(table: Path) -> None:
 def test_a_crash_while_writing_leaves_the_old_table_alone(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = table.read_bytes()
 
-    def crash(_: pa.Table, path: Path) -> None:
+    def crash(_: pa.Table, path: Path, **__: object) -> None:
         Path(path).write_bytes(b"half a table")
         raise OSError("No space left on device")
 
@@ -324,3 +324,22 @@ def test_show_prints_schema_provenance_and_head(table: Path, capsys: pytest.Capt
     assert '"seed": 1' in out
     assert "p0" in out
     assert "p1" not in out
+
+
+@pytest.mark.parametrize("group", [1, 3, 7, 100])
+def test_rows_are_those_of_the_whole_table_in_any_order(tmp_path, monkeypatch, group):
+    monkeypatch.setattr(artifacts, "GROUP", group)
+    texts = [f"text {i}" for i in range(20)]
+    frame = pd.DataFrame({"uuid": [str(i) for i in range(20)], "instruction": texts})
+    write(tmp_path / "t.parquet", frame, "instructions")
+    with pq.ParquetFile(tmp_path / "t.parquet") as file:
+        assert file.num_row_groups == -(-20 // group)
+    for numbers in ([], [19], [5, 5, 0], np.random.default_rng(group).integers(0, 20, 30).tolist()):
+        found = artifacts.rows(tmp_path / "t.parquet", "instructions", np.array(numbers, dtype=int), ["instruction"])
+        assert found["instruction"].to_pylist() == [texts[number] for number in numbers]
+    parts = list(artifacts.batches(tmp_path / "t.parquet", "instructions"))
+    assert [len(part) for part in parts] == [min(group, 20 - first) for first in range(0, 20, group)]
+    with pytest.raises(ArtifactError, match="holds a 'instructions' table where a 'scores' table is needed"):
+        next(artifacts.batches(tmp_path / "t.parquet", "scores"))
+    with pytest.raises(ArtifactError, match="null values"):
+        write(tmp_path / "n.parquet", pa.table({"uuid": ["a", None], "instruction": ["b", "c"]}), "instructions")

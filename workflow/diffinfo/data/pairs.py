@@ -15,7 +15,7 @@ from diffinfo.tables import artifacts
 from diffinfo.tables.cards import dataset_card
 
 _KEY = ["epoch", "prompt_id", "sample"]
-_READ = ["benchmark", *_KEY, "messages", "completion", "finish_reason"]
+_TEXTS = ["messages", "completion", "finish_reason"]
 
 
 def main(
@@ -44,7 +44,7 @@ def main(
     by_prompt = joined.sort_values("sample", kind="stable").groupby("prompt_id").score
     best, worst = (joined.loc[index].set_index("prompt_id") for index in (by_prompt.idxmax(), by_prompt.idxmin()))
     order = joined.prompt_id.drop_duplicates()
-    best, worst = best.loc[order], worst.loc[order]
+    best, worst = (_with_texts(completions, side.loc[order]) for side in (best, worst))
     reasons = _reasons(best, worst, by_prompt.size().loc[order])
     if min_reward is not None:
         reasons[reasons.isna() & (best.score < min_reward)] = "the best completion scores less than min_reward"
@@ -83,14 +83,21 @@ def main(
     dataset_card(preferences.parent, preferences.parent.name, what)
 
 
+def _with_texts(completions: Path, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The texts of rows of a completions table, and of no others: they take gigabytes."""
+    texts = artifacts.rows(completions, "completions", chosen.row.to_numpy() - 1, _TEXTS)
+    return chosen.join(artifacts.frame(texts).set_index(chosen.index))
+
+
 def scored(completions: Path, scores: Path) -> pd.DataFrame:
-    """Completions with their scores and row numbers (column ``row``, from 1), in the order of the completions.
+    """Keys of completions with their scores and row numbers (column ``row``, from 1), in the order of the completions.
 
     Raises:
         UserError: when a completion has no score or a score no completion, one is given twice, a score is not finite, or the
             completions come from several policies.
     """
-    table = artifacts.read(completions, "completions", columns=_READ)
+    table = artifacts.read(completions, "completions", columns=["benchmark", *_KEY])
+    table = table.assign(row=np.arange(1, len(table) + 1))
     unscored = {(prompt, sample) for prompt, sample, _ in artifacts.provenance(scores).get("quarantined", [])}
     table = table[[key not in unscored for key in zip(table.prompt_id, table["sample"], strict=True)]]
     found = artifacts.read(scores, "scores")
@@ -109,7 +116,6 @@ def scored(completions: Path, scores: Path) -> pd.DataFrame:
         raise UserError(
             f"{scores}: sample {first['sample']} of prompt {first.prompt_id} has the score {first.score}{more}; score again."
         )
-    table = table.assign(row=np.arange(1, len(table) + 1))
     joined = table.merge(found[[*_KEY, "score"]], on=_KEY, how="outer", indicator="side").sort_values("row")
     for side, kind, path, other in (
         ("left_only", "completion", scores, completions), ("right_only", "score", completions, scores)

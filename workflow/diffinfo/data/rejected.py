@@ -76,26 +76,31 @@ def main(*, completions: Path, scores: Path, settings: Settings, preferences: Pa
     decoding = artifacts.provenance(completions).get("decoding", {})
     if decoding.get("temperature", 1.0) != 1.0 or decoding.get("top_p", 1.0) != 1.0:
         raise UserError(f"{completions} was not sampled at temperature 1 with top_p 1: it holds no samples of pi_ref.")
-    pairs, counts = [], []
+    picked, counts = [], []
     for prompt_id, part in scored(completions, scores).groupby("prompt_id", sort=False):
         if len(part) < 3:
             continue
-        rows = part.sort_values("sample")
-        first, others = rows.iloc[0], rows.iloc[1:]
+        samples = part.sort_values("sample")
+        first, others = samples.iloc[0], samples.iloc[1:]
         rewards = others.score.to_numpy()
         other = others.iloc[choose(rewards, settings, str(prompt_id))]
-        pair = {"prompt_id": prompt_id, "messages": first.messages}
-        for side, response in (("chosen", first), ("rejected", other)):
-            cut = response.finish_reason == "length"
-            pair |= {side: response.completion, f"{side}_score": response.score, f"{side}_truncated": cut}
-        pairs.append(pair)
+        picked.append((prompt_id, first.row - 1, first.score, other.row - 1, other.score))
         effective = 1 / (weights(rewards, settings.sharpness) ** 2).sum()
         counts.append({"prompt_id": prompt_id, "candidates": len(others), "effective": effective / len(others)})
-    if not pairs:
+    if not picked:
         raise UserError(f"{completions} holds no prompt with three scored samples; raise candidates.n.")
+    prompt_ids, *of_sides = zip(*picked, strict=True)
+    pairs = pd.DataFrame({"prompt_id": prompt_ids})
+    for side, numbers, rewards in (("chosen", *of_sides[:2]), ("rejected", *of_sides[2:])):
+        texts = artifacts.frame(
+            artifacts.rows(completions, "completions", numbers, ["messages", "completion", "finish_reason"])
+        )
+        pairs["messages"] = texts.messages
+        pairs[side], pairs[f"{side}_score"] = texts.completion, rewards
+        pairs[f"{side}_truncated"] = texts.finish_reason == "length"
     log.info("%d pairs", len(pairs))
     inputs, facts = {"completions": completions, "scores": scores}, {"settings": settings.model_dump()}
-    artifacts.write(preferences, pd.DataFrame(pairs), "preferences", inputs=inputs, **facts)
+    artifacts.write(preferences, pairs, "preferences", inputs=inputs, **facts)
     artifacts.write(resampled, pd.DataFrame(counts), "resampled", inputs=inputs, **facts)
     dataset_card(
         preferences.parent, preferences.parent.name, f"Pairs of two samples of one model, y_l: {settings.rejected}."

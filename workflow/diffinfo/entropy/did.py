@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.estimates import Entropy
@@ -30,23 +31,29 @@ def pairs(*, chosen: Path, rejected: Path, out: Path) -> None:
         rejected: completions of pi_ref on the same prompts.
         out: reference_logps table to write, without log-probabilities: logpi reads none.
     """
-    key = ["prompt_id", "sample"]
-    w, r = (artifacts.read(path, "completions") for path in (chosen, rejected))
-    both = w.merge(r, on=key, suffixes=("_w", "_l"), how="inner", validate="one_to_one")
+    columns = ["prompt_id", "sample", "prompt_token_ids", "token_ids"]
+    w, r = (artifacts.load(path, "completions", columns) for path in (chosen, rejected))
+    keys = [
+        table.select(columns[:2]).to_pandas().assign(**{side: range(len(table))})
+        for side, table in (("w", w), ("r", r))
+    ]
+    both = keys[0].merge(keys[1], on=columns[:2], how="inner", validate="one_to_one")
     if len(both) != len(w) or len(both) != len(r):
         raise UserError(
             f"{chosen} and {rejected} answer different prompts: {len(both)} of {len(w)} and {len(r)} match."
         )
-    same = float((both.token_ids_w.map(tuple) == both.token_ids_l.map(tuple)).mean())
+    w, r = w.take(both.w.to_numpy()), r.take(both.r.to_numpy())
+    same = float(np.mean([one == other for one, other in zip(w["token_ids"], r["token_ids"], strict=True)]))
     log.info("%d pairs, %.0f %% of them identical", len(both), 100 * same)
-    table = pd.DataFrame(
+    none = pa.nulls(len(w), pa.float64())
+    table = pa.table(
         {
-            "prompt_id": both.prompt_id,
-            "prompt_ids": both.prompt_token_ids_w,
-            "chosen_ids": both.token_ids_w,
-            "rejected_ids": both.token_ids_l,
-            "chosen_logp": None,
-            "rejected_logp": None,
+            "prompt_id": w["prompt_id"],
+            "prompt_ids": w["prompt_token_ids"],
+            "chosen_ids": w["token_ids"],
+            "rejected_ids": r["token_ids"],
+            "chosen_logp": none,
+            "rejected_logp": none,
         }
     )
     artifacts.write(out, table, "reference_logps", inputs={"chosen": chosen, "rejected": rejected}, identical=same)

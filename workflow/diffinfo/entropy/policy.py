@@ -8,16 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from diffinfo.cli import run
 from diffinfo.tables import artifacts
 
 
 def estimate(completions: pd.DataFrame) -> dict[str, float]:
-    """Monte-Carlo entropy of a completions frame sampled at T = 1.
+    """Monte-Carlo entropy of a completions frame sampled at T = 1; ``tokens``, their number, may stand for token_ids.
 
     The standard error is over prompts: samples of one prompt are averaged first.
     """
+    tokens = completions.tokens if "tokens" in completions else completions.token_ids.map(len)
     by_prompt = (-completions.logp).groupby(completions.prompt_id).mean()
     return {
         "entropy": float(by_prompt.mean()),
@@ -25,7 +27,7 @@ def estimate(completions: pd.DataFrame) -> dict[str, float]:
         "prompts": len(by_prompt),
         "samples": len(completions),
         "truncated": float((completions.finish_reason == "length").mean()),
-        "mean_tokens": float(completions.token_ids.map(len).mean()),
+        "mean_tokens": float(tokens.mean()),
     }
 
 
@@ -41,7 +43,10 @@ def main(*, completions: Path, out: Path) -> None:
         raise artifacts.ArtifactError(
             f"{completions} was decoded with {decoding}: an entropy needs temperature 1 and top_p 1."
         )
-    samples = artifacts.read(completions, "completions", ["prompt_id", "logp", "finish_reason", "token_ids"])
+    samples = pd.concat(
+        artifacts.frame(part.drop_columns("token_ids")).assign(tokens=pc.list_value_length(part["token_ids"]))
+        for part in artifacts.batches(completions, "completions", ["prompt_id", "logp", "finish_reason", "token_ids"])
+    )
     table = pd.DataFrame([estimate(samples)]).assign(beta_accuracy=None)
     artifacts.write(out, table, "entropy", inputs={"completions": completions})
 

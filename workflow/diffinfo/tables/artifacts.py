@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from diffinfo.tables.schemas import SCHEMAS as SCHEMAS
 
 OUTPUTS = "outputs.json"
 CARD = "README.md"  # of a folder that is published (``cards``)
+GROUP = 20_000  # rows that are written, and read where there are many, at a time
 DIGESTS = ".digests.json"  # of a folder's files, so that weights are read for it once, when they are written
 
 
@@ -145,7 +147,7 @@ def _state(file: Path) -> list[int]:
 
 
 def write(
-    path: Path, frame: pd.DataFrame, kind: str, *, inputs: dict[str, Path] | None = None, **metadata: Any
+    path: Path, frame: pd.DataFrame | pa.Table, kind: str, *, inputs: dict[str, Path] | None = None, **metadata: Any
 ) -> None:
     """Write ``frame`` as a table of ``kind``, atomically.
 
@@ -158,12 +160,16 @@ def write(
         ArtifactError: when the frame lacks a column, has a null where none may be, or a value of another type.
     """
     version, schema = SCHEMAS[kind]
-    missing = [name for name in schema.names if name not in frame.columns]
+    columns = frame.column_names if isinstance(frame, pa.Table) else frame.columns
+    missing = [name for name in schema.names if name not in columns]
     if missing:
         raise ArtifactError(f"{path}: cannot write a '{kind}' table without the column(s) {', '.join(missing)}.")
-    frame = frame[schema.names]
-    try:  # Arrow cannot make a list column of the numbers that pandas takes an empty column for
-        table = pa.Table.from_pandas(frame if len(frame) else frame.astype(object), schema=schema, preserve_index=False)
+    try:
+        if isinstance(frame, pa.Table):
+            table = frame.select(schema.names).cast(schema)
+        else:  # Arrow cannot make a list column of the numbers that pandas takes an empty column for
+            frame = frame[schema.names] if len(frame) else frame[schema.names].astype(object)
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
         raise ArtifactError(f"{path}: cannot write a '{kind}' table: {error}") from error
     _check_nulls(table, schema, path)
@@ -177,7 +183,7 @@ def write(
     }
     table = table.replace_schema_metadata({FOOTER: json.dumps(footer, sort_keys=True, default=str).encode()})
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, row_group_size=GROUP)
 
 
 def read(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -203,7 +209,32 @@ def load(path: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
     Raises:
         ArtifactError: when the file is missing, truncated, of another kind or version, or has other columns.
     """
-    path = Path(path)
+    schema = _promised(path, kind, columns)
+    with _opened(path) as file:  # ParquetFile, since read_table reads "key=value" folders of the path as columns
+        return _fitting(file.read(columns=columns), schema, kind, path)
+
+
+def batches(path: Path, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The same, ``GROUP`` rows at a time, so that no more of a large table is in memory."""
+    schema = _promised(path, kind, columns)
+    with _opened(path, buffer_size=2**20) as file:
+        for batch in file.iter_batches(GROUP, columns=columns):
+            yield _fitting(pa.Table.from_batches([batch]), schema, kind, path)
+
+
+def rows(path: Path, kind: str, numbers: Any, columns: list[str] | None = None) -> pa.Table:
+    """The rows with these numbers, from 0, in the order of ``numbers``, and of the others only ``GROUP`` at a time."""
+    wanted = np.unique(numbers)
+    found, first = [], 0
+    for part in batches(path, kind, columns):
+        start, end = np.searchsorted(wanted, [first, first + part.num_rows])
+        found.append(part.take(wanted[start:end] - first))
+        first += part.num_rows
+    return pa.concat_tables(found).take(np.searchsorted(wanted, numbers))
+
+
+def _promised(path: Path, kind: str, columns: list[str] | None) -> pa.Schema:
+    """What a table of this kind holds, where the file's footer says that it is one."""
     version, schema = SCHEMAS[kind]
     footer = provenance(path)
     if footer.get("kind") != kind:
@@ -213,12 +244,20 @@ def load(path: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
             f"{path} holds '{kind}' version {footer.get('version')}, this code reads version {version}: "
             "delete the file and let the workflow make it again."
         )
-    try:  # ParquetFile, since read_table reads "key=value" folders of the path as columns
-        with pq.ParquetFile(path) as file:
-            table = file.read(columns=columns)
+    return pa.schema([schema.field(name) for name in columns or schema.names])
+
+
+@contextmanager
+def _opened(path: Path, **settings: Any) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path, **settings) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path} is not a complete Parquet file (truncated or damaged): {error}") from error
-    schema = pa.schema([schema.field(name) for name in columns or schema.names])
+
+
+def _fitting(table: pa.Table, schema: pa.Schema, kind: str, path: Path) -> pa.Table:
+    """The promised columns of a table, each of its type and without nulls where none may be."""
     wrong = [f.name for f in schema if f.name not in table.schema.names or table.schema.field(f.name).type != f.type]
     if wrong:
         raise ArtifactError(f"{path}: the '{kind}' column(s) {', '.join(wrong)} are missing or of another type.")
