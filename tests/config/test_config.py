@@ -129,6 +129,9 @@ BAD = {
                      "datasets.magpie-g27.source: the file 'none/rows.jsonl' does not exist"),
     "missing-baseline": ("arena_hard.baseline", "answers.jsonl",
                          "arena_hard.baseline: the file 'answers.jsonl' does not exist"),
+    "copy-for-the-world": ("qa.data", {"piqa": "config.yaml"},
+                           "qa.data.piqa: has no meaning where qa.source is 'world'; remove it, or set qa.source to 'hub'"),
+    "missing-copy": ("qa", {"source": "hub", "data": {"piqa": "none"}}, "qa.data.piqa: 'none' does not exist"),
     "judge-of-the-worlds-questions": (
         "wildbench.tasks", "hf://datasets/a/b/c.jsonl",
         "wildbench.judge: 'truth' knows the micro world's questions alone; name a judge of another kind",

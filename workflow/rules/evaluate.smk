@@ -1,5 +1,10 @@
 # What policies write and know: expected reward (Figure 6), answers to the benchmarks, QA (Figures 3 and 12).
 # Needs: results/train, results/sft, results/bench. Gives: results/reward, results/answers, results/qa.
+from diffinfo.config import local
+
+
+
+QA_FILES = sorted({file for path in CONFIG.qa.data.values() for file in local.files(path)})
 
 
 def reward_sampling(wildcards):
@@ -19,8 +24,8 @@ def qa_tasks(wildcards):
 
 
 def qa_argument(wildcards, input):
-    """The same as an argument."""
-    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None)
+    """The same as an argument, or the files of local copies."""
+    return arguments(tasks=f"{input.tasks}/qa" if input.tasks else None, data=list(input.data) or None)
 
 
 def qa_settings(wildcards):
@@ -106,6 +111,7 @@ rule qa:
     input:
         models=policy,
         tasks=qa_tasks,
+        data=QA_FILES,
     output:
         table="<results>/qa/{model}/{dataset}/{method}/{span}.parquet",
         questions="<results>/qa/{model}/{dataset}/{method}/{span}.items.parquet",
@@ -124,4 +130,4 @@ rule qa:
         settings=qa_settings,
     shell:
         "python -m diffinfo.bench.qa --models {input.models:q} {params.epochs:q} {params.tasks:q} {params.settings:q}"
-        " --out {output.table:q} --items {output.questions:q} 2> {log:q}"
+        f" {PARTS} --out {{output.table:q}} --items {{output.questions:q}} 2> {{log:q}}"

@@ -5,32 +5,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import yaml
 
-from diffinfo.cli import UserError, run
+from diffinfo.bench.qa_tasks import BENCHMARKS, Task, load_tasks
+from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Qa
 from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.tables import artifacts
 
-# benchmark: (stock lm-eval task, its folder, the metrics kept; the first is the one that is ranked)
-BENCHMARKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "piqa": ("piqa", "piqa", ("acc_norm,none",)),
-    "siqa": ("social_iqa", "siqa", ("acc,none",)),
-    "hellaswag": ("hellaswag", "hellaswag", ("acc_norm,none",)),
-    "arc_easy": ("arc_easy", "arc", ("acc_norm,none",)),
-    "arc_challenge": ("arc_challenge", "arc", ("acc_norm,none",)),
-    "mmlu": ("mmlu", "mmlu/default", ("acc,none",)),
-    "gsm8k": ("gsm8k", "gsm8k", ("exact_match,flexible-extract", "exact_match,strict-match")),
-    "boolq": ("boolq", "super_glue/boolq", ("acc,none",)),
-}
 _FEWSHOT_SEED = 1234  # lm-eval's own default
 Row = dict[str, Any]
 
@@ -89,6 +76,8 @@ def main(
     settings: Settings,
     epochs: list[int] | None = None,
     tasks: Path | None = None,
+    data: list[Path] | None = None,
+    progress_dir: Path | None = None,
 ) -> None:
     """Evaluate the checkpoints of a run on the eight benchmarks, all in one process.
 
@@ -98,7 +87,9 @@ def main(
         items: qa_items table to write: each question's value of the metric that its benchmark is ranked by.
         settings: see ``Settings``.
         epochs: epochs to evaluate; none: ``models`` itself, recorded as epoch 0.
-        tasks: folder that ``diffinfo.world.qa_tasks.write_tasks`` wrote; without it the stock tasks with the hub's data.
+        tasks: folder that ``diffinfo.world.qa_tasks.write_tasks`` wrote; without it the stock tasks.
+        data: the files of the local copies that ``qa.data`` names, for the record.
+        progress_dir: where each epoch's benchmarks wait for the rest; they outlive a killed job.
 
     Raises:
         UserError: when a model or task folder is missing or incomplete, or the data cannot be had.
@@ -106,118 +97,51 @@ def main(
     folders = _model_folders(models, epochs)
     if tasks is not None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    asked = settings.model_dump(exclude={"qa": {"data"}})
     with tempfile.TemporaryDirectory() as scratch:
-        loaded = load_tasks(tasks, Path(scratch), settings.qa.gsm8k_shots)
-        for task in loaded["tasks"].values():
-            _keep(task)
+        loaded = load_tasks(tasks, Path(scratch), settings.qa)
+        saved = (progress_dir or Path(scratch)) / artifacts.digest(asked, *folders.values())
+        parts = {
+            (epoch, benchmark): saved / f"{epoch}-{benchmark}-{task.digest}.parquet"
+            for epoch in folders
+            for benchmark, task in loaded.items()
+        }
         encoded: dict[str, list[int]] = {}
-        rows: list[Row] = []
-        questions: list[Row] = []
         for epoch, folder in folders.items():
-            found = _answer(folder, loaded, settings, encoded, local=tasks is not None)
-            for table, part in zip((rows, questions), found, strict=True):
-                table += [{"epoch": epoch, **row} for row in part]
-    made: dict[str, Any] = {
-        "inputs": {f"epoch-{epoch}": folder for epoch, folder in folders.items()} | ({"tasks": tasks} if tasks else {}),
-        "settings": settings.qa.model_dump(),
-        "attention": settings.attention,
-        "dtype": settings.dtype,
-    }
-    artifacts.write(items, pd.DataFrame(questions), "qa_items", **made)
-    artifacts.write(out, pd.DataFrame(rows), "qa", **made)
+            left = [benchmark for benchmark in loaded if not parts[epoch, benchmark].exists()]
+            if len(left) < len(loaded):
+                log.info("epoch %d: %d of %d benchmarks were done before", epoch, len(loaded) - len(left), len(loaded))
+            model = _model(folder, settings, encoded) if left else None
+            for benchmark in left:
+                rows, questions = _answer(model, benchmark, loaded[benchmark], settings.qa)
+                part = parts[epoch, benchmark]
+                artifacts.write(_items(part), pd.DataFrame(questions).assign(epoch=epoch), "qa_items")
+                artifacts.write(
+                    part, pd.DataFrame(rows).assign(epoch=epoch), "qa"
+                )  # the last: it says that both are there
+        table = pd.concat([artifacts.read(part, "qa") for part in parts.values()])
+        single = pd.concat([artifacts.read(_items(part), "qa_items") for part in parts.values()])
+    read = {f"epoch-{epoch}": folder for epoch, folder in folders.items()}
+    read |= ({"tasks": tasks} if tasks else {}) | {str(file): file for file in data or []}
+    made: dict[str, Any] = {"inputs": read, "settings": settings.qa.model_dump()}
+    made |= {"attention": settings.attention, "dtype": settings.dtype}
+    artifacts.write(items, single, "qa_items", **made)
+    artifacts.write(out, table, "qa", **made)
+    if progress_dir:
+        artifacts.keep_until_recorded(saved, out, items)
 
 
-def load_tasks(folder: Path | None, scratch: Path, gsm8k_shots: int) -> Any:
-    """lm-eval's task objects with their data, for ``lm_eval.evaluator.evaluate``.
-
-    Only the folders of the eight tasks are indexed: a scan of all that lm-eval ships costs many seconds.
-
-    Args:
-        folder: local task files; None for the stock tasks, whose data comes from the hub.
-        scratch: where to put resolved task files and the data cache.
-        gsm8k_shots: worked examples in front of each GSM8k question.
-    """
-    import datasets
-    import lm_eval.tasks
-
-    stock = Path(lm_eval.tasks.__file__).parent
-    datasets.disable_progress_bars()
-    # lm-eval warns about its own YAML and about a model passed as an object; neither is ours to fix.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if folder:
-        _resolve(folder, scratch, stock)
-    names = {name: _task_name(name, local=folder is not None) for name in BENCHMARKS}
-    where = [scratch] if folder else sorted({stock / sub for _, sub, _ in BENCHMARKS.values()})
-    manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=where)
-    try:
-        loaded = manager.load(list(names.values()))
-    except (
-        OSError,
-        RuntimeError,
-        pa.ArrowInvalid,
-        datasets.exceptions.DatasetsError,
-    ) as error:  # RuntimeError: a script
-        source = f"the data files of {folder}" if folder else "the benchmarks on the hub (local ones: --tasks)"
-        raise UserError(f"cannot read {source}: {' '.join(str(error).split())}") from error
-    for name, task in loaded["tasks"].items():
-        task.set_config("num_fewshot", gsm8k_shots if name == names["gsm8k"] else task.config.num_fewshot or 0)
-    return loaded
+def _items(part: Path) -> Path:
+    """Where the questions of a part are."""
+    return part.with_suffix(".items.parquet")
 
 
-def _resolve(folder: Path, scratch: Path, stock: Path) -> None:
-    """Copy task files to ``scratch`` with $STOCK and $HERE replaced by what they mean on this machine."""
-    missing = [f"{name}.yaml" for name in BENCHMARKS if not (folder / f"{name}.yaml").is_file()]
-    if missing:
-        raise UserError(f"{folder}: no task file {', '.join(missing)}; there is one for each benchmark.")
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: filled(item) for key, item in value.items()}
-        if isinstance(value, str):
-            return value.replace("$STOCK", str(stock)).replace("$HERE", str(folder.resolve()))
-        return value
-
-    for file in sorted(folder.glob("*.yaml")):
-        task = filled(yaml.safe_load(file.read_text(encoding="utf-8")))
-        if "dataset_kwargs" in task:  # no copy of the data is kept, and none from another run is found
-            task["dataset_kwargs"]["cache_dir"] = str(scratch / "datasets")
-        (scratch / file.name).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
-
-
-def _keep(task: Any) -> None:
-    """Read a task's questions and build its requests once.
-
-    lm-eval does so for every model anew, at a higher cost than a small model's answers.
-    """
-    task.set_fewshot_seed(_FEWSHOT_SEED)
-    iterate, build = task.doc_iterator, task.build_all_requests
-    questions: list[Any] = []
-    requests: list[Any] = []
-
-    def doc_iterator(**selected: Any) -> Any:
-        questions.extend([] if questions else iterate(**selected))
-        return iter(questions)
-
-    def build_all_requests(**how: Any) -> None:
-        if not requests:
-            build(**how)
-            requests.extend(task.instances)
-        for request in requests:
-            request.resps, request.filtered_resps = [], {}
-
-    task.doc_iterator, task.build_all_requests = doc_iterator, build_all_requests
-
-
-def _answer(
-    folder: Path, loaded: Any, settings: Settings, encoded: dict[str, list[int]], local: bool
-) -> tuple[list[Row], list[Row]]:
-    """Rows of one checkpoint: of the benchmarks, and of their questions."""
-    from lm_eval.evaluator import evaluate as harness
-
+def _model(folder: Path, settings: Settings, encoded: dict[str, list[int]]) -> Any:
+    """One checkpoint as lm-eval sees it."""
     from diffinfo.bench.qa_model import ChatModel
 
     qa = settings.qa
-    model = ChatModel(
+    return ChatModel(
         folder,
         attention=settings.attention,
         dtype=settings.dtype,
@@ -225,9 +149,15 @@ def _answer(
         max_gen_toks=qa.max_gen_toks,
         encoded=encoded,
     )
+
+
+def _answer(model: Any, benchmark: str, task: Task, qa: Qa) -> tuple[list[Row], list[Row]]:
+    """Rows of one checkpoint and benchmark, and of its questions."""
+    from lm_eval.evaluator import evaluate as harness
+
     answered = harness(
         model,
-        loaded,
+        task.loaded,
         limit=qa.limit,
         bootstrap_iters=1,  # all metrics here are means, whose standard error has a closed form; 0 would switch it off
         log_samples=True,
@@ -235,41 +165,37 @@ def _answer(
         apply_chat_template=True,
         fewshot_as_multiturn=True,
     )
-    found, rows, items = answered["results"], [], []
-    for benchmark, (_, _, metrics) in BENCHMARKS.items():
-        name = _task_name(benchmark, local)
-        column, _, chosen = metrics[0].partition(",")
-        for task in (task for task in answered["samples"] if task == name or task.startswith(f"{name}_")):  # of MMLU 57
-            items += [
-                {
-                    "benchmark": benchmark,
-                    "item": f"{task}/{sample['doc_id']}/{sample['doc_hash'][:12]}",
-                    "value": float(sample[column]),
-                }
-                for sample in answered["samples"][task]
-                if sample["filter"] == chosen
-            ]
-        for metric in metrics:
-            stderr = found[name][metric.replace(",", "_stderr,")]
-            rows.append(
-                {
-                    "benchmark": benchmark,
-                    "task": name,
-                    "metric": _column(metric),
-                    "value": float(found[name][metric]),
-                    "stderr": float(stderr) if stderr != "N/A" else None,
-                    "n": int(found[name]["sample_len"]),
-                }
-            )
+    _, _, metrics = BENCHMARKS[benchmark]
+    column, _, chosen = metrics[0].partition(",")
+    items = [
+        {
+            "benchmark": benchmark,
+            "item": f"{name}/{sample['doc_id']}/{sample['doc_hash'][:12]}",
+            "value": float(sample[column]),
+        }
+        for name, samples in answered["samples"].items()  # of MMLU 57
+        for sample in samples
+        if sample["filter"] == chosen
+    ]
+    found = answered["results"][task.name]
+    rows = []
+    for metric in metrics:
+        stderr = found[metric.replace(",", "_stderr,")]
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "task": task.name,
+                "metric": _column(metric),
+                "value": float(found[metric]),
+                "stderr": float(stderr) if stderr != "N/A" else None,
+                "n": int(found["sample_len"]),
+            }
+        )
     return rows, items
 
 
 def _column(metric: str) -> str:
     return metric.removesuffix(",none")
-
-
-def _task_name(benchmark: str, local: bool) -> str:
-    return f"micro_{benchmark}" if local else BENCHMARKS[benchmark][0]
 
 
 def _model_folders(models: Path, epochs: list[int] | None) -> dict[int, Path]:

@@ -67,6 +67,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
             {} if encoded is None else encoded
         )  # token ids of texts, shared with models of the same tokenizer
         self._max_gen_toks = max_gen_toks
+        self._room = self.max_length  # lm-eval looks it up anew at each call
         if max_gen_toks >= self.max_length:
             raise UserError(
                 f"qa.max_gen_toks is {max_gen_toks}, but {folder} holds {self.max_length} tokens in all: lower it."
@@ -104,7 +105,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         pair: tuple[list[int], list[int]] = super()._encode_pair(context, self.chat.marked(continuation))
-        self._check_length(len(pair[0]) + len(pair[1]), self.max_length + 1)  # the last token is only predicted
+        self._check_length(len(pair[0]) + len(pair[1]), self._room + 1)  # the last token is only predicted
         return pair
 
     def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:

@@ -187,10 +187,18 @@ class WildBench(Section):
     seed: int = Field(42, description="Seed of the permutations.")
 
 
+Benchmark = Literal["piqa", "siqa", "hellaswag", "arc_easy", "arc_challenge", "mmlu", "gsm8k", "boolq"]
+
+
 class Qa(Section):
     """Eight benchmarks through lm-evaluation-harness."""
 
     source: Literal["world", "hub"] = Field("hub", description="The micro world's items, or the harness's own tasks.")
+    data: dict[Benchmark, Line] = Field(
+        {},
+        description="`{piqa: path, ...}`: local copies of the tasks' data, a folder as the hub has it or the file of the split"
+        " that is asked (docs/procedures.md); benchmarks without one come from the hub.",
+    )
     limit: Count | None = Field(None, description="Items per task of lm-eval, of which MMLU has 57; null: all.")
     batch_size: Count = Field(64, description="Sequences scored at once.")
     system_prompt: str = Field("You are a helpful assistant.", description="Put in front of each user query.")

@@ -290,6 +290,12 @@ def _files(config: Config) -> Iterator[str]:
     if found:
         files |= {"wildbench.anchors.ratings": found.ratings, "wildbench.anchors.scores": found.scores}
     files |= {f"datasets.{name}.source": dataset.source for name, dataset in config.datasets.items() if dataset.source}
+    for benchmark, path in config.qa.data.items():
+        files[f"qa.data.{benchmark}"] = path
+        if config.qa.source == "world":
+            yield f"qa.data.{benchmark}: has no meaning where qa.source is 'world'; remove it, or set qa.source to 'hub'"
+        elif not Path(path).exists():
+            yield f"qa.data.{benchmark}: '{path}' does not exist"
     for key, file in files.items():
         yield from _watched(key, file)
     for name, model in config.models.items():
