@@ -295,6 +295,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "wildbench.tasks": "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet",
         "wildbench.limit": None,
         "wildbench.anchors": None,
+        "wildbench.reward": None,
         "wildbench.prompt": "https://raw.githubusercontent.com/allenai/WildBench/"
         "d6b8dcaf377d173d031980f97c16e1a82618c03d/evaluation/eval_template.score.v2.md",
         "wildbench.rounds": 128,

@@ -50,7 +50,9 @@ def test_the_workflow_is_read_without_torch(project):
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules)))); main()"
     )
     command = [sys.executable, "-c", code, "results/tables/table1.md", "-n", "--quiet", "all"]
-    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -404,3 +406,19 @@ def test_published_ratings_are_watched(touched, tmp_path):
             <= {"table2", "table3", "claims", "page"}
         )
         project.touch_everything(changes=changes)
+
+
+def test_wb_reward_is_asked_for_by_its_baselines(touched, tmp_path, jobs_tools):
+    """A job a cell and baseline, and a table; a baseline's answers are watched, and nothing else is made again."""
+    project = touched.copy(tmp_path / "project")
+    for name in ("one.json", "two.json"):
+        (project.folder / name).write_text("[]")
+    reward = {"judge": "embedded", "baselines": {"One_1": "one.json", "two": "two.json"}}
+    changes = {"wildbench": {"reward": reward}}
+    judged = sum("benchmarks" in measures for *_, measures in CELLS)
+    found = jobs_tools[1](project.plan(changes=changes))
+    assert found == {"wildbench_reward": 2 * judged, "wb_reward": 1, "page": 1}
+    project.touch_everything(changes=changes)
+    (project.folder / "two.json").write_text("[ ]")
+    again = [wildcards["baseline"] for rule, wildcards in project.plan(changes=changes) if rule == "wildbench_reward"]
+    assert set(again) == {"two"}

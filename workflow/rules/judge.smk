@@ -1,5 +1,6 @@
 # Judging: Arena-Hard under a cheap judge at every epoch, then the best epoch under the final judges (Tables 2 and 3).
 # Needs: results/answers, results/bench. Gives: results/arena_hard, results/wildbench.
+REWARD = CONFIG.wildbench.reward
 RUN = "{model}/{dataset}/{method}"
 CACHE = f"--cache {RESULTS}/.progress/judgments"  # of all runs: what is paid once is paid for all
 
@@ -120,3 +121,44 @@ rule wildbench:
     shell:
         "python -m diffinfo.bench.wildbench {params.answers:q} --tasks {input.tasks:q}"
         f" {{params.settings:q}} {CACHE} --out {{output:q}} 2> {{log:q}}"
+
+
+if REWARD:
+
+    def baseline_file(wildcards):
+        """A public model's answers, where they are a local file."""
+        return question_files(REWARD.baselines[wildcards.baseline])(wildcards)
+
+    def against(wildcards):
+        """A public model and its answers."""
+        return arguments(against=wildcards.baseline, baseline=REWARD.baselines[wildcards.baseline])
+
+    rule wildbench_reward:
+        """Compare the best epoch of a run on WildBench with a baseline."""
+        input:
+            question_files(REWARD.prompt),
+            answers=each_span(f"<results>/answers/{RUN}/{{span}}.parquet"),
+            select=each_span(f"<results>/arena_hard/{RUN}/{{span}}/winrates.parquet"),
+            tasks="<results>/bench/wildbench.parquet",
+            baseline=baseline_file,
+            judge=judge_model(REWARD.judge),
+        output:
+            f"<results>/wildbench/{RUN}/{{baseline}}/judgments.parquet",
+        log:
+            f"<results>/logs/wildbench/{RUN}/{{baseline}}.log",
+        benchmark:
+            f"<results>/benchmarks/wildbench/{RUN}/{{baseline}}.tsv"
+        wildcard_constraints:
+            baseline=one_of(REWARD.baselines),
+        conda:
+            environment(REWARD.judge)
+        threads: cpus
+        resources:
+            **RESOURCES,
+        params:
+            answers=listed("answers", "select"),
+            against=against,
+            settings=judging(REWARD.judge, length_margin=REWARD.length_margin, prompt=REWARD.prompt),
+        shell:
+            "python -m diffinfo.bench.wb_reward {params.answers:q} --tasks {input.tasks:q}"
+            f" {{params.against:q}} {{params.settings:q}} {CACHE} --out {{output:q}} 2> {{log:q}}"

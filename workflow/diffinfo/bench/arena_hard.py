@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo.bench import length, prompts
+from diffinfo.bench import length, prompts, replies
 from diffinfo.bench.judge import make_judge, provenance
 from diffinfo.bench.questions import ARENA_HARD, answered
-from diffinfo.bench.replies import Judge, Reply, Request, ask, costs, tolerate
+from diffinfo.bench.replies import Judge, Request, ask, costs, tolerate
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Count, Section
@@ -53,16 +53,9 @@ def verdict(reply: str) -> str | None:
 
 
 def unread(reply: str) -> str | None:
-    """Why a reply has no verdict: no label, two different ones, or one that is not among the five; None where it has one.
-
-    A reply that was cut has no verdict: what it would have said next might be another.
-    """
-    if isinstance(reply, Reply) and reply.unreadable:
-        return reply.unreadable
+    """Why a reply has no verdict: see ``replies.unread``, or its label is not among the five; None where it has one."""
     found = labels(reply)
-    if len(found) != 1:
-        return "different labels" if found else "no label"
-    return None if found <= set(OUTCOMES) else "unknown label"
+    return replies.unread(reply, found, "label") or (None if found <= set(OUTCOMES) else "unknown label")
 
 
 def judge_answers(
@@ -87,12 +80,12 @@ def judge_answers(
             requests.append(_request(row["messages"], a, b, prompt))
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
             rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, "apart": False, **facts})
-    replies = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
+    said = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
     found = {
-        "reply": replies,
-        "verdict": [*map(verdict, replies)],
-        "unjudged": [*map(unread, replies)],
-        **costs(replies),
+        "reply": said,
+        "verdict": [*map(verdict, said)],
+        "unjudged": [*map(unread, said)],
+        **costs(said),
     }
     frame = pd.DataFrame(rows).assign(**found)
     return frame.sort_values(["epoch", "prompt_id", "game"], ignore_index=True)

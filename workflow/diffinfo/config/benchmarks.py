@@ -166,6 +166,28 @@ class Anchors(Section):
     )
 
 
+class Reward(Section):
+    """WB-Reward: each answer in one game against that of each baseline."""
+
+    baselines: dict[Annotated[str, matches(r"[A-Za-z0-9][\w.-]*", "a name of letters, digits, _, . and -")], Line] = (
+        Field(
+            min_length=1,
+            description="`{name: file}`: answers of public models, such as WildBench's `result_dirs/.../MODEL.json`, lists of "
+            "`{session_id, output}`, or their hf:// addresses.",
+        )
+    )
+    prompt: Line | None = Field(
+        None,
+        description="The judge's instructions: a copy of WildBench's `evaluation/eval_template.pairwise.v2.md`, or its "
+        "https:// address; null: our wording.",
+    )
+    judge: str = Field(description="The judge that compares, a key of `judges`.")
+    length_margin: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="A slight win by an answer that is longer by more characters is a tie (WildBench's K); null: no penalty.",
+    )
+
+
 class WildBench(Section):
     """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
 
@@ -180,6 +202,10 @@ class WildBench(Section):
     anchors: Anchors | None = Field(
         None,
         description="`{ratings, key, scores}`: published ratings as anchors of WB-Elo; null: the grid's models alone.",
+    )
+    reward: Reward | None = Field(
+        None,
+        description="`{baselines, judge, prompt, length_margin}`: WB-Reward against these baselines too; null: none.",
     )
     rounds: Count = Field(128, description="Passes of sequential Elo, each over its own permutation of the battles.")
     win_margin: Positive = Field(2.0, description="Difference of two scores that is a win; less is a tie.")

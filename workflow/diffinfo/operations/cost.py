@@ -235,6 +235,8 @@ class Costs:
                 return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
             case "wildbench":
                 return self._judge(c.wildbench.judge, self._questions("wildbench"))
+            case "wildbench_reward" if c.wildbench.reward:
+                return self._judge(c.wildbench.reward.judge, self._questions("wildbench"))
             case (
                 "ingest_pairs"
                 | "ingest_prompts"

@@ -23,6 +23,8 @@ def judges_of(config: Config, jobs: Asked) -> list[str]:
         "arena_hard": config.arena_hard.judge,
         "wildbench": config.wildbench.judge,
     }
+    if config.wildbench.reward:
+        judges["wildbench_reward"] = config.wildbench.reward.judge
     return list(dict.fromkeys(judges[rule] for rule, _ in jobs if rule in judges))
 
 
