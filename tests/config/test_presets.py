@@ -286,6 +286,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "arena_hard.questions": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/question.jsonl",
         "arena_hard.baseline": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
         "arena_hard.limit": None,
+        "arena_hard.categories": None,
         "arena_hard.prompt": "https://raw.githubusercontent.com/lmarena/arena-hard-auto/"
         "3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config/judge_config.yaml",
         "arena_hard.bootstrap": 100,

@@ -31,6 +31,11 @@ def judging(name, **settings):
     return constant(settings={**known, **settings}, judge_model=f"{CONFIG.shared}/base/{judge.model}")
 
 
+def categories_table(wildcards, output):
+    """Where Arena-Hard's win rates by category go, if there are categories."""
+    return arguments(categories=output.get("categories"))
+
+
 def environment(name):
     """The file of envs/ that holds what judges."""
     judge = CONFIG.judges[name]
@@ -75,6 +80,7 @@ rule arena_hard:
         tokenizer="<shared>/base/{model}",
         judge=judge_model(ARENA.judge),
     output:
+        **({"categories": f"<results>/arena_hard/{RUN}/final/categories.parquet"} if ARENA.categories else {}),
         judgments=f"<results>/arena_hard/{RUN}/final/judgments.parquet",
         winrates=f"<results>/arena_hard/{RUN}/final/winrates.parquet",
         apart=f"<results>/arena_hard/{RUN}/final/apart.parquet",
@@ -89,12 +95,13 @@ rule arena_hard:
         **RESOURCES,
     params:
         answers=listed("answers", "select", "verdicts"),
+        categories=categories_table,
         settings=judging(ARENA.judge, bootstrap=ARENA.bootstrap, seed=ARENA.seed),
     shell:
         "python -m diffinfo.bench.arena_hard {params.answers:q} --questions {input.questions:q} {params.settings:q}"
         f" {CACHE}"
         " --tokenizer {input.tokenizer:q} --judgments {output.judgments:q} --winrates {output.winrates:q}"
-        " --apart {output.apart:q} 2> {log:q}"
+        " --apart {output.apart:q} {params.categories:q} 2> {log:q}"
 
 
 rule wildbench:

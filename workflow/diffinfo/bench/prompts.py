@@ -194,6 +194,9 @@ Reply in this JSON format, with the placeholders in [] filled in:
 GRADE = {"user": _GRADE}
 CHOICE = {"user": _CHOOSE}
 VERDICT = {"system": _COMPARE, "user": _GAME}
+_OWN = _COMPARE[_COMPARE.index("First write") : _COMPARE.index(" Point out")]  # the judge's own answer
+_NO_OWN = {"system": _COMPARE.replace(_OWN, "Compare both answers."), "user": _GAME}
+CATEGORIES = {"creative_writing": _NO_OWN}  # Arena-Hard v2's with a prompt of its own
 # the placeholders of arena-hard-auto at 3071ef9 and of its later versions
 _NAMES = {"question_1": "QUESTION", "answer_1": "ANSWER_A", "answer_2": "ANSWER_B"}
 
@@ -259,6 +262,12 @@ def of(benchmark: Path, ours: dict[str, str]) -> dict[str, str]:
     """The prompt that stands in the footer of a ``benchmark`` table, else ours."""
     found: dict[str, str] | None = artifacts.provenance(benchmark).get("prompt")
     return found or ours
+
+
+def by_category(benchmark: Path) -> dict[str, dict[str, str]]:
+    """The prompts of Arena-Hard v2's categories that stand in the footer of a ``benchmark`` table."""
+    found: dict[str, dict[str, str]] = artifacts.provenance(benchmark).get("prompts", {})
+    return found
 
 
 def fill(template: str, texts: dict[str, Any]) -> str:

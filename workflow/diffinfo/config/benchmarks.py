@@ -131,6 +131,20 @@ class Judge(Section):
         return self.kind == "reward-model" or self.serve
 
 
+class Category(Section):
+    """A category of Arena-Hard v2's questions, as lmarena/arena-hard-auto at 196f6b8 judges it."""
+
+    baseline: Line = Field(
+        description="A .jsonl of the baseline's answers, or hf://datasets/...: for hard_prompt those of o3-mini-2025-01-31, "
+        "for creative_writing of gemini-2.0-flash-001."
+    )
+    prompt: Line | None = Field(
+        None,
+        description="The judge's instructions, a .yaml with `system_prompt`; null: our wording, for creative_writing without "
+        "an answer of the judge's own.",
+    )
+
+
 class ArenaHard(Section):
     """Arena-Hard v0.1, by the logic of lmarena/arena-hard-auto at 3071ef9."""
 
@@ -144,6 +158,12 @@ class ArenaHard(Section):
         None,
         description="The judge's instructions: a copy of arena-hard-auto's `config/judge_config.yaml`, or its https:// "
         "address; null: our wording.",
+    )
+    categories: dict[Annotated[str, matches(r"\w+", "a name of letters, digits and _")], Category] | None = Field(
+        None,
+        min_length=1,
+        description="Of Arena-Hard v2, in place of `baseline` and `prompt`: `{NAME: {baseline, prompt}}` of every category of "
+        "the questions; null: they are of one kind.",
     )
     limit: Count | None = Field(None, description="Judge only the first questions; null: all.")
     select_judge: str = Field(description="The judge, a key of `judges`, that selects the best epoch.")

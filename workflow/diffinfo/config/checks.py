@@ -278,17 +278,21 @@ def _files(config: Config) -> Iterator[str]:
     arena, wildbench = config.arena_hard, config.wildbench
     files = {
         "arena_hard.questions": arena.questions,
-        "arena_hard.baseline": arena.baseline,
         "wildbench.tasks": wildbench.tasks,
     }
+    if not arena.categories:
+        files["arena_hard.baseline"] = arena.baseline
     prompts = {"arena_hard": arena.prompt, "wildbench": wildbench.prompt}
+    for name, category in (arena.categories or {}).items():
+        prompts[f"arena_hard.categories.{name}"] = category.prompt
+        files[f"arena_hard.categories.{name}.baseline"] = category.baseline
     if wildbench.reward:
         prompts["wildbench.reward"] = wildbench.reward.prompt
         files |= {f"wildbench.reward.baselines.{name}": file for name, file in wildbench.reward.baselines.items()}
     files |= {f"{key}.prompt": file or "world" for key, file in prompts.items()}
     for key, file in files.items():
         remote = ("hf://", "https://") if key.endswith("prompt") else "hf://"
-        needed = file != "world" or ".baselines." in key
+        needed = file != "world" or ".baselines." in key or (".categories." in key and key.endswith("baseline"))
         if needed and not file.startswith(remote) and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
     if (found := wildbench.anchors) and not Path(found.ratings).is_file():

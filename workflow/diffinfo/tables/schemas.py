@@ -227,15 +227,11 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         2,
         _schema(
             epoch=_INT,
-            win_rate=_REAL,
-            low=_REAL,
-            high=_REAL,
+            **_of(_REAL, "win_rate low high"),
             # ours: at equal lengths, see bench.length
             **_of(_REAL, "controlled controlled_low controlled_high"),
-            games=_INT,
-            unscored=_INT,
-            mean_tokens=_REAL,
-            baseline_mean_tokens=_REAL,
+            **_of(_INT, "games unscored"),
+            **_of(_REAL, "mean_tokens baseline_mean_tokens"),
         ),
     ),
     "qa": (
@@ -329,6 +325,7 @@ SCHEMAS |= {
         **_CELL, **_of(_TEXT, "judge benchmark"), **_of(_INT, "judgments unjudged"),
         **_of(_maybe(_INT), "read cached written"), dollars=_maybe(_REAL),
     )),
+    "categories": (1, pa.schema([*SCHEMAS["winrates"][1], *_schema(category=_TEXT)])),  # of Arena-Hard v2
     # WB-Reward in per cent; baseline "all baselines": the mean over them of tasks that are judged against each
     "wb_reward": (1, _schema(
         **_CELL, **_of(_TEXT, "baseline"), **_of(_INT, "epoch tasks unjudged"), **_of(_REAL, "reward low high"),
