@@ -285,7 +285,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "procedures: Arena-Hard v0.1 against gpt-4-0314, 100 bootstrap resamples": {
         "arena_hard.questions": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/question.jsonl",
         "arena_hard.baseline": "hf://datasets/lmarena-ai/arena-hard-auto/data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
-        "arena_hard.limit": None,
+        **dict.fromkeys(["arena_hard.limit", "arena_hard.categories"]),
         "arena_hard.prompt": "https://raw.githubusercontent.com/lmarena/arena-hard-auto/"
         "3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config/judge_config.yaml",
         "arena_hard.bootstrap": 100,
@@ -293,8 +293,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     },
     "procedures: WildBench v2": {
         "wildbench.tasks": "hf://datasets/WildEval/WildBench-V2@refs/convert/parquet/v2/test/0000.parquet",
-        "wildbench.limit": None,
-        "wildbench.anchors": None,
+        **dict.fromkeys(["wildbench.limit", "wildbench.anchors", "wildbench.reward"]),
         "wildbench.prompt": "https://raw.githubusercontent.com/allenai/WildBench/"
         "d6b8dcaf377d173d031980f97c16e1a82618c03d/evaluation/eval_template.score.v2.md",
         "wildbench.rounds": 128,

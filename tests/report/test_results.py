@@ -165,6 +165,7 @@ def test_every_figure_and_table_of_the_workflow_has_a_caption():
         "laboratory",
         "theorems",
         "costs",
+        "wb_reward",
         "did_proxy",
         "rejected_sampling",
         "lengths",

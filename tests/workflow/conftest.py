@@ -5,7 +5,9 @@ import pytest
 
 from project import Project
 
-REPORT = re.compile(r"grid|costs|table\d|figure\d+|claims|updates|matched|target|did_smc|rejected|laboratory.*|page")
+REPORT = re.compile(
+    r"grid|costs|wb_reward|table\d|figure\d+|claims|updates|matched|target|did_smc|rejected|laboratory.*|page"
+)
 
 
 def beyond_report(jobs):

@@ -44,6 +44,7 @@ def base() -> dict[str, Any]:
     for key in ("arena_hard", "wildbench"):
         values[key]["judge"] = "hostile"
     values["wildbench"]["anchors"] = {"ratings": "config.yaml", "key": "k", "scores": "workflow/presets"}
+    values["wildbench"]["reward"] = {"judge": "hostile", "baselines": {"hostile": "config.yaml"}}
     values["grid"][0]["measures"] = ["expected_reward", "entropy", "did", "smc", "update", "benchmarks", "qa"]
     values["grid"].append(values["grid"][0] | {"model": "hostile", "dataset": "hostile"})
     values["train_nodes"] = values["preference"]["processes"] = 2

@@ -3,6 +3,9 @@
 from diffinfo.config import local
 
 ARENA = CONFIG.arena_hard
+ASKED = ARENA.categories or {"": ARENA}  # of Arena-Hard v2 by category
+BASELINES = {name: part.baseline for name, part in ASKED.items()}
+JUDGE_PROMPTS = {name: part.prompt for name, part in ASKED.items() if part.prompt}
 
 
 def question_files(*sources):
@@ -24,7 +27,7 @@ def located(source, name):
 rule arena_hard_questions:
     """Read Arena-Hard's questions and the baseline's answers, in either public schema."""
     input:
-        question_files(ARENA.questions, ARENA.baseline, ARENA.prompt),
+        question_files(ARENA.questions, *BASELINES.values(), *JUDGE_PROMPTS.values()),
     output:
         table="<results>/bench/arena-hard.parquet",
         quarantine="<results>/bench/arena-hard.quarantine.parquet",
@@ -39,9 +42,12 @@ rule arena_hard_questions:
     params:
         files=constant(
             questions=located(ARENA.questions, "arena-hard"),
-            baseline=located(ARENA.baseline, "arena-hard-baseline"),
             limit=ARENA.limit,
-            prompt=ARENA.prompt,
+            **(
+                {"categories": BASELINES, "category_prompts": JUDGE_PROMPTS}
+                if ARENA.categories
+                else {"baseline": located(ARENA.baseline, "arena-hard-baseline"), "prompt": ARENA.prompt}
+            ),
         ),
     shell:
         "python -m diffinfo.bench.questions arena-hard {params.files:q}"

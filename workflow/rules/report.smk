@@ -48,6 +48,28 @@ rule costs:
         "python -m diffinfo.report.costs {params.inputs:q} --out {output.data:q} 2> {log:q}"
 
 
+rule wb_reward:
+    """WB-Reward of every cell against each baseline."""
+    input:
+        COMPARED,
+    output:
+        data="<results>/tables/wb_reward.parquet",
+        also=multiext("<results>/tables/wb_reward", *WRITTEN_BESIDE),
+        page=shown("tables", "wb_reward"),
+    log:
+        "<results>/logs/report/wb_reward.log",
+    benchmark:
+        "<results>/benchmarks/report/wb_reward.tsv"
+    conda:
+        "../../envs/base.yaml"
+    resources:
+        **RESOURCES,
+    params:
+        inputs=all_inputs,
+    shell:
+        "python -m diffinfo.report.wb_reward {params.inputs:q} --out {output.data:q} 2> {log:q}"
+
+
 for TABLE in TABLES:
 
     rule:
@@ -127,7 +149,7 @@ rule claims:
     params:
         inputs=all_inputs,
         settings=constant(
-            wildbench=CONFIG.wildbench,
+            wildbench=ELO,
             correctness=CORRECTNESS,
             placebos=CONFIG.placebos,
             dagger_below=CONFIG.did.dagger_below,

@@ -83,7 +83,10 @@ def figure_inputs(figure):
 def report_targets():
     """Every table, figure and the claims."""
     names = (
-        [f"tables/{name}" for name in ("grid", *TABLES, *(["costs"] if JUDGMENTS else []))]
+        [
+            f"tables/{name}"
+            for name in ("grid", *TABLES, *(["wb_reward"] if COMPARED else []), *(["costs"] if JUDGMENTS else []))
+        ]
         + [f"figures/{name}" for name in FIGURES]
         + ["claims"]
     )
@@ -116,6 +119,8 @@ ANCHORS = (
     if CONFIG.wildbench.anchors
     else []
 )
+AGAINST = [WILDBENCH.replace("judgments", f"{name}/judgments") for name in REWARD.baselines] if REWARD else []
+COMPARED = [path for pattern in AGAINST for path in paths(pattern, "benchmarks")]
 JUDGMENTS = [
     path
     for pattern, judge in (
@@ -123,14 +128,16 @@ JUDGMENTS = [
         (JUDGED, CONFIG.arena_hard.judge),
         (APART, CONFIG.arena_hard.judge),
         (WILDBENCH, CONFIG.wildbench.judge),
+        *[(pattern, REWARD.judge) for pattern in AGAINST],
     )
     if CONFIG.judges[judge].kind == "openai"
     for path in paths(pattern, "benchmarks")
 ]
+ELO = CONFIG.wildbench.model_dump(mode="json", exclude={"reward"})
 SETTINGS = {
     "table1": constant(),
     "table2": constant(dagger_below=CONFIG.did.dagger_below),
-    "table3": constant(wildbench=CONFIG.wildbench),
+    "table3": constant(wildbench=ELO),
 }
 CLAIMED = [*ORIGINS, *(name for names in CONFIG.placebos.values() for name in names)]
 BY_UNIT = [  # what claims are judged by, of datasets and their placebos

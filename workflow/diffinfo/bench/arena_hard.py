@@ -13,16 +13,17 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from diffinfo.bench import length, prompts
+from diffinfo.bench import length, prompts, replies
 from diffinfo.bench.judge import make_judge, provenance
 from diffinfo.bench.questions import ARENA_HARD, answered
-from diffinfo.bench.replies import Judge, Reply, Request, ask, costs, tolerate
+from diffinfo.bench.replies import Judge, Request, ask, costs, tolerate
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Count, Section
@@ -53,20 +54,17 @@ def verdict(reply: str) -> str | None:
 
 
 def unread(reply: str) -> str | None:
-    """Why a reply has no verdict: no label, two different ones, or one that is not among the five; None where it has one.
-
-    A reply that was cut has no verdict: what it would have said next might be another.
-    """
-    if isinstance(reply, Reply) and reply.unreadable:
-        return reply.unreadable
+    """Why a reply has no verdict: see ``replies.unread``, or its label is not among the five; None where it has one."""
     found = labels(reply)
-    if len(found) != 1:
-        return "different labels" if found else "no label"
-    return None if found <= set(OUTCOMES) else "unknown label"
+    return replies.unread(reply, found, "label") or (None if found <= set(OUTCOMES) else "unknown label")
 
 
 def judge_answers(
-    answers: pd.DataFrame, judge: Judge, name: str, prompt: dict[str, str] = prompts.VERDICT
+    answers: pd.DataFrame,
+    judge: Judge,
+    name: str,
+    prompt: dict[str, str] = prompts.VERDICT,
+    by_category: Mapping[str, dict[str, str]] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Play both games of every answer.
 
@@ -75,6 +73,7 @@ def judge_answers(
         judge: who compares.
         name: the judge's name in the table.
         prompt: what it is asked, see ``prompts.verdict``.
+        by_category: what it is asked on questions with such a tag.
 
     Returns:
         A ``judgments`` table without gaps, sorted by epoch, question and game.
@@ -84,15 +83,15 @@ def judge_answers(
     for row in answers.to_dict("records"):
         baseline, answer = row["baseline"], row["completion"]
         for game, (a, b) in enumerate([(baseline, answer), (answer, baseline)], start=1):
-            requests.append(_request(row["messages"], a, b, prompt))
+            requests.append(_request(row["messages"], a, b, by_category.get(row["tag"], prompt)))
             facts = {str(key): row[key] for key in ("epoch", "prompt_id", "tokens", "chars", "truncated")}
             rows.append({"benchmark": ARENA_HARD, "game": game, "judge": name, "score": None, "apart": False, **facts})
-    replies = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
+    said = ask(judge, requests, "judging Arena-Hard", lambda reply: not labels(reply), _FOLLOW_UP)
     found = {
-        "reply": replies,
-        "verdict": [*map(verdict, replies)],
-        "unjudged": [*map(unread, replies)],
-        **costs(replies),
+        "reply": said,
+        "verdict": [*map(verdict, said)],
+        "unjudged": [*map(unread, said)],
+        **costs(said),
     }
     frame = pd.DataFrame(rows).assign(**found)
     return frame.sort_values(["epoch", "prompt_id", "game"], ignore_index=True)
@@ -194,6 +193,15 @@ def win_rates(
     return pd.DataFrame(rows)
 
 
+def by_category(judgments: pd.DataFrame, category: pd.Series, *more: Any, **seeded: Any) -> pd.DataFrame:
+    """``win_rates`` of each category's questions by themselves, with the category of each question given by name."""
+    parts = [
+        win_rates(games, *more, **seeded).assign(category=name)
+        for name, games in judgments.groupby(judgments["prompt_id"].map(category))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def best_epoch(winrates: Iterable[pd.DataFrame]) -> int:
     """The epoch with the highest win rate; the first of equals."""
     table = pd.concat(list(winrates), ignore_index=True).sort_values("epoch", ignore_index=True)
@@ -276,6 +284,7 @@ def main(
     select: list[Path] | None = None,
     verdicts: list[Path] | None = None,
     apart: Path | None = None,
+    categories: Path | None = None,
     judge_model: Path | None = None,
 ) -> None:
     """Judge a run's answers, all epochs or the best one; with ``apart``, each half also at the other half's best one.
@@ -290,6 +299,7 @@ def main(
         winrates: winrates table to write.
         select: winrates tables of the selecting judge: only the best epoch by them is judged.
         verdicts: its judgments of all epochs, which select for each half of the questions.
+        categories: categories table to write, the win rates of each category (Arena-Hard v2).
         apart: judgments table to write of each question at the epoch that the other half selects.
         judge_model: folder of the judge's model, where that runs here.
     """
@@ -308,12 +318,15 @@ def main(
     judge = settings.judge
     judging = make_judge(judge, cache=cache, job=str(judgments), judge_model=judge_model, scoring=settings.scoring)
     prompt = prompts.of(questions, prompts.VERDICT)
-    every = judge_answers(pd.concat([found, *further], ignore_index=True), judging, judge.model, prompt)
+    every = judge_answers(
+        pd.concat([found, *further], ignore_index=True), judging, judge.model, prompt, prompts.by_category(questions)
+    )
     tolerate(every["unjudged"], judge)
     games = every if best is None else every[every["epoch"] == best].reset_index(drop=True)
     counted = token_ids(tokenizer, dict(zip(asked["prompt_id"], asked["baseline"], strict=True)))
     lengths = {name: len(ids) for name, ids in counted.items()}
-    rates = win_rates(games, lengths, resamples=settings.bootstrap, seed=settings.seed)
+    resampled: dict[str, Any] = {"resamples": settings.bootstrap, "seed": settings.seed}
+    rates = win_rates(games, lengths, **resampled)
     unanswered = {str(epoch): len(asked) - count for epoch, count in found.groupby("epoch").size().items()}
     made = provenance(judge, ("questions", questions), answers, select, verdicts, judge_model)
     made |= {"unanswered": unanswered}
@@ -322,6 +335,11 @@ def main(
         elsewhere = every[every["epoch"] == every["prompt_id"].map(own)].assign(apart=True)
         artifacts.write(apart, elsewhere.reset_index(drop=True), "judgments", **made)
     artifacts.write(winrates, rates, "winrates", **made, bootstrap=settings.bootstrap, seed=settings.seed)
+    if categories:
+        split = by_category(games, asked.set_index("prompt_id")["tag"], lengths, **resampled)
+        artifacts.write(categories, split, "categories", **made, bootstrap=settings.bootstrap, seed=settings.seed)
+        for row in split.to_dict("records"):
+            log.info("%(category)s, epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f)", row)
     for row in rates.to_dict("records"):
         log.info(
             "epoch %(epoch)d: win rate %(win_rate).1f %% (%(low).1f to %(high).1f), at equal lengths %(controlled).1f, "

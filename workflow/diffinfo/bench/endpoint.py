@@ -111,6 +111,6 @@ def body(judge: JudgeConfig, request: Request) -> dict[str, Any]:
     limit = "max_completion_tokens" if judge.preset == "reasoning" else "max_tokens"
     parameters: dict[str, Any] = {"model": judge.model, "messages": request.conversation, "temperature": 0.0}
     parameters |= {limit: judge.max_tokens}
-    parameters |= {"response_format": {"type": "json_object"}} if request.form == "grade" else {}
+    parameters |= {"response_format": {"type": "json_object"}} if request.form != "verdict" else {}
     parameters |= PRESETS[judge.preset] | judge.request
     return {key: value for key, value in parameters.items() if value is not None}

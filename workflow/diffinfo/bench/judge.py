@@ -132,16 +132,27 @@ class RewardModel:
                 rewards[json.dumps([*request.task, {"role": "assistant", "content": str(answer)}])]
                 for answer in request.answers
             )
-            replies.append(Reply(_verdict(first, second) if request.form == "verdict" else _grade(first, second)))
+            said = {"verdict": _verdict, "grade": _grade, "choice": _choice}[request.form]
+            replies.append(Reply(said(first, second)))
         return replies
 
 
 def _verdict(a: float, b: float) -> str:
+    label, facts = _label(a, b)
+    return f"{facts}. My final verdict is [[{label}]]."
+
+
+def _choice(a: float, b: float) -> str:
+    label, facts = _label(a, b)
+    return json.dumps({"reason": facts, "choice": label if label == "A=B" else label[0] + "+" * label.count(">")})
+
+
+def _label(a: float, b: float) -> tuple[str, str]:
     better = _sigmoid(a - b)
     likely, winner, loser = (better, "A", "B") if better >= 0.5 else (1 - better, "B", "A")
     sign = ">>" if likely >= MUCH_BETTER else ">" if likely >= BETTER else "="
     label = "A=B" if sign == "=" else f"{winner}{sign}{loser}"
-    return f"Reward of A {a:.4f}, of B {b:.4f}, P(A better) {better:.4f}. My final verdict is [[{label}]]."
+    return label, f"Reward of A {a:.4f}, of B {b:.4f}, P(A better) {better:.4f}"
 
 
 def _grade(answer: float, reference: float) -> str:

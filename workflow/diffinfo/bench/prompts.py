@@ -115,8 +115,88 @@ Reply in this JSON format, with the placeholders in [] filled in:
 }
 ```"""
 
+_CHOOSE = """\
+# Instruction
+
+You are an expert evaluator. Your task is to compare the responses that two AI models generated.
+You are given the user's query, the conversation before it, and two responses, A and B.
+First read the query and the history with care to understand the task, then compare the responses by the rules below.
+
+# Conversation between user and AI
+
+## History
+<|begin_of_history|>
+
+{$history}
+
+<|end_of_history|>
+
+## Current user query
+<|begin_of_query|>
+
+{$user_query}
+
+<|end_of_query|>
+
+## Response A
+<|begin_of_response_A|>
+
+{$candidate_A}
+
+<|end_of_response_A|>
+
+## Response B
+<|begin_of_response_B|>
+
+{$candidate_B}
+
+<|end_of_response_B|>
+
+# Evaluation
+
+## Checklist
+
+<|begin_of_checklist|>
+
+{$checklist}
+
+<|end_of_checklist|>
+
+Let this checklist guide your evaluation, but do not limit your assessment to it.
+
+## Rules
+
+Compare the two responses by your analysis of the query and the history.
+First write down your analysis and the checklist that you used, then give your assessment according to the checklist.
+Choose one of five labels:
+
+- `A++`: response A is much better than response B.
+- `A+`: response A is slightly better than response B.
+- `A=B`: both responses are of the same quality. Use this label sparingly.
+- `B+`: response B is slightly better than response A.
+- `B++`: response B is much better than response A.
+
+## Output format
+
+Give your analysis of each response, then sum up where they are equal and where one is better, then choose.
+Reply in this JSON format, with the placeholders in [] filled in:
+```
+{
+    "analysis of A": "[analysis of response A]",
+    "analysis of B": "[analysis of response B]",
+    "reason of A=B": "[where both responses do equally well]",
+    "reason of A>B": "[where response A is better]",
+    "reason of B>A": "[where response B is better]",
+    "choice": "[A++ or A+ or A=B or B+ or B++]"
+}
+```"""
+
 GRADE = {"user": _GRADE}
+CHOICE = {"user": _CHOOSE}
 VERDICT = {"system": _COMPARE, "user": _GAME}
+_OWN = _COMPARE[_COMPARE.index("First write") : _COMPARE.index(" Point out")]  # the judge's own answer
+_NO_OWN = {"system": _COMPARE.replace(_OWN, "Compare both answers."), "user": _GAME}
+CATEGORIES = {"creative_writing": _NO_OWN}  # Arena-Hard v2's with a prompt of its own
 # the placeholders of arena-hard-auto at 3071ef9 and of its later versions
 _NAMES = {"question_1": "QUESTION", "answer_1": "ANSWER_A", "answer_2": "ANSWER_B"}
 
@@ -159,8 +239,17 @@ def verdict(source: str) -> dict[str, str]:
 
 def grade(source: str) -> dict[str, str]:
     """WildBench's template, ``evaluation/eval_template.score.v2.md``."""
+    return _template(source, "{$model_output}")
+
+
+def choice(source: str) -> dict[str, str]:
+    """WildBench's template for two answers, ``evaluation/eval_template.pairwise.v2.md``."""
+    return _template(source, "{$candidate_A}", "{$candidate_B}")
+
+
+def _template(source: str, *answers: str) -> dict[str, str]:
     text = content(source).decode("utf-8", "replace")
-    _check(text, ["{$history}", "{$user_query}", "{$model_output}", "{$checklist}"], source)
+    _check(text, ["{$history}", "{$user_query}", *answers, "{$checklist}"], source)
     return {"user": text}
 
 
@@ -173,6 +262,12 @@ def of(benchmark: Path, ours: dict[str, str]) -> dict[str, str]:
     """The prompt that stands in the footer of a ``benchmark`` table, else ours."""
     found: dict[str, str] | None = artifacts.provenance(benchmark).get("prompt")
     return found or ours
+
+
+def by_category(benchmark: Path) -> dict[str, dict[str, str]]:
+    """The prompts of Arena-Hard v2's categories that stand in the footer of a ``benchmark`` table."""
+    found: dict[str, dict[str, str]] = artifacts.provenance(benchmark).get("prompts", {})
+    return found
 
 
 def fill(template: str, texts: dict[str, Any]) -> str:

@@ -31,37 +31,59 @@ TASK_OF_TAG = {
 
 
 def arena_hard(
-    *, questions: str, baseline: str, out: Path, quarantine: Path, limit: int | None = None, prompt: str | None = None
+    *,
+    questions: str,
+    out: Path,
+    quarantine: Path,
+    baseline: str | None = None,
+    limit: int | None = None,
+    prompt: str | None = None,
+    categories: dict[str, str] | None = None,
+    category_prompts: dict[str, str] | None = None,
 ) -> None:
     """Arena-Hard questions, each with the baseline's answer.
 
     Args:
         questions: .jsonl (or .parquet) file or hf:// address with ``uid, prompt`` or ``question_id, turns`` rows.
-        baseline: the same of answers, ``uid, messages`` or ``question_id, choices`` rows.
+        baseline: the same of answers, ``uid, messages`` or ``question_id, choices`` rows; or ``categories``.
         out: benchmark table to write, in the file's order.
         quarantine: quarantine table to write: broken lines, empty prompts, doubled ids, missing baseline answers.
         limit: take only the first good questions.
         prompt: the judge's, see ``prompts.verdict``; None for ours.
+        categories: of Arena-Hard v2, baseline by category; the category is the question's tag then.
+        category_prompts: the judge's by category; others have ours.
 
     Raises:
-        UserError: when a file cannot be read, or no question is good.
+        UserError: when a file cannot be read, a question's category has no baseline, or no question is good.
     """
     bad = Quarantine()
-    answers = dict(_unique(baseline, arena_answer, bad))
+    baselines = {"baseline": baseline} if baseline else {}
+    baselines |= {f"baseline of {name}": source for name, source in (categories or {}).items()}
+    given = {name: dict(_unique(source, arena_answer, bad)) for name, source in baselines.items()}
     rows: list[dict[str, Any]] = []
 
     def question(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         name, prompt = _id(row, "uid", "question_id"), _prompt(row)
+        tag = str(row.get("category" if categories else "cluster") or "")
+        if categories and tag not in categories:
+            raise UserError(
+                f"{questions}: the category '{tag}' of question {name} has no baseline: add"
+                f" arena_hard.categories.{tag or 'NAME'} with a baseline."
+            )
+        answers = given[f"baseline of {tag}" if categories else "baseline"]
         if name not in answers:
             raise BadRow("the baseline has no answer to it")
-        return name, {"messages": [{"role": "user", "content": prompt}], "tag": str(row.get("cluster") or "")}
+        return name, {"messages": [{"role": "user", "content": prompt}], "tag": tag, "baseline": answers[name]}
 
     for name, row in _unique(questions, question, bad):
-        rows.append({"benchmark": ARENA_HARD, "prompt_id": name, "checklist": [], "baseline": answers[name], **row})
+        rows.append({"benchmark": ARENA_HARD, "prompt_id": name, "checklist": [], **row})
         if len(rows) == limit:
             break
-    asked = prompts.verdict(prompt) if prompt else None
-    _write(rows, bad, out, quarantine, {"questions": questions, "baseline": baseline}, limit=limit, prompt=asked)
+    own = {name: prompts.verdict(source) for name, source in (category_prompts or {}).items()}
+    by_category = {name: own.get(name, prompts.CATEGORIES.get(name, prompts.VERDICT)) for name in categories or {}}
+    asked: dict[str, Any] = {"prompt": prompts.verdict(prompt) if prompt else None}
+    asked |= {"prompts": by_category} if categories else {}
+    _write(rows, bad, out, quarantine, {"questions": questions, **baselines}, limit=limit, **asked)
 
 
 def wildbench(*, tasks: str, out: Path, quarantine: Path, limit: int | None = None, prompt: str | None = None) -> None:

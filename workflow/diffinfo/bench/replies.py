@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
@@ -19,13 +19,13 @@ class Request:
     """One thing to ask a judge.
 
     Attributes:
-        form: "verdict" asks for a label such as [[A>B]], "grade" for JSON with a score.
+        form: "verdict" asks for a label such as [[A>B]], "grade" for JSON with a score, "choice" for JSON with one such as A+.
         conversation: what an endpoint is sent.
         task: the conversation that the answers answer.
-        answers: for a verdict A and B; for a grade the answer and the reference (None where the task has none).
+        answers: for a verdict or choice A and B; for a grade the answer and the reference (None where the task has none).
     """
 
-    form: Literal["verdict", "grade"]
+    form: Literal["verdict", "grade", "choice"]
     conversation: Messages
     task: Messages
     answers: tuple[str, str | None]
@@ -103,6 +103,16 @@ def ask(
         whole = (f"{replies[i]}\n{reply}", reply.finish_reason, reply.unjudged)
         replies[i] = Reply(*whole, (*replies[i].usages, *reply.usages))
     return replies
+
+
+def unread(reply: str, found: Collection[Any], what: str) -> str | None:
+    """Why a reply that says the distinct ``found`` of ``what`` (a label, a score) has no judgment; None where it has one.
+
+    A reply that was cut has none: what it would have said next might be another.
+    """
+    if isinstance(reply, Reply) and reply.unreadable:
+        return reply.unreadable
+    return None if len(found) == 1 else f"different {what}s" if found else f"no {what}"
 
 
 def costs(replies: Iterable[Reply]) -> dict[str, list[Any]]:

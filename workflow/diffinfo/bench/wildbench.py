@@ -11,21 +11,22 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from diffinfo.bench import prompts
+from diffinfo.bench import prompts, replies
 from diffinfo.bench.arena_hard import selected
 from diffinfo.bench.judge import make_judge, provenance
 from diffinfo.bench.questions import TASK_OF_TAG, WILDBENCH, answered
-from diffinfo.bench.replies import COSTS, Judge, Reply, Request, ask, costs, tolerate
+from diffinfo.bench.replies import COSTS, Judge, Request, ask, costs, tolerate
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 from diffinfo.config.values import Computation, Section
+from diffinfo.data.files import Messages
 from diffinfo.tables import artifacts
 
 WEIGHTS = {"creative": 0.5, "planning": 1.25, "maths": 1.0, "information": 0.75, "coding": 1.25}
@@ -44,7 +45,6 @@ _SCORE_TEXT = re.compile(
     rf"(?:{_NUMBER}|\s*({'|'.join(_WORDS)})\b{_OF_TEN})[\]*\s]*(?:[(:,.;-](?!.*(?:\d|\b(?:{'|'.join(_WORDS)})\b)).*)?",
     re.I | re.S,
 )
-_SCORE_FIELD = re.compile(r"""["']score["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^"',}\n]+)(?=[,}\n]))""", re.I)
 
 
 def grade(reply: str) -> float | None:
@@ -57,14 +57,8 @@ def grade(reply: str) -> float | None:
 
 
 def unread(reply: str) -> str | None:
-    """Why a reply has no score from 1 to 10, or two different ones; None where it has one.
-
-    A reply that was cut has no score: what it would have said next might be another.
-    """
-    if isinstance(reply, Reply) and reply.unreadable:
-        return reply.unreadable
-    found = _scores(reply)
-    return None if len(found) == 1 else "different scores" if found else "no score"
+    """Why a reply has no score from 1 to 10: see ``replies.unread``; None where it has one."""
+    return replies.unread(reply, _scores(reply), "score")
 
 
 def said(reply: str) -> dict[str, str]:
@@ -78,11 +72,16 @@ def said(reply: str) -> dict[str, str]:
 
 def _scores(reply: str) -> set[float]:
     """The distinct scores from 1 to 10 in a reply."""
-    values = [*_score_fields(reply)] or ["".join(values) for values in _SCORE_FIELD.findall(reply)]
-    return {score for score in map(_number, values) if score is not None}
+    return {score for score in map(_number, fields(reply, "score")) if score is not None}
 
 
-def _score_fields(reply: str) -> Iterator[Any]:
+def fields(reply: str, name: str) -> list[Any]:
+    """What a field is in the JSON of a reply; where that is broken, in what looks like the field, if something follows it."""
+    broken = rf"""["']{name}["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^"',}}\n]+)(?=[,}}\n]))"""
+    return [*_fields(reply, name)] or ["".join(values) for values in re.findall(broken, reply, re.I)]
+
+
+def _fields(reply: str, name: str) -> Iterator[Any]:
     # judges put bare line breaks into strings, and a key twice
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=tuple)
     start = reply.find("{")
@@ -92,7 +91,7 @@ def _score_fields(reply: str) -> Iterator[Any]:
         except (json.JSONDecodeError, RecursionError):
             end = start + 1
         else:
-            yield from (item for key, item in value if key.strip().casefold() == "score")
+            yield from (item for key, item in value if key.strip().casefold() == name)
         start = reply.find("{", end)
 
 
@@ -130,29 +129,31 @@ def judge_answers(
     )
     full = answers["chars"] > 0
     requests = [_request(row, prompt) for row in answers[full].to_dict("records")]
-    replies = (
-        ask(judge, requests, "grading WildBench", lambda reply: not _scores(reply), _FOLLOW_UP) if requests else []
-    )
-    found = {"reply": replies, "unjudged": [*map(unread, replies)], **costs(replies)}
+    given = ask(judge, requests, "grading WildBench", lambda reply: not _scores(reply), _FOLLOW_UP) if requests else []
+    found = {"reply": given, "unjudged": [*map(unread, given)], **costs(given)}
     for column, values in found.items():
         frame.loc[full, column] = pd.Series(values, index=frame.index[full], dtype=object)
-    frame.loc[full, "score"] = pd.Series([grade(reply) for reply in replies], index=frame.index[full], dtype=float)
+    frame.loc[full, "score"] = pd.Series([grade(reply) for reply in given], index=frame.index[full], dtype=float)
     return frame.sort_values(["epoch", "prompt_id"], ignore_index=True)
 
 
 def _request(row: Mapping[Any, Any], prompt: dict[str, str]) -> Request:
+    asked = ask_about(row, prompt, {"{$model_output}": row["completion"]})
+    reference = None if pd.isna(row["baseline"]) else row["baseline"]
+    return Request("grade", asked, row["messages"], (row["completion"], reference))
+
+
+def ask_about(row: Mapping[Any, Any], prompt: dict[str, str], answers: dict[str, str]) -> Messages:
+    """The judge's conversation on a task, by placeholders of ``answers``."""
     *before, query = row["messages"]
     texts = {
         "{$history}": "".join(
             f"{turn['role'].upper()}: {turn['content']}\n\n" for turn in before if turn["role"] != "system"
         ),
         "{$user_query}": query["content"],
-        "{$model_output}": row["completion"],
         "{$checklist}": "".join(f"- {item}\n" for item in row["checklist"]),
     }
-    asked = [{"role": "user", "content": prompts.fill(prompt["user"], texts)}]
-    reference = None if pd.isna(row["baseline"]) else row["baseline"]
-    return Request("grade", asked, row["messages"], (row["completion"], reference))
+    return [{"role": "user", "content": prompts.fill(prompt["user"], texts | answers)}]
 
 
 def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, float]:
@@ -165,12 +166,17 @@ def wb_score(judgments: pd.DataFrame, tags: Mapping[str, str]) -> dict[str, floa
         judgments: graded answers of one epoch; unreadable grades are left out, and empty answers, as in the original's table.
         tags: of each task, joined by "; ".
     """
+    return by_group(judgments[judgments["chars"] > 0], tags, lambda mean: (mean - 5) * 2)
+
+
+def by_group(judgments: pd.DataFrame, tags: Mapping[str, str], scale: Callable[[float], float]) -> dict[str, float]:
+    """The mean score of each task group, as ``scale`` makes it, and their weighted mean: see ``wb_score``."""
     grades: dict[str, list[float]] = {}
-    graded = judgments[judgments["chars"] > 0].dropna(subset=["score"])
+    graded = judgments.dropna(subset=["score"])
     for task, score in zip(graded["prompt_id"], graded["score"], strict=True):
         for group in {TASK_OF_TAG[tag] for tag in tags[task].split("; ")}:
             grades.setdefault(group, []).append(score)
-    scores = {group: (float(np.mean(values)) - 5) * 2 for group, values in sorted(grades.items())}
+    scores = {group: scale(float(np.mean(values))) for group, values in sorted(grades.items())}
     if scores:
         weight = sum(WEIGHTS[group] for group in scores)
         scores["overall"] = sum(WEIGHTS[group] * score for group, score in scores.items()) / weight

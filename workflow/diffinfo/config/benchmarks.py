@@ -131,6 +131,20 @@ class Judge(Section):
         return self.kind == "reward-model" or self.serve
 
 
+class Category(Section):
+    """A category of Arena-Hard v2's questions, as lmarena/arena-hard-auto at 196f6b8 judges it."""
+
+    baseline: Line = Field(
+        description="A .jsonl of the baseline's answers, or hf://datasets/...: for hard_prompt those of o3-mini-2025-01-31, "
+        "for creative_writing of gemini-2.0-flash-001."
+    )
+    prompt: Line | None = Field(
+        None,
+        description="The judge's instructions, a .yaml with `system_prompt`; null: our wording, for creative_writing without "
+        "an answer of the judge's own.",
+    )
+
+
 class ArenaHard(Section):
     """Arena-Hard v0.1, by the logic of lmarena/arena-hard-auto at 3071ef9."""
 
@@ -144,6 +158,12 @@ class ArenaHard(Section):
         None,
         description="The judge's instructions: a copy of arena-hard-auto's `config/judge_config.yaml`, or its https:// "
         "address; null: our wording.",
+    )
+    categories: dict[Annotated[str, matches(r"\w+", "a name of letters, digits and _")], Category] | None = Field(
+        None,
+        min_length=1,
+        description="Of Arena-Hard v2, in place of `baseline` and `prompt`: `{NAME: {baseline, prompt}}` of every category of "
+        "the questions; null: they are of one kind.",
     )
     limit: Count | None = Field(None, description="Judge only the first questions; null: all.")
     select_judge: str = Field(description="The judge, a key of `judges`, that selects the best epoch.")
@@ -166,6 +186,28 @@ class Anchors(Section):
     )
 
 
+class Reward(Section):
+    """WB-Reward: each answer in one game against that of each baseline."""
+
+    baselines: dict[Annotated[str, matches(r"[A-Za-z0-9][\w.-]*", "a name of letters, digits, _, . and -")], Line] = (
+        Field(
+            min_length=1,
+            description="`{name: file}`: answers of public models, such as WildBench's `result_dirs/.../MODEL.json`, lists of "
+            "`{session_id, output}`, or their hf:// addresses.",
+        )
+    )
+    prompt: Line | None = Field(
+        None,
+        description="The judge's instructions: a copy of WildBench's `evaluation/eval_template.pairwise.v2.md`, or its "
+        "https:// address; null: our wording.",
+    )
+    judge: str = Field(description="The judge that compares, a key of `judges`.")
+    length_margin: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="A slight win by an answer that is longer by more characters is a tie (WildBench's K); null: no penalty.",
+    )
+
+
 class WildBench(Section):
     """WildBench v2, by the logic of allenai/WildBench at d6b8dca."""
 
@@ -180,6 +222,10 @@ class WildBench(Section):
     anchors: Anchors | None = Field(
         None,
         description="`{ratings, key, scores}`: published ratings as anchors of WB-Elo; null: the grid's models alone.",
+    )
+    reward: Reward | None = Field(
+        None,
+        description="`{baselines, judge, prompt, length_margin}`: WB-Reward against these baselines too; null: none.",
     )
     rounds: Count = Field(128, description="Passes of sequential Elo, each over its own permutation of the battles.")
     win_margin: Positive = Field(2.0, description="Difference of two scores that is a win; less is a tie.")

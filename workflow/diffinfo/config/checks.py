@@ -89,7 +89,10 @@ def _pointers(config: Config) -> Iterator[str]:
         if judge.kind == "world":
             yield from _known(f"judges.{name}.model", judge.model, ("multifaceted", "correctness"))
     judges = {f"arena_hard.{key}": getattr(config.arena_hard, key) for key in ("select_judge", "judge")}
-    for path, name in (judges | {"wildbench.judge": config.wildbench.judge}).items():
+    judges["wildbench.judge"] = config.wildbench.judge
+    if config.wildbench.reward:
+        judges["wildbench.reward.judge"] = config.wildbench.reward.judge
+    for path, name in judges.items():
         yield from _known(path, name, config.judges)
         asked = config.wildbench.tasks if path.startswith("wildbench") else config.arena_hard.questions
         if name in config.judges and config.judges[name].kind == "world" and asked != "world":
@@ -275,13 +278,22 @@ def _files(config: Config) -> Iterator[str]:
     arena, wildbench = config.arena_hard, config.wildbench
     files = {
         "arena_hard.questions": arena.questions,
-        "arena_hard.baseline": arena.baseline,
         "wildbench.tasks": wildbench.tasks,
     }
-    files |= {"arena_hard.prompt": arena.prompt or "world", "wildbench.prompt": wildbench.prompt or "world"}
+    if not arena.categories:
+        files["arena_hard.baseline"] = arena.baseline
+    prompts = {"arena_hard": arena.prompt, "wildbench": wildbench.prompt}
+    for name, category in (arena.categories or {}).items():
+        prompts[f"arena_hard.categories.{name}"] = category.prompt
+        files[f"arena_hard.categories.{name}.baseline"] = category.baseline
+    if wildbench.reward:
+        prompts["wildbench.reward"] = wildbench.reward.prompt
+        files |= {f"wildbench.reward.baselines.{name}": file for name, file in wildbench.reward.baselines.items()}
+    files |= {f"{key}.prompt": file or "world" for key, file in prompts.items()}
     for key, file in files.items():
         remote = ("hf://", "https://") if key.endswith("prompt") else "hf://"
-        if file != "world" and not file.startswith(remote) and not Path(file).is_file():
+        needed = file != "world" or ".baselines." in key or (".categories." in key and key.endswith("baseline"))
+        if needed and not file.startswith(remote) and not Path(file).is_file():
             yield f"{key}: the file '{file}' does not exist"
     if (found := wildbench.anchors) and not Path(found.ratings).is_file():
         yield f"wildbench.anchors.ratings: the file '{found.ratings}' does not exist"

@@ -230,11 +230,11 @@ class Costs:
                 return self._infer(model, read=tokens * epochs, models=epochs)
             case "arena_hard_select":
                 return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
-            case "arena_hard":
-                judged = min(2, c.epochs)  # the best epoch, and at most as much again where the halves select others
-                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
-            case "wildbench":
-                return self._judge(c.wildbench.judge, self._questions("wildbench"))
+            case "arena_hard":  # the best epoch, and at most as much again where the halves select others
+                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * min(2, c.epochs))
+            case "wildbench" | "wildbench_reward":
+                part = c.wildbench.reward if c.wildbench.reward and rule == "wildbench_reward" else c.wildbench
+                return self._judge(part.judge, self._questions("wildbench"))
             case (
                 "ingest_pairs"
                 | "ingest_prompts"

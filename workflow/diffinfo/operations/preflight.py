@@ -24,6 +24,8 @@ def judges_of(config: Config, jobs: Asked) -> list[str]:
         "arena_hard": config.arena_hard.judge,
         "wildbench": config.wildbench.judge,
     }
+    if config.wildbench.reward:
+        judges["wildbench_reward"] = config.wildbench.reward.judge
     return list(dict.fromkeys(judges[rule] for rule, _ in jobs if rule in judges))
 
 
@@ -95,9 +97,13 @@ def repositories(config: Config, jobs: Asked) -> Iterator[tuple[str, str, str]]:
                 yield f"datasets.{wildcards['dataset']}.source", "dataset", source
         elif rule in ("arena_hard_questions", "wildbench_tasks"):
             part, keys = ("arena_hard", ("questions", "baseline")) if "arena" in rule else ("wildbench", ("tasks",))
-            for key in keys:
-                if found := re.match(r"hf://datasets/([^/]+/[^/@]+)", getattr(getattr(config, part), key)):
-                    yield f"{part}.{key}", "dataset", found[1]
+            sources = {f"{part}.{key}": getattr(getattr(config, part), key) for key in keys}
+            if part == "arena_hard" and (categories := config.arena_hard.categories):
+                del sources["arena_hard.baseline"]
+                sources |= {f"arena_hard.categories.{name}.baseline": c.baseline for name, c in categories.items()}
+            for key, source in sources.items():
+                if found := re.match(r"hf://datasets/([^/]+/[^/@]+)", source):
+                    yield key, "dataset", found[1]
 
 
 def check_hub(config: Config, jobs: Asked) -> None:

@@ -196,11 +196,11 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
             benchmark=_TEXT,
             epoch=_INT,
             prompt_id=_TEXT,
-            game=_INT,  # Arena-Hard: 1 = baseline is A, 2 = answer is A; WildBench: 1
+            game=_INT,  # Arena-Hard and WB-Reward: 1 = baseline is A, 2 = answer is A; WildBench: 1
             judge=_TEXT,
             apart=_FLAG,  # whether other questions than this one selected its epoch
-            verdict=_maybe(_TEXT),  # Arena-Hard label, null when the judge gave none or two
-            score=_maybe(_REAL),  # WildBench 1..10
+            verdict=_maybe(_TEXT),  # label of Arena-Hard or WB-Reward, null when the judge gave none or two
+            score=_maybe(_REAL),  # WildBench 1..10, WB-Reward -1..1
             tokens=_INT,  # length of the judged answer, without the end-of-turn token
             chars=_INT,  # the same in characters, stripped: WildBench's length rule
             truncated=_FLAG,
@@ -227,15 +227,11 @@ SCHEMAS: dict[str, tuple[int, pa.Schema]] = {
         2,
         _schema(
             epoch=_INT,
-            win_rate=_REAL,
-            low=_REAL,
-            high=_REAL,
+            **_of(_REAL, "win_rate low high"),
             # ours: at equal lengths, see bench.length
             **_of(_REAL, "controlled controlled_low controlled_high"),
-            games=_INT,
-            unscored=_INT,
-            mean_tokens=_REAL,
-            baseline_mean_tokens=_REAL,
+            **_of(_INT, "games unscored"),
+            **_of(_REAL, "mean_tokens baseline_mean_tokens"),
         ),
     ),
     "qa": (
@@ -328,6 +324,12 @@ SCHEMAS |= {
     "costs": (1, _schema(
         **_CELL, **_of(_TEXT, "judge benchmark"), **_of(_INT, "judgments unjudged"),
         **_of(_maybe(_INT), "read cached written"), dollars=_maybe(_REAL),
+    )),
+    "categories": (1, pa.schema([*SCHEMAS["winrates"][1], *_schema(category=_TEXT)])),  # of Arena-Hard v2
+    # WB-Reward in per cent; baseline "all baselines": the mean over them of tasks that are judged against each
+    "wb_reward": (1, _schema(
+        **_CELL, **_of(_TEXT, "baseline"), **_of(_INT, "epoch tasks unjudged"), **_of(_REAL, "reward low high"),
+        weighted=_maybe(_REAL), **_of(_maybe(_INT), "much_better better tie worse much_worse"),
     )),
     # of several ``seeds``: their means, and sd between them
     "table1": (2, _schema(
