@@ -283,3 +283,16 @@ def test_the_longest_of_several_jobs_is_warned_of_and_disks_add_up():
     assert f"an estimated {longest:.1f} h a job" in said
     (said,) = warnings(both, costs(), {}, free_gb=needed - 0.1)
     assert f"take an estimated {needed:,.0f} GB" in said
+
+
+@pytest.mark.parametrize(("rule", "share"), [("sample_responses", "sample_share"), ("score_responses", "score_share")])
+def test_jobs_share_the_hours_of_a_table_in_whole_parts(rule, share):
+    whole, shared = costs(sampling={"jobs": 1}).job(rule, SAMPLED), costs(sampling={"jobs": 9})
+    start = loading(A.hardware[whole.hardware])
+    work = [shared.job(share, {**SAMPLED, "share": f"{number}-of-9"}).hours - start for number in range(1, 10)]
+    assert sum(work) == pytest.approx(whole.hours - start)
+    parts = -(-PAIRS // 4000)  # of 20,000 rows, five a prompt
+    assert max(work) == pytest.approx((whole.hours - start) * -(-parts // 9) / parts)
+    table = shared.job(rule, SAMPLED)
+    assert table.gpus == 0
+    assert start < table.hours < whole.hours / 50

@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 
 from diffinfo import reward
+from diffinfo.cli import UserError
 from diffinfo.config.types import Engine
+from diffinfo.operations import disk
 from diffinfo.sample import complete
 from diffinfo.tables import artifacts, parts
 from stages import stage
@@ -61,6 +63,49 @@ def test_sampling_goes_on_from_its_whole_parts(tiny_mistral, prompts, tmp_path, 
     assert sample("killed.parquet", progress) == calm
     assert [call[-2:] for call in calls if call] == [(0, 3), (3, 6), (6, 9)]  # each part once
     assert len(list(progress.rglob("*.parquet"))) == 3  # they stay: Snakemake may yet delete the table
+
+
+@pytest.mark.parametrize("jobs", [3, 7])
+def test_jobs_that_share_a_table_change_no_byte_of_it(tiny_mistral, prompts, tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(parts, "ROWS", 4)
+    monkeypatch.setattr(
+        reward, "score", lambda folder, talks, *_: [float(len(talks)), *map(float, range(1, len(talks)))]
+    )
+    tables = {"completions": tmp_path / "completions.parquet", "scores": tmp_path / "scores.parquet"}
+    common = {"attention": "sdpa", "dtype": "float32"}
+    sampling = {**common, "models": tiny_mistral, "prompts": [prompts], "engine": Engine(), "max_tokens": 6, "n": 2}
+    scoring = {**common, "model": tiny_mistral, "completions": tables["completions"], "micro_batch_tokens": 100}
+    works = (  # nine prompts, and their eighteen completions, both in five parts: of seven jobs two have none
+        ("completions", complete, "_completed", {**sampling, "temperature": 0.9, "seed": 7}),
+        ("scores", reward, "score", scoring),
+    )
+    for kind, module, inner, settings in works:
+        stage(module.main, **settings, out=tables[kind], progress_dir=tmp_path / "alone")
+        alone = tables[kind].read_bytes()
+        with monkeypatch.context() as patched:
+            real, calls = getattr(module, inner), []
+            patched.setattr(module, inner, lambda *given, real=real, calls=calls: calls.append(given) or real(*given))
+            for number in range(jobs, 0, -1):  # in any order
+                before, left = len(calls), tmp_path / kind / f"{number}-of-{jobs}"
+                stage(module.main, **settings, out=left, progress_dir=tmp_path / "parts", share=(number, jobs))
+                assert len(calls) - before == len([part for part in range(5) if part % jobs == number - 1])
+                assert (tmp_path / "parts" / (left / parts.PARTS).read_text()).is_dir() or number > 5
+            stage(module.main, **settings, out=tables[kind], progress_dir=tmp_path / "parts")
+        assert len(calls) == 5  # each part once
+        assert tables[kind].read_bytes() == alone
+    with pytest.raises(UserError, match=r"--share: .* give --progress_dir"):
+        stage(reward.main, **scoring, out=tmp_path / "none", share=(1, 2))
+
+
+def test_what_says_that_parts_are_there_goes_with_them(tmp_path):
+    for name in ("done", "other"):
+        saved = tmp_path / ".progress/parts" / name
+        parts.share_done(tmp_path / f".progress/shares/magpie-g27/{name}-1-of-2", saved)
+        artifacts.keep_until_recorded(saved, tmp_path / f"{name}.parquet")
+    disk.forget(tmp_path, [str(tmp_path / "done.parquet")])
+    left = {str(path.relative_to(tmp_path / ".progress")) for path in (tmp_path / ".progress").glob("*/*")}
+    assert left == {"parts/other", "shares/magpie-g27"}
+    assert [path.name for path in (tmp_path / ".progress/shares/magpie-g27").iterdir()] == ["other-1-of-2"]
 
 
 def test_scoring_goes_on_from_its_whole_parts(tiny_mistral, tmp_path, killed_at, monkeypatch):

@@ -13,7 +13,7 @@ from diffinfo.chat import Messages
 from diffinfo.cli import UserError, progress, run
 from diffinfo.config.values import Computation
 from diffinfo.tables import artifacts
-from diffinfo.tables.parts import in_shards
+from diffinfo.tables.parts import Share, in_shards, make_shards, place, share_done
 
 
 def micro_batches(lengths: list[int], micro_batch_tokens: int) -> list[list[int]]:
@@ -76,15 +76,17 @@ def main(
     out: Path,
     settings: Computation,
     progress_dir: Path | None = None,
+    share: Share | None = None,
 ) -> None:
     """Score every completion but those that the reward model's template cannot hold: they go into the log and the footer.
 
     Args:
         model: reward model's folder.
         completions: completions table.
-        out: scores table to write.
+        out: scores table to write; with ``share`` a folder that says that its parts are made.
         settings: attention kernel, precision and tokens of one forward pass.
         progress_dir: where parts of the table wait; they outlive a killed job.
+        share: this job's number, from 1, of so many that share the parts; none: make those that are missing, and the table.
     """
     from diffinfo.chat import BadRow, Chat, report
 
@@ -109,12 +111,15 @@ def main(
     )
     conversations = [messages for index, messages in zip(table.index, conversations, strict=True) if index not in bad]
     table = table.drop(index=list(bad))
-    saved = progress_dir and progress_dir / artifacts.digest(settings.model_dump(), model, completions)
+    saved = place(progress_dir, share, artifacts.digest(settings.model_dump(), model, completions))
 
     def scored(first: int, end: int) -> pd.DataFrame:
         values = score(model, conversations[first:end], settings)
         return table.iloc[first:end].assign(score=values)
 
+    if saved and share:
+        make_shards(saved, "scores", len(table), scored, share=share)
+        return share_done(out, saved)
     scores = in_shards(saved, "scores", len(table), scored)
     artifacts.write(
         out,

@@ -60,6 +60,7 @@ wildcard_constraints:
     method=f"{methods.PATTERN}|{methods.REFERENCE}",
     span=r"\d+-\d+",
     epoch=r"\d+",
+    share=r"\d+-of-\d+",
     did="did|did_sampled",
 
 

@@ -18,6 +18,11 @@ class Sampling(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling; 1: off.")
     max_tokens: Count = Field(4096, description="Longest response, tokens.")
     seed: int = Field(42, description="Seed of the sampling.")
+    jobs: Count = Field(
+        1,
+        description="Jobs that share the sampling of a dataset's responses, and as many their scoring, in parts of 20,000"
+        " rows; changes no result and reruns nothing.",
+    )
 
 
 class Magpie(Section):

@@ -18,8 +18,11 @@ from diffinfo.cli import UserError
 from diffinfo.config.strict_yaml import read_yaml
 from diffinfo.config.types import Config
 from diffinfo.config.values import Positive, Section, Share
+from diffinfo.tables.parts import fraction
 
 ASSUMPTIONS = Path(__file__).with_name("assumptions.yaml")
+# rules whose jobs make a table of another
+TABLES = "ingest_pairs ingest_prompts pair_responses permuted_labels permuted_logps world_dataset did_pairs"
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -152,7 +155,7 @@ class Costs:
         model, dataset = w.get("model", ""), w.get("dataset", "")
         data = self.data(dataset) if dataset else Data(rows=0, prompt_tokens=1, response_tokens=1)
         sequence = data.prompt_tokens + data.response_tokens
-        epochs = self._epochs(w)
+        epochs, share = self._epochs(w), fraction(w.get("share", "1-of-1"), data.rows, c.sampling.n)
         match rule:
             case "world_model":
                 steps = {c.sampling.model: c.world.teacher_steps, c.reward_model: c.world.reward_steps}
@@ -176,13 +179,16 @@ class Costs:
                 return self._train(model, 2 * data.rows * sequence * epochs, epochs, state=True)
             case "did_train":
                 return self._train(model, 2 * min(c.did.prompts, data.rows) * sequence, 1)
-            case "sample_responses" | "heldout_responses":
-                prompts = data.rows if rule == "sample_responses" else self._held_out(dataset)
+            case "sample_responses" | "score_responses" if c.sampling.jobs > 1:  # it finds their parts made
+                tokens = data.rows * c.sampling.n * sequence
+                return Cost(hours=0.001 + tokens / 1e9, memory_gb=1 + _table_gb(tokens))
+            case "sample_responses" | "sample_share" | "heldout_responses":
+                prompts = self._held_out(dataset) if rule == "heldout_responses" else share * data.rows
                 return self._write(c.sampling.model, data, prompts, c.sampling.n, c.sampling.max_tokens)
             case "magpie_prompts":
                 return self._write(c.sampling.model, data, c.magpie.prompts, 1, c.magpie.max_tokens)
-            case "score_responses" | "heldout_scores":
-                prompts = data.rows if rule == "score_responses" else self._held_out(dataset)
+            case "score_responses" | "score_share" | "heldout_scores":
+                prompts = self._held_out(dataset) if rule == "heldout_scores" else share * data.rows
                 tokens = prompts * c.sampling.n * sequence
                 return self._infer(c.reward_model, read=tokens, rows=tokens)
             case "candidates":
@@ -230,20 +236,13 @@ class Costs:
                 return self._infer(model, read=tokens * epochs, models=epochs)
             case "arena_hard_select":
                 return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
-            case "arena_hard":  # the best epoch, and at most as much again where the halves select others
-                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * min(2, c.epochs))
+            case "arena_hard":
+                judged = min(2, c.epochs)  # the best epoch, and at most as much again where the halves select others
+                return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
             case "wildbench" | "wildbench_reward":
                 part = c.wildbench.reward if c.wildbench.reward and rule == "wildbench_reward" else c.wildbench
                 return self._judge(part.judge, self._questions("wildbench"))
-            case (
-                "ingest_pairs"
-                | "ingest_prompts"
-                | "pair_responses"
-                | "permuted_labels"
-                | "permuted_logps"
-                | "world_dataset"
-                | "did_pairs"
-            ):
+            case _ if rule in TABLES.split():
                 tokens = 2 * data.rows * sequence
                 return Cost(hours=0.001 + data.rows / 3e6, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
             case "objectives" | "population" | "did_proxy" | "rejected_sampling" | "lengths":

@@ -20,8 +20,10 @@ from diffinfo.config.types import RESULTS
 from diffinfo.operations.jobs import Job, planned
 from diffinfo.tables.artifacts import OUTPUTS
 from diffinfo.tables.locks import at_work
+from diffinfo.tables.parts import PARTS
 
 LOCKS = Path(RESULTS, ".progress/locks")  # of the jobs of all runs
+SHARES = ".progress/shares"  # what the jobs that share a table's parts leave, below a folder of results
 LEFTOVERS = ".*.tmp"  # private files of jobs that were killed (artifacts.atomic, artifacts.whole_folder)
 
 
@@ -56,6 +58,9 @@ def forget(results: Path, outputs: Collection[str]) -> None:
     """Delete the progress that has become ``outputs``, which are recorded."""
     for note in list((results / ".progress").glob(f"*/*/{OUTPUTS}")):
         if set(json.loads(note.read_text())) & set(outputs):
+            for share in (results / SHARES).glob("*/*"):  # it says that parts are there
+                if (share / PARTS).read_text() == note.parent.name:
+                    shutil.rmtree(share)
             done = note.parent.with_name(f".{note.parent.name}.done.tmp")  # a part of it would mislead a later run
             shutil.rmtree(done, ignore_errors=True)
             note.parent.rename(done)

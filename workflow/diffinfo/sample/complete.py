@@ -19,7 +19,7 @@ from diffinfo.config.values import Attention, Dtype, Section
 from diffinfo.sample.engine import Decoding
 from diffinfo.sample.engine import Engine as Generate
 from diffinfo.tables import artifacts
-from diffinfo.tables.parts import in_shards
+from diffinfo.tables.parts import Share, in_shards, make_shards, place, share_done
 
 
 def subset(frame: pd.DataFrame, skip: int, limit: int | None, seed: int) -> pd.DataFrame:
@@ -94,16 +94,18 @@ def main(
     settings: Settings,
     epochs: list[int] | None = None,
     progress_dir: Path | None = None,
+    share: Share | None = None,
 ) -> None:
     """Complete every prompt.
 
     Args:
         models: one model folder, or with ``epochs`` the folder that holds epoch-K folders.
         prompts: prompts or benchmark tables.
-        out: completions table to write.
+        out: completions table to write; with ``share`` a folder that says that its parts are made.
         settings: see ``Settings``.
         epochs: epochs to run; none: ``models`` itself, recorded as epoch 0.
         progress_dir: where parts of the table wait; they outlive a killed job.
+        share: this job's number, from 1, of so many that share the parts; none: make those that are missing, and the table.
     """
     frames = []
     for path in prompts:
@@ -119,7 +121,7 @@ def main(
     inputs |= {f"prompts {i}": path for i, path in enumerate(prompts)}
     facts = {"decoding": vars(decoding), "engine": s.engine.name, "skip": s.skip, "limit": s.limit}
     decisive = s.model_dump(exclude={"engine": {"batch_tokens", "tensor_parallel"}})
-    saved = progress_dir and progress_dir / artifacts.digest(decisive, *inputs.values())
+    saved = place(progress_dir, share, artifacts.digest(decisive, *inputs.values()))
     tables = []
     chat = Chat(next(iter(folders.values())))  # epochs of one training have the same tokenizer
     ids, bad = _tokenised(chat, asked)
@@ -130,7 +132,12 @@ def main(
     kept = asked[fits].assign(prompt_token_ids=[prompt for prompt, fit in zip(ids, fits, strict=True) if fit])
     for epoch, folder in folders.items():
         part = partial(_completed, generate, folder, chat, decoding, kept, epoch)
-        tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, s.n))
+        if saved and share:
+            make_shards(saved / str(epoch), "completions", len(kept), part, s.n, share)
+        else:
+            tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, s.n))
+    if saved and share:
+        return share_done(out, saved)
     artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, quarantined=bad, **facts)
     if saved:
         artifacts.keep_until_recorded(saved, out)
