@@ -276,10 +276,7 @@ def _target(path: str, row: Row, config: Config) -> Iterator[str]:
 
 def _files(config: Config) -> Iterator[str]:
     arena, wildbench = config.arena_hard, config.wildbench
-    files = {
-        "arena_hard.questions": arena.questions,
-        "wildbench.tasks": wildbench.tasks,
-    }
+    files = {"arena_hard.questions": arena.questions, "wildbench.tasks": wildbench.tasks}
     if not arena.categories:
         files["arena_hard.baseline"] = arena.baseline
     prompts = {"arena_hard": arena.prompt, "wildbench": wildbench.prompt}
@@ -326,7 +323,8 @@ def _watched(key: str, source: str, within: bool = True) -> Iterator[str]:
 def _sizes(config: Config) -> Iterator[str]:
     if config.preference.max_prompt_tokens >= config.preference.max_tokens:
         yield "preference.max_prompt_tokens: must be smaller than preference.max_tokens"
-    whole = sorted({row.model for row in config.grid if row.model in config.models} - _halved(config))
+    trained = {row.model for row in config.grid if row.model in config.models}
+    whole = sorted(name for name in trained if config.models[name].dtype != "bfloat16")
     if config.training.master_weights == "bfloat16" and whole:
         yield f"training.master_weights: bfloat16 has no meaning for {', '.join(whole)}, whose dtype is float32; set float32"
     if config.preference.processes % config.train_nodes:
@@ -334,11 +332,6 @@ def _sizes(config: Config) -> Iterator[str]:
         yield f"train_nodes: {config.train_nodes} machines cannot share {shared} evenly"
     if config.engine.name == "transformers" and config.engine.tensor_parallel > 1:
         yield "engine.tensor_parallel: has no meaning for the transformers engine; set it to 1 or engine.name to vllm"
-
-
-def _halved(config: Config) -> set[str]:
-    """Models that compute in bfloat16."""
-    return {name for name, model in config.models.items() if model.dtype == "bfloat16"}
 
 
 def _lines(fault: ErrorDetails) -> list[str]:
