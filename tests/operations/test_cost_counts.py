@@ -107,12 +107,13 @@ WRITTEN = {  # rule: (wildcards, model, prompts, samples, tokens of a response, 
 }
 
 
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
 @pytest.mark.parametrize("rule", WRITTEN)
-def test_writing_is_two_flops_a_parameter_and_token_at_another_share(rule):
+def test_writing_is_two_flops_a_parameter_and_token_at_another_share(rule, engine):
     wildcards, model, prompts, n, response, models, more = WRITTEN[rule]
-    cost = costs(datasets={"magpie-pro": {"test_prompts": 1000}})
+    cost = costs(datasets={"magpie-pro": {"test_prompts": 1000}}, engine={"name": engine})
     gpu = A.hardware[cost.gpu_type[model]]
-    kept = EAGER if model != "mistral-7b-v0.3" else 1.0
+    kept = EAGER if model != "mistral-7b-v0.3" and engine == "transformers" else 1.0  # vLLM has kernels of its own
     work = seconds(BILLIONS[model], 2, models * prompts * PROMPT + more, gpu, "read", kept)
     work += seconds(BILLIONS[model], 2, models * prompts * n * response, gpu, "write", kept)
     assert cost.job(rule, wildcards).hours == pytest.approx(work / 3600 + loading(gpu, models))

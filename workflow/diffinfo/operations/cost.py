@@ -224,15 +224,14 @@ class Costs:
                 limit = c.expected_reward.max_tokens
                 return self._write(model, data, self._test_prompts(dataset), 1, limit, models=epochs)
             case "reward_scores":
-                tokens = self._test_prompts(dataset) * epochs * sequence
-                return self._infer(c.reward_model, read=tokens, rows=tokens)
+                read = self._test_prompts(dataset) * epochs * sequence
+                return self._infer(c.reward_model, read=read, rows=read)
             case "answers":
                 asked = self._questions("arena_hard") + self._questions("wildbench")
                 size = data.model_copy(update={"response_tokens": self._answer_tokens()})
                 return self._write(model, size, asked, 1, c.answers.max_tokens, models=epochs)
             case "qa":
-                world = c.qa.source == "world"
-                tokens = 8 * c.world.qa_items * 100 if world else self.assumed.benchmarks.qa_tokens
+                tokens = 8 * c.world.qa_items * 100 if c.qa.source == "world" else self.assumed.benchmarks.qa_tokens
                 return self._infer(model, read=tokens * epochs, models=epochs)
             case "arena_hard_select":
                 return self._judge(c.arena_hard.select_judge, 2 * self._questions("arena_hard") * epochs)
@@ -265,9 +264,12 @@ class Costs:
         kind = "cpu" if self.config.models[model].billions < SMALL else self.row[model]
         return kind, self.assumed.hardware[kind]
 
-    def _flops_per_hour(self, model: str, share: str, gpus: int) -> float:
+    def _flops_per_hour(self, model: str, share: str, gpus: int, engine: str = "transformers") -> float:
         hardware = self._hardware(model)[1]
-        kept = self.assumed.eager_share if self.config.models[model].attention == "eager" else 1.0
+        eager = (
+            self.config.models[model].attention == "eager" and engine == "transformers"
+        )  # vLLM has kernels of its own
+        kept = self.assumed.eager_share if eager else 1.0
         return 3600e12 * hardware.tflops * float(getattr(hardware, share)) * kept * max(1, gpus)
 
     def _train(
@@ -316,17 +318,16 @@ class Costs:
             read: tokens scored, or read by lm-eval.
             rows: tokens of the table that is left.
             models: how many are loaded.
-            prompts: tokens that the engine reads.
-            written: tokens that it writes.
+            prompts, written: tokens that the engine reads, and writes.
             gpus: the engine's, 0 for those of the configuration.
         """
         billions = self.config.models[model].billions
         kind, hardware = self._hardware(model)
         gpus = 0 if kind == "cpu" else gpus or self.config.engine.tensor_parallel if written else 1
-        hours = models * hardware.start_minutes / 60
-        hours += 2e9 * billions * read / self._flops_per_hour(model, "read", 1)
-        hours += 2e9 * billions * prompts / self._flops_per_hour(model, "read", gpus)
-        hours += 2e9 * billions * written / self._flops_per_hour(model, "write", gpus)
+        hours = models * hardware.start_minutes / 60 + 2e9 * billions * read / self._flops_per_hour(model, "read", 1)
+        engine = self.config.engine.name
+        hours += 2e9 * billions * prompts / self._flops_per_hour(model, "read", gpus, engine)
+        hours += 2e9 * billions * written / self._flops_per_hour(model, "write", gpus, engine)
         width = 4 if self.config.models[model].dtype == "float32" else 2
         return Cost(
             hours=hours,
