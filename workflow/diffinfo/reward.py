@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from diffinfo.chat import Messages
 from diffinfo.cli import UserError, progress, run
@@ -69,6 +72,15 @@ def score(
     return values
 
 
+def _conversations(completions: pa.Table) -> list[Messages]:
+    """Messages of rows of a completions table, each with its answer."""
+    texts = artifacts.frame(completions.select(["messages", "completion"]))
+    return [
+        [*messages, {"role": "assistant", "content": text}]
+        for messages, text in zip(texts.messages, texts.completion, strict=True)
+    ]
+
+
 def main(
     *,
     model: Path,
@@ -90,37 +102,30 @@ def main(
     """
     from diffinfo.chat import BadRow, Chat, report
 
-    table = artifacts.read(completions, "completions")
-    conversations = [
-        [*messages, {"role": "assistant", "content": text}]
-        for messages, text in zip(table.messages, table.completion, strict=True)
-    ]
-    table["tokens"] = table.token_ids.map(len)
     chat = Chat(model)
-    bad = {}
-    for row, messages in zip(table.itertuples(), conversations, strict=True):
-        try:
-            chat.conversation_ids(messages)
-        except BadRow as error:
-            bad[row.Index] = (row.prompt_id, row.sample, str(error))
-    report(
-        [(f"{prompt}, sample {sample}", reason) for prompt, sample, reason in bad.values()],
-        len(table),
-        completions,
-        model,
-    )
-    conversations = [messages for index, messages in zip(table.index, conversations, strict=True) if index not in bad]
-    table = table.drop(index=list(bad))
+    bad, seen = {}, 0
+    for part in artifacts.batches(completions, "completions", ["prompt_id", "sample", "messages", "completion"]):
+        for row, messages in enumerate(_conversations(part), seen):
+            try:
+                chat.conversation_ids(messages)
+            except BadRow as error:
+                bad[row] = (part["prompt_id"][row - seen].as_py(), part["sample"][row - seen].as_py(), str(error))
+        seen += len(part)
+    said = [(f"{prompt}, sample {sample}", reason) for prompt, sample, reason in bad.values()]
+    report(said, seen, completions, model)
+    kept = np.array([row for row in range(seen) if row not in bad], dtype=int)
     saved = place(progress_dir, share, artifacts.digest(settings.model_dump(), model, completions))
 
     def scored(first: int, end: int) -> pd.DataFrame:
-        values = score(model, conversations[first:end], settings)
-        return table.iloc[first:end].assign(score=values)
+        rows = artifacts.rows(completions, "completions", kept[first:end])
+        tokens = pc.list_value_length(rows["token_ids"]).to_numpy()
+        keys = rows.select(["epoch", "prompt_id", "sample"]).to_pandas()
+        return keys.assign(score=score(model, _conversations(rows), settings), tokens=tokens)
 
     if saved and share:
-        make_shards(saved, "scores", len(table), scored, share=share)
+        make_shards(saved, "scores", len(kept), scored, share=share)
         return share_done(out, saved)
-    scores = in_shards(saved, "scores", len(table), scored)
+    scores = in_shards(saved, "scores", len(kept), scored)
     artifacts.write(
         out,
         scores,

@@ -2,8 +2,6 @@
 # Needs: results/train, results/sft, results/bench. Gives: results/reward, results/answers, results/qa.
 from diffinfo.config import local
 
-
-
 QA_FILES = sorted({file for path in CONFIG.qa.data.values() for file in local.files(path)})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def main(
             tables.append(in_shards(saved and saved / str(epoch), "completions", len(kept), part, s.n))
     if saved and share:
         return share_done(out, saved)
-    artifacts.write(out, pd.concat(tables, ignore_index=True), "completions", inputs=inputs, quarantined=bad, **facts)
+    artifacts.write(out, chain.from_iterable(tables), "completions", inputs=inputs, quarantined=bad, **facts)
     if saved:
         artifacts.keep_until_recorded(saved, out)
 

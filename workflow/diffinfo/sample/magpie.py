@@ -111,7 +111,7 @@ def main(*, model: Path, settings: Settings, out: Path, quarantine: Path, progre
         texts = [chat.text([i for i in one.token_ids if i not in stops]) for one in written]
         return table.assign(completion=texts, messages=[[]] * len(table), prompt_token_ids=[ids] * len(table))
 
-    table = in_shards(saved, "completions", magpie.prompts, drawn)
+    table = pd.concat(map(artifacts.frame, in_shards(saved, "completions", magpie.prompts, drawn)), ignore_index=True)
     bad, good = Quarantine(), []
     for row in table.itertuples():
         text, whole = str(row.completion), row.finish_reason == "stop"

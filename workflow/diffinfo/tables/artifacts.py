@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -147,11 +147,17 @@ def _state(file: Path) -> list[int]:
 
 
 def write(
-    path: Path, frame: pd.DataFrame | pa.Table, kind: str, *, inputs: dict[str, Path] | None = None, **metadata: Any
+    path: Path,
+    frame: pd.DataFrame | pa.Table | Iterable[pa.Table],
+    kind: str,
+    *,
+    inputs: dict[str, Path] | None = None,
+    **metadata: Any,
 ) -> None:
     """Write ``frame`` as a table of ``kind``, atomically.
 
     Args:
+        frame: the table, or parts of it, of which no more than one is in memory.
         inputs: named files or folders this table was made from; their digests go into the footer.
         metadata: whatever else made it (seed, model, params ...), JSON-able, without secrets or wall-clock times:
             the same work gives the same bytes.
@@ -160,19 +166,7 @@ def write(
         ArtifactError: when the frame lacks a column, has a null where none may be, or a value of another type.
     """
     version, schema = SCHEMAS[kind]
-    columns = frame.column_names if isinstance(frame, pa.Table) else frame.columns
-    missing = [name for name in schema.names if name not in columns]
-    if missing:
-        raise ArtifactError(f"{path}: cannot write a '{kind}' table without the column(s) {', '.join(missing)}.")
-    try:
-        if isinstance(frame, pa.Table):
-            table = frame.select(schema.names).cast(schema)
-        else:  # Arrow cannot make a list column of the numbers that pandas takes an empty column for
-            frame = frame[schema.names] if len(frame) else frame[schema.names].astype(object)
-            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    except (pa.ArrowException, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot write a '{kind}' table: {error}") from error
-    _check_nulls(table, schema, path)
+    whole = table(frame, kind, path) if isinstance(frame, (pd.DataFrame, pa.Table)) else None
     footer = {
         "kind": kind,
         "version": version,
@@ -181,9 +175,29 @@ def write(
         **metadata,
         **({"made": here()} if here() else {}),
     }
-    table = table.replace_schema_metadata({FOOTER: json.dumps(footer, sort_keys=True, default=str).encode()})
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=GROUP)
+    described = schema.with_metadata({FOOTER: json.dumps(footer, sort_keys=True, default=str).encode()})
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, described) as file:
+        for part in (table(part, kind, path) for part in frame) if whole is None else [whole]:
+            file.write_table(part.replace_schema_metadata(described.metadata), row_group_size=GROUP)
+
+
+def table(frame: pd.DataFrame | pa.Table, kind: str, path: Path) -> pa.Table:
+    """What ``path`` is to hold, as a table of ``kind``; raises what ``write`` does."""
+    schema = SCHEMAS[kind][1]
+    columns = frame.column_names if isinstance(frame, pa.Table) else frame.columns
+    missing = [name for name in schema.names if name not in columns]
+    if missing:
+        raise ArtifactError(f"{path}: cannot write a '{kind}' table without the column(s) {', '.join(missing)}.")
+    try:
+        if isinstance(frame, pa.Table):
+            found = frame.select(schema.names).cast(schema)
+        else:  # Arrow cannot make a list column of the numbers that pandas takes an empty column for
+            frame = frame[schema.names] if len(frame) else frame[schema.names].astype(object)
+            found = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot write a '{kind}' table: {error}") from error
+    _check_nulls(found, schema, path)
+    return found
 
 
 def read(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:

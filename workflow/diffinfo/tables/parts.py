@@ -5,10 +5,11 @@ How a table is cut depends on its size alone: neither a kill nor the number of j
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from diffinfo.cli import UserError, log
 from diffinfo.tables import artifacts
@@ -33,8 +34,8 @@ def fraction(share: str, items: int, rows_an_item: int = 1) -> float:
 
 def in_shards(
     folder: Path | None, kind: str, items: int, make: Callable[[int, int], pd.DataFrame], rows_an_item: int = 1
-) -> pd.DataFrame:
-    """A table of ``kind`` over ``items`` items, such as prompts.
+) -> Iterator[pa.Table]:
+    """The parts of a table of ``kind`` over ``items`` items, such as prompts: all are made, then read one after the other.
 
     Args:
         folder: where parts wait for the rest, named by a digest of all that they depend on; None: nowhere.
@@ -42,9 +43,9 @@ def in_shards(
         rows_an_item: how many rows an item gives.
     """
     if folder is None:
-        return make(0, items)
+        return iter([artifacts.table(make(0, items), kind, Path(kind))])
     files = make_shards(folder, kind, items, make, rows_an_item)
-    return pd.concat([artifacts.read(file, kind) for file in files], ignore_index=True)
+    return (artifacts.load(file, kind) for file in files)
 
 
 def make_shards(
