@@ -11,15 +11,19 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from diffinfo.tables import artifacts
 
 SIZES, SAMPLES = (10_000, 31_000, 98_000), 5
 PROMPT_CHARS, RESPONSE_CHARS, CHARS_A_TOKEN = 600, 2_000, 4.2
 STAGES = {
+    "sampling: the table from finished parts": "--sampled {o}",
     "pairs": "diffinfo.data.pairs --completions {c} --scores {s} --preferences {o}/p.parquet --quarantine {o}/q.parquet",
     "ideal pairs": "diffinfo.data.rejected --completions {c} --scores {s} --preferences {o}/d/p.parquet"
     ' --resampled {o}/r.parquet --settings {{"rejected":"ideal","sharpness":1.0,"seed":1}}',
@@ -55,6 +59,33 @@ def make(folder: Path, prompts: int) -> tuple[Path, Path]:
     return completions, scores
 
 
+def sampled(folder: Path) -> None:
+    """The stage of sampling, where an engine that takes no time gives the rows of the completions table."""
+    from diffinfo.config.types import Engine
+    from diffinfo.sample import complete
+
+    (folder / "model").mkdir()
+    rows = pq.ParquetFile(folder / "completions.parquet").metadata.num_rows
+    prompts = pd.DataFrame({"prompt_id": [f"p{i}" for i in range(rows // SAMPLES)], "source": ""})
+    prompts["messages"] = [[{"role": "user", "content": "x"}]] * len(prompts)
+    artifacts.write(folder / "prompts.parquet", prompts, "prompts")
+
+    def completed(*arguments: Any) -> pd.DataFrame:
+        part = arguments[-2] * SAMPLES // artifacts.GROUP  # the stage's parts are as long as the file's groups
+        return artifacts.frame(pq.ParquetFile(folder / "completions.parquet").read_row_group(part))
+
+    complete.Chat = lambda folder: SimpleNamespace(folder=folder)  # type: ignore[assignment, misc]
+    complete._tokenised = lambda _, asked: ([[1] * 143] * len(asked), [])
+    complete._completed = completed
+    settings = complete.Settings(engine=Engine(), attention="sdpa", dtype="bfloat16", max_tokens=2048, n=SAMPLES)
+    complete.main(
+        models=folder / "model", prompts=[folder / "prompts.parquet"], out=folder / "c.parquet", settings=settings,
+        progress_dir=folder / "progress",
+    )  # fmt: skip
+    shutil.rmtree(folder / "progress")
+    (folder / "c.parquet").unlink()
+
+
 def measure(command: list[str]) -> tuple[float, float]:
     """Seconds of CPU and gigabytes at the peak, without those that Python and the libraries take."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -79,7 +110,8 @@ def main() -> None:
             subprocess.run(with_tables, check=True)
             for stage, command in STAGES.items():
                 words = command.format(c=folder / "completions.parquet", s=folder / "scores.parquet", o=folder).split()
-                found[stage].append(measure([sys.executable, "-m", *words]))
+                how = [__file__] if words[0].startswith("--") else ["-m"]
+                found[stage].append(measure([sys.executable, *how, *words]))
                 print(prompts, stage, *found[stage][-1], file=sys.stderr, flush=True)
         finally:
             shutil.rmtree(folder)
@@ -95,5 +127,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--make"]:
         make(Path(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] == ["--sampled"]:
+        sampled(Path(sys.argv[2]))
     else:
         main()

@@ -6,9 +6,11 @@ import pytest
 from diffinfo import reward
 from diffinfo.cli import UserError
 from diffinfo.config.types import Engine
+from diffinfo.config.values import Computation
 from diffinfo.operations import disk
 from diffinfo.sample import complete
 from diffinfo.tables import artifacts, parts
+from diffinfo.train import reference
 from stages import stage
 
 SCORE = {"benchmark": "", "epoch": 0, "prompt_id": "p", "sample": 0, "tokens": 1, "score": 0.5}
@@ -63,6 +65,28 @@ def test_sampling_goes_on_from_its_whole_parts(tiny_mistral, prompts, tmp_path, 
     assert sample("killed.parquet", progress) == calm
     assert [call[-2:] for call in calls if call] == [(0, 3), (3, 6), (6, 9)]  # each part once
     assert len(list(progress.rglob("*.parquet"))) == 3  # they stay: Snakemake may yet delete the table
+
+
+def test_reference_log_probabilities_go_on_from_their_whole_parts(tiny_mistral, pairs_table, tmp_path, killed_at):
+    def score(name, progress_dir):
+        stage(reference.main,
+            model=tiny_mistral, preferences=pairs_table, out=tmp_path / name, attention="sdpa", dtype="float32",
+            micro_batch_tokens=100, max_prompt_tokens=128, max_tokens=256, limit=10, progress_dir=progress_dir,
+        )  # fmt: skip
+        return (tmp_path / name).read_bytes()
+
+    calm = score("calm.parquet", tmp_path / "parts")
+    calls = killed_at(reference, "reference_table", 3)
+    with pytest.raises(KeyboardInterrupt):
+        score("killed.parquet", tmp_path / "progress")
+    calls.extend([None] * 9)
+    assert score("killed.parquet", tmp_path / "progress") == calm
+    assert [list(call[1].index) for call in calls if call] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]  # each once
+    table = artifacts.read(tmp_path / "killed.parquet", "reference_logps")
+    alone = Computation(attention="sdpa", micro_batch_tokens=1)  # one sequence at a time
+    for side in ("chosen", "rejected"):
+        one = reference.score_completions(tiny_mistral, list(table.prompt_ids), list(table[f"{side}_ids"]), alone)
+        assert list(table[f"{side}_logp"]) == pytest.approx(one, abs=1e-4)
 
 
 @pytest.mark.parametrize("jobs", [3, 7])

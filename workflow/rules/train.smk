@@ -146,7 +146,7 @@ rule reference_logps:
         settings=reference_settings,
     shell:
         "python -m diffinfo.train.reference --model {input.model:q} --preferences {input.preferences:q}"
-        " {params.settings:q} --out {output.table:q}"
+        f" {{params.settings:q}} {PARTS} --out {{output.table:q}}"
         " --quarantine_out {output.quarantine:q} 2> {log:q}"
 
 

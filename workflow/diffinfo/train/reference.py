@@ -18,6 +18,7 @@ from diffinfo.models.exactness import load_scorer
 from diffinfo.models.folders import check_length, use_cpu_well
 from diffinfo.models.logprobs import packs
 from diffinfo.tables import artifacts
+from diffinfo.tables.parts import in_shards
 
 
 def score_completions(
@@ -68,6 +69,7 @@ def main(
     settings: Settings,
     out: Path,
     quarantine_out: Path | None = None,
+    progress_dir: Path | None = None,
 ) -> None:
     """Tokenise the pairs and score them under pi_ref; pairs that do not fit are left out, with a count.
 
@@ -77,6 +79,7 @@ def main(
         settings: see ``Settings``.
         out: reference_logps table to write.
         quarantine_out: table to write of pairs that the chat template cannot hold; ``sft`` leaves out the same.
+        progress_dir: where parts of the table wait; they outlive a killed job.
     """
     pairs = artifacts.read(preferences, "preferences").iloc[: settings.limit]
     if settings.limit and len(pairs) < settings.limit:
@@ -93,13 +96,18 @@ def main(
     if not fits.all():
         log.warning("%d of %d pairs are longer than the limits and left out", (~fits).sum(), len(ids))
     kept = ids[fits].reset_index(drop=True)
-    table = reference_table(model, kept, settings)
+    saved = progress_dir and progress_dir / artifacts.digest(settings.model_dump(), model, preferences)
+
+    def scored(first: int, end: int) -> pd.DataFrame:
+        return reference_table(model, kept.iloc[first:end], settings)
+
+    table = in_shards(saved, "reference_logps", len(kept), scored, rows_an_item=2)
     inputs = {"model": model, "preferences": preferences}
-    artifacts.write(
-        out, table, "reference_logps", inputs=inputs, dtype=settings.dtype, left_out=len(pairs) - len(table)
-    )
+    artifacts.write(out, table, "reference_logps", inputs=inputs, dtype=settings.dtype, left_out=len(pairs) - len(kept))
     if quarantine_out:
         artifacts.write(quarantine_out, quarantine, "quarantine", inputs=inputs)
+    if saved:
+        artifacts.keep_until_recorded(saved, *filter(None, (out, quarantine_out)))
 
 
 if __name__ == "__main__":
