@@ -1,7 +1,6 @@
 """A private copy of the project in which Snakemake runs."""
 
 import copy
-import multiprocessing
 import os
 import re
 import shutil
@@ -15,23 +14,6 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-# Dry runs are forks of a process that has imported Snakemake, which takes longer than to read the workflow.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli"])
-
-
-def in_fork(arguments: list[str], folder: Path, environment: dict[str, str], log: Path) -> None:
-    """``snakemake`` with these arguments, in this folder and environment."""
-    from snakemake.cli import main
-
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.path.insert(0, str(folder))
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    main(arguments)
 
 
 def wait_until(
@@ -106,7 +88,10 @@ class Project:
 
     def start(self, *arguments: str, changes: dict | None = None, log: str = "snakemake.log") -> Run:
         """Start Snakemake with ``changes`` merged over config.yaml; what it prints goes to ``log``."""
-        command = [sys.executable, "-m", "snakemake", *self._with(changes, *arguments)]
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        if changes is not None:
+            (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
+            command += ["--configfile", "changes.yaml"]
         with open(self.folder / log, "w") as out:
             run = Run(
                 command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT, env=self.environment,
@@ -115,25 +100,10 @@ class Project:
         run.log = self.folder / log
         return run
 
-    def _with(self, changes: dict | None, *arguments: str) -> list[str]:
-        if changes is None:
-            return list(arguments)
-        (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
-        return [*arguments, "--configfile", "changes.yaml"]
-
     def snakemake(self, *arguments: str, changes: dict | None = None, check: bool = True) -> str:
         """Run Snakemake with ``changes`` merged over config.yaml; returns what it printed."""
-        log = self.folder / "snakemake.log"
-        if {"-n", "--summary"} & set(arguments):
-            run = FORKS.Process(
-                target=in_fork, args=(self._with(changes, *arguments), self.folder, self.environment, log)
-            )
-            run.start()
-            run.join()
-            status = run.exitcode
-        else:
-            status = self.start(*arguments, changes=changes).ended()
-        output = log.read_text()
+        status = self.start(*arguments, changes=changes).ended()
+        output = (self.folder / "snakemake.log").read_text()
         assert not check or status == 0, output[-4000:]
         return output
 

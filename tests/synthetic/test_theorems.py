@@ -88,7 +88,7 @@ def test_seeds_draw_other_policies():
     checks = [check for check in STATED if check.statement == "Lemma D.1"]
     one, again, two = (experiment(seed, checks) for seed in (1, 1, 2))
     assert one.equals(again)
-    assert (one.value != two.value).all()
+    assert (one.broken_value != two.broken_value).all()  # the others can be the same rounding
 
 
 def test_shares_of_appendix_e_are_counted_policy_by_policy():
