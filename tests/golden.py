@@ -6,7 +6,9 @@ Seeds fix every number on one kind of processor, which the base models' bytes te
 own 95 % interval and the interval's width by a factor of two. On another kind rounding moves trainings, their samples and
 the data made of these: everything may move ``ELSEWHERE`` times as far (measured: Magpie-G27's H(q) of 61 nats on one
 processor was 44 on another, from the same code). A verdict may become undecided (or "as with permuted labels"), or decided
-where it was not, and never the opposite; WildBench's Elo, which every policy of its pool moves, is left out elsewhere.
+where it was not, and never the opposite; WildBench's Elo, which every policy of its pool moves, is left out elsewhere. So
+are the verdicts on Magpie-G27, whose pairs are samples of a model: there they are other pairs (measured: claim h3 on Gemma,
+-0.77 +- 0.46 on one processor and 0.40 +- 0.36 on another), and a number may be there that was not, or the reverse.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ def faults(seen: Golden, golden: Golden) -> list[str]:
             for quantity, was in golden[kind][name].items():
                 now = seen[kind][name].get(quantity)
                 elo = quantity == "elo" or name.startswith("h2/")
-                if not (elo and drift > 1) and not _agree(kind, quantity, now, was, drift):
+                drawn = quantity == "verdict" and name.endswith("/magpie-g27")
+                if not ((elo or drawn) and drift > 1) and not _agree(kind, quantity, now, was, drift):
                     said.append(f"{kind}, {name}: {quantity} is {now} and was {was}")
     return said
 
@@ -90,7 +93,7 @@ def _agree(kind: str, quantity: str, now: Any, was: Any, drift: int) -> bool:
     if quantity == "verdict":
         return now == was or bool({now, was} & {OPEN, ALIKE})
     if now is None or was is None:
-        return now is was
+        return now is was or drift > 1
     (value, half), (before, half_before) = now, was
     share, beside = ALONE.get(kind, {}).get(quantity, (0, 2 * max(half, half_before)))
     width = half_before / (2 * drift) <= half <= 2 * drift * half_before

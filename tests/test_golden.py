@@ -100,6 +100,21 @@ def test_another_processor_may_drift_further_and_turn_no_verdict(results):
     assert golden.faults(now, was) == ["claims, a/m/d: verdict is does not hold and was holds"]
 
 
+@pytest.mark.parametrize(("dataset", "fine"), [("magpie-g27", True), ("magpie-pro", False)])
+def test_pairs_that_a_model_sampled_are_others_on_another_processor(results, dataset, fine):
+    golden_now = golden.found(results)
+    row = golden_now["claims"].pop("a/m/d")
+    now, was = copy.deepcopy(golden_now), copy.deepcopy(golden_now)
+    now["claims"][f"h3/m/{dataset}"] = row
+    was["claims"][f"h3/m/{dataset}"] = row | {"verdict": "does not hold"}
+    assert golden.faults(now, was)  # the same processor
+    was["processor"] = "another"
+    assert (golden.faults(now, was) == []) is fine
+    now["claims"][f"h3/m/{dataset}"] = row | {"value": None}
+    was["claims"][f"h3/m/{dataset}"] = row
+    assert golden.faults(now, was) == []  # what was not measured there
+
+
 def test_rows_neither_come_nor_go(results):
     was, now = golden.found(results), golden.found(results)
     now["table3"]["m/d/new"] = now["table3"].pop("m/d/dpo-b0.1")
