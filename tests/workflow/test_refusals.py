@@ -11,7 +11,7 @@ import yaml
 from diffinfo.cli import UserError
 from diffinfo.config.reading import load
 from diffinfo.operations import preflight
-from project import ROOT
+from project import ROOT, Project
 
 PAPER = ROOT / "workflow/presets/paper.yaml"
 CELL = "results/train/micro-mistral/magpie-pro"
@@ -125,6 +125,21 @@ def test_slurm_is_asked_first(tmp_path, monkeypatch):
         preflight.check_slurm("mine")
     squeue.write_text("#!/bin/sh\nexit 0\n")
     preflight.check_slurm("mine")
+
+
+def test_an_executor_prints_nothing_below_the_sentence(tmp_path):
+    """Its thread looks at jobs, which it can no longer do while Python shuts down: here, for five seconds."""
+    project = Project(tmp_path)
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    (tmp_path / "sitecustomize.py").write_text("import threading, time\nthreading._register_atexit(time.sleep, 5)\n")
+    profile = tmp_path / "slurm/config.yaml"
+    profile.write_text(
+        profile.read_text().replace("your-account", "mine").replace("status-checks: 40", "status-checks: 1")
+    )
+    project.environment.update(PATH=f"{tmp_path}:{project.environment['PATH']}", PYTHONPATH=str(tmp_path))
+    said = project.snakemake("--profile", "slurm", "results/data/magpie-pro/prompts.parquet", check=False)
+    assert said.splitlines()[-1].startswith("error: SLURM cannot be reached (squeue: "), said[-2000:]
 
 
 def test_what_is_fetched_from_the_hub(tmp_path):

@@ -3,6 +3,7 @@
 # ignore-incomplete. Gives: onstart, onsuccess and onerror.
 import asyncio
 import atexit
+import threading
 import time
 from importlib.util import find_spec
 
@@ -208,15 +209,22 @@ def check_before_hours():
         refuse(error)
 
 
+BEGUN = threading.Event()
+
+
 def end_at_once():
-    """End before the thread of a cluster's executor, which nobody stops, prints below the sentence of a refusal."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+    """End a refused start before a cluster's executor, a thread that nobody stops, prints below the sentence.
+
+    It does so once Python has shut down the pool that it waits with, which is before the handlers of ``atexit``.
+    """
+    if not BEGUN.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 onstart:
-    atexit.register(end_at_once)
+    threading._register_atexit(end_at_once)
     if not os.access(RESULTS if os.path.exists(RESULTS) else ".", os.W_OK):
         refuse(f"{os.path.abspath(RESULTS)} may not be written: make it writable and start again.")
     check_before_hours()
@@ -234,7 +242,7 @@ onstart:
         workflow.persistence.unlock()
         look_again()
     check_shared(workflow.dag.needrun_jobs())
-    atexit.unregister(end_at_once)
+    BEGUN.set()
     slurm_plugin.patch(snakemake_executor_plugin_slurm, CONFIG.run.name)
     keep_progress_until_recorded()
     lift_default_rate()

@@ -72,7 +72,7 @@ def check_slurm(account: object) -> None:
     try:
         command = ["squeue", "--noheader", "--name", "diffinfo"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        fault = " ".join(done.stderr.split()) if done.returncode else ""
+        fault = (" ".join(done.stderr.split()) or f"exit status {done.returncode}") if done.returncode else ""
     except FileNotFoundError:
         raise UserError(
             "squeue is not here: start Snakemake on a machine that submits to SLURM, or without --profile slurm."
