@@ -87,7 +87,7 @@ def sampled(folder: Path) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds of CPU and gigabytes at the peak, without those that Python and the libraries take."""
+    """Seconds of CPU and gigabytes at the peak, those that Python and the libraries take included."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     said = child.stderr.read()
     _, status, used = os.wait4(child.pid, 0)

@@ -82,7 +82,9 @@ def test_the_reward_model_reads_the_public_template_without_a_generation_prompt(
         assert logit(talks[0], add_generation_prompt=True) != pytest.approx(expected[0], abs=1e-3)
 
 
-def test_each_completion_gets_its_own_score(judge, tmp_path):
+@pytest.mark.parametrize("group", [2, 100])
+def test_each_completion_gets_its_own_score(judge, tmp_path, monkeypatch, group):
+    monkeypatch.setattr(artifacts, "GROUP", group)
     texts = ["3 .", "the old owl is big because it often likes the home .", "", "4", "the owl"]
     rows = [
         {
@@ -105,11 +107,13 @@ def test_each_completion_gets_its_own_score(judge, tmp_path):
     assert table.score.tolist() == pytest.approx(alone, abs=1e-5)
 
 
-def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog):
+@pytest.mark.parametrize("group", [2, 100])
+def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, caplog, monkeypatch, group):
     """As a reward model of the Qwen3 family, whose template cuts out what precedes </think>."""
+    monkeypatch.setattr(artifacts, "GROUP", group)
     folder = templates.folder(tmp_path / "reward", "qwen3", weights=True)
     MistralForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(folder)
-    texts = ["good answer", "bad", "<think>why</think>good", "good", "the right way"]
+    texts = ["good answer", "bad", "good", "<think>why</think>good", "the right way", "no"]
     rows = [
         {
             "benchmark": "", "epoch": 0, "prompt_id": f"p{i // 3}", "sample": i % 3, "completion": text, "token_ids": [1],
@@ -129,12 +133,19 @@ def test_a_completion_that_the_template_changes_is_left_out_by_name(tmp_path, ca
         micro_batch_tokens=99,
     )
     scores = artifacts.read(paths["scores"], "scores")
-    assert list(zip(scores.prompt_id, scores["sample"], strict=True)) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
-    assert artifacts.provenance(paths["scores"])["quarantined"][0][:2] == ["p0", 2]
-    assert "(p0, sample 2)" in caplog.text
+    assert list(zip(scores.prompt_id, scores["sample"], strict=True)) == [
+        ("p0", 0),
+        ("p0", 1),
+        ("p0", 2),
+        ("p1", 1),
+        ("p1", 2),
+    ]
+    assert artifacts.provenance(paths["scores"])["quarantined"][0][:2] == ["p1", 0]
+    assert "(p1, sample 0)" in caplog.text
     pairs.main(**paths)
     table = artifacts.read(paths["preferences"], "preferences")
-    assert set(table.chosen) | set(table.rejected) == set(texts) - {texts[2]}
-    bad = conversation("hello", texts[2])
+    assert len(table) == 2
+    assert texts[3] not in {*table.chosen, *table.rejected}
+    bad = conversation("hello", texts[3])
     with pytest.raises(UserError, match="it cannot score this conversation"):
         score(folder, [bad])

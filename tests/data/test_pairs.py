@@ -156,8 +156,12 @@ def test_completions_of_several_epochs_are_refused(pair: Any) -> None:
         pair(GOOD, epochs=(0, 0, 0, 1, 1))
 
 
-def test_pairs_of_random_scores_are_those_of_a_plain_loop(pair: Any) -> None:
+@pytest.mark.parametrize("group", [7, 1000])
+def test_pairs_of_random_scores_are_those_of_a_plain_loop(
+    pair: Any, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With ties among best and worst, equal texts, empty and cut completions, samples in any order."""
+    monkeypatch.setattr(artifacts, "GROUP", group)
     rng = random.Random(4)
     samples: list[Sample] = [
         (f"p{prompt}", sample, rng.choice(["", "one", "two", f"text {sample}"]), float(rng.randint(0, 4)),

@@ -44,8 +44,10 @@ def other_way_round(row: dict) -> dict:
     return {"_".join(sides.get(part, part) for part in name.split("_")): value for name, value in row.items()}
 
 
+@pytest.mark.parametrize("group", [7, 100])
 @pytest.mark.parametrize(("rows", "kind"), [(ROWS, "preferences"), (IDS, "reference_logps")])
-def test_a_pair_is_as_it_was_or_wholly_the_other_way_round(permute, rows, kind):
+def test_a_pair_is_as_it_was_or_wholly_the_other_way_round(permute, rows, kind, group, monkeypatch):
+    monkeypatch.setattr(artifacts, "GROUP", group)
     found = permute(rows, kind, 3)
     turned = {row["prompt_id"] for row in found if row not in rows}
     assert found == [other_way_round(row) if row["prompt_id"] in turned else row for row in rows]

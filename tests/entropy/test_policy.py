@@ -7,7 +7,10 @@ from diffinfo.measures import MEASURES
 from diffinfo.tables import artifacts
 
 
-def test_entropy_and_its_error_by_prompt(tmp_path, completions):
+@pytest.mark.parametrize("group", [1, 3, 100])
+def test_entropy_and_its_error_by_prompt(tmp_path, completions, monkeypatch, group):
+    """Where a prompt's samples are in two groups of rows too."""
+    monkeypatch.setattr(artifacts, "GROUP", group)
     completions(tmp_path / "c.parquet", [-1.0, -3.0, -5.0, -7.0])
     policy.main(completions=tmp_path / "c.parquet", out=tmp_path / "e.parquet")
     row = artifacts.read(tmp_path / "e.parquet", "entropy").iloc[0]

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
@@ -284,7 +285,8 @@ def tokenised(chat: Chat, pairs: pd.DataFrame, source: Path) -> tuple[pd.DataFra
         source: its file, for messages and the quarantine table.
 
     Returns:
-        A frame of prompt_id, prompt_ids, chosen_ids, rejected_ids; and a quarantine table, ``row`` from 1.
+        A frame of prompt_id, prompt_ids, chosen_ids, rejected_ids as arrays, for lists take 40 bytes a token;
+        and a quarantine table, ``row`` from 1.
 
     Raises:
         UserError: when no pair is left.
@@ -296,7 +298,7 @@ def tokenised(chat: Chat, pairs: pd.DataFrame, source: Path) -> tuple[pd.DataFra
             _, rejected = chat.pair_ids(row.messages, row.rejected)
             if chosen == rejected:
                 raise BadRow("chosen and rejected response are the same tokens")
-            good.append((row.prompt_id, prompt, chosen, rejected))
+            good.append((row.prompt_id, *(np.array(ids, np.int32) for ids in (prompt, chosen, rejected))))
         except BadRow as error:
             bad.append((str(source), number, row.prompt_id, str(error), row.chosen[:200]))
     report([(row[2], row[3]) for row in bad], len(pairs), source, chat.folder)

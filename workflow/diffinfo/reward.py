@@ -18,6 +18,9 @@ from diffinfo.config.values import Computation
 from diffinfo.tables import artifacts
 from diffinfo.tables.parts import Share, in_shards, make_shards, place, share_done
 
+_KEY = ["epoch", "prompt_id", "sample"]
+_TEXTS = ["messages", "completion"]
+
 
 def micro_batches(lengths: list[int], micro_batch_tokens: int) -> list[list[int]]:
     """Indices grouped by similar length so that rows x longest row stays within ``micro_batch_tokens`` (one row at least)."""
@@ -74,7 +77,7 @@ def score(
 
 def _conversations(completions: pa.Table) -> list[Messages]:
     """Messages of rows of a completions table, each with its answer."""
-    texts = artifacts.frame(completions.select(["messages", "completion"]))
+    texts = artifacts.frame(completions.select(_TEXTS))
     return [
         [*messages, {"role": "assistant", "content": text}]
         for messages, text in zip(texts.messages, texts.completion, strict=True)
@@ -104,7 +107,7 @@ def main(
 
     chat = Chat(model)
     bad, seen = {}, 0
-    for part in artifacts.batches(completions, "completions", ["prompt_id", "sample", "messages", "completion"]):
+    for part in artifacts.batches(completions, "completions", [*_KEY, *_TEXTS]):
         for row, messages in enumerate(_conversations(part), seen):
             try:
                 chat.conversation_ids(messages)
@@ -117,9 +120,9 @@ def main(
     saved = place(progress_dir, share, artifacts.digest(settings.model_dump(), model, completions))
 
     def scored(first: int, end: int) -> pd.DataFrame:
-        rows = artifacts.rows(completions, "completions", kept[first:end])
+        rows = artifacts.rows(completions, "completions", kept[first:end], [*_KEY, *_TEXTS, "token_ids"])
         tokens = pc.list_value_length(rows["token_ids"]).to_numpy()
-        keys = rows.select(["epoch", "prompt_id", "sample"]).to_pandas()
+        keys = rows.select(_KEY).to_pandas()
         return keys.assign(score=score(model, _conversations(rows), settings), tokens=tokens)
 
     if saved and share:

@@ -237,13 +237,17 @@ def batches(path: Path, kind: str, columns: list[str] | None = None) -> Iterator
 
 
 def rows(path: Path, kind: str, numbers: Any, columns: list[str] | None = None) -> pa.Table:
-    """The rows with these numbers, from 0, in the order of ``numbers``, and of the others only ``GROUP`` at a time."""
-    wanted = np.unique(numbers)
-    found, first = [], 0
-    for part in batches(path, kind, columns):
-        start, end = np.searchsorted(wanted, [first, first + part.num_rows])
-        found.append(part.take(wanted[start:end] - first))
-        first += part.num_rows
+    """The rows with these numbers, from 0, in the order of ``numbers``; of the file's groups only those that hold one."""
+    schema, wanted = _promised(path, kind, columns), np.unique(numbers)
+    found, first = [schema.empty_table()], 0
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            here = wanted[slice(*np.searchsorted(wanted, [first, end]))] - first
+            if len(here):
+                part = _fitting(file.read_row_group(group, columns=columns), schema, kind, path)
+                found.append(part.cast(schema).take(here))
+            first = end
     return pa.concat_tables(found).take(np.searchsorted(wanted, numbers))
 
 

@@ -20,6 +20,8 @@ from diffinfo.models.logprobs import packs
 from diffinfo.tables import artifacts
 from diffinfo.tables.parts import in_shards
 
+_SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
+
 
 def score_completions(
     folder: Path,
@@ -85,7 +87,7 @@ def main(
     if settings.limit and len(pairs) < settings.limit:
         log.warning("%s has %d pairs, fewer than preference.held_out = %d", preferences, len(pairs), settings.limit)
     ids, quarantine = tokenised(Chat(model), pairs, preferences)
-    prompt, chosen, rejected = (ids[side].map(len) for side in ("prompt_ids", "chosen_ids", "rejected_ids"))
+    prompt, chosen, rejected = (ids[side].map(len) for side in _SIDES)
     most_prompt, most = settings.max_prompt_tokens, settings.max_tokens
     fits = (prompt <= most_prompt) & (prompt + np.maximum(chosen, rejected) <= most)
     if not fits.any():
@@ -99,7 +101,9 @@ def main(
     saved = progress_dir and progress_dir / artifacts.digest(settings.model_dump(), model, preferences)
 
     def scored(first: int, end: int) -> pd.DataFrame:
-        return reference_table(model, kept.iloc[first:end], settings)
+        part = kept.iloc[first:end]
+        lists = {side: [ids.tolist() for ids in part[side]] for side in _SIDES}
+        return reference_table(model, part.assign(**lists), settings)
 
     table = in_shards(saved, "reference_logps", len(kept), scored, rows_an_item=2)
     inputs = {"model": model, "preferences": preferences}

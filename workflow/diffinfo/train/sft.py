@@ -97,7 +97,7 @@ def main(
     """
     pairs = artifacts.read(preferences, "preferences")
     ids, quarantine = tokenised(Chat(model), pairs, preferences)
-    sequences = [p + c for p, c in zip(ids.prompt_ids, ids.chosen_ids, strict=True)]
+    sequences = [[*p.tolist(), *c.tolist()] for p, c in zip(ids.prompt_ids, ids.chosen_ids, strict=True)]
     kept = [sequence for sequence in sequences if len(sequence) <= settings.max_tokens]
     if not kept:
         raise UserError(
