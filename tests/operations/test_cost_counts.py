@@ -162,6 +162,10 @@ def test_judging_is_counted_in_games_epochs_and_tokens():
     some = costs(arena_hard={"limit": 50}, wildbench={"limit": 64})
     assert [some.job(rule, EVERY).judge_calls for rule in ("arena_hard", "wildbench")] == [200, 64]
     assert costs(epochs=1).job("arena_hard", EVERY).judge_calls == 1000  # nothing to select
+    later = {
+        "categories": {name: {"baseline": "hf://datasets/a/b/c.jsonl"} for name in ("hard_prompt", "creative_writing")}
+    }
+    assert costs(arena_hard=later).job("arena_hard", EVERY).judge_calls == 2 * 2 * 750  # v2 has 500 and 250 questions
 
 
 def test_a_judge_that_is_served_reads_and_writes_on_its_gpus():

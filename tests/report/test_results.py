@@ -166,6 +166,7 @@ def test_every_figure_and_table_of_the_workflow_has_a_caption():
         "theorems",
         "costs",
         "wb_reward",
+        "arena_hard_v2",
         "did_proxy",
         "rejected_sampling",
         "lengths",

@@ -6,7 +6,7 @@ import pytest
 from project import Project
 
 REPORT = re.compile(
-    r"grid|costs|wb_reward|table\d|figure\d+|claims|updates|matched|target|did_smc|rejected|laboratory.*|page"
+    r"grid|costs|wb_reward|arena_hard_v2|table\d|figure\d+|claims|updates|matched|target|did_smc|rejected|laboratory.*|page"
 )
 
 

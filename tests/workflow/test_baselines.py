@@ -37,3 +37,18 @@ def test_published_ratings_and_answers_are_watched(touched, tmp_path, jobs_tools
         found = {rule for rule, _ in changed(name)}
         assert {"table3", "claims"} <= found <= {"table2", "table3", "claims", "page"}
     assert {w["baseline"] for rule, w in changed("two.json") if rule == "wildbench_reward"} == {"two"}
+
+
+def test_arena_hard_v2_has_a_table_of_its_own(touched, tmp_path, jobs_tools):
+    project = touched.copy(tmp_path / "project")
+    for name in ("questions.jsonl", "hard.jsonl", "soft.jsonl"):
+        (project.folder / name).write_text("{}\n")
+    categories = {name: {"baseline": f"{name}.jsonl"} for name in ("hard", "soft")}
+    judged_by = {"judge": "embedded", "select_judge": "embedded"}
+    changes = {"arena_hard": {"questions": "questions.jsonl", "categories": categories, **judged_by}}
+    found = jobs_tools[1](project.plan("results/tables/arena_hard_v2.md", changes=changes))
+    cells = cells_of(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    judged = sum("benchmarks" in measures for *_, measures in cells)
+    assert found["arena_hard"] == judged
+    assert found["arena_hard_questions"] == found["arena_hard_v2"] == 1
+    assert "arena_hard_v2" not in jobs_tools[1](project.plan("--forceall"))

@@ -153,6 +153,17 @@ def test_what_is_fetched_from_the_hub(tmp_path):
     assert {name for _, kind, name in found if kind == "dataset"} == {
         "Magpie-Align/Magpie-Llama-3.1-Pro-DPO-100K-v0.1", "lmarena-ai/arena-hard-auto", "WildEval/WildBench-V2",
     }  # fmt: skip
+    kinds = {name: {"baseline": f"hf://datasets/{name}/{name}/a.jsonl"} for name in ("hard", "soft")}
+    (tmp_path / "two.json").write_text("[]")
+    files = {"one": "hf://datasets/one/one/b.json", "two": str(tmp_path / "two.json")}
+    reward = {"judge": "gpt-4o", "baselines": files}
+    asked = [("arena_hard_questions", {}), *(("wildbench_reward", {"baseline": name}) for name in files)]
+    found = list(preflight.repositories(paper(arena_hard={"categories": kinds}, wildbench={"reward": reward}), asked))
+    assert [where for where, *_ in found] == [
+        "arena_hard.questions", "arena_hard.categories.hard.baseline", "arena_hard.categories.soft.baseline",
+        "wildbench.reward.baselines.one",
+    ]  # fmt: skip
+    assert [name for *_, name in found[1:]] == ["hard/hard", "soft/soft", "one/one"]
     micro = load(ROOT / "config.yaml")
     everything = [(rule, {"model": "micro-mistral", "dataset": "magpie-pro"}) for rule, *_ in (("ingest_pairs",),)]
     assert not list(preflight.repositories(micro, [*everything, ("arena_hard_questions", {}), ("wildbench_tasks", {})]))

@@ -26,48 +26,30 @@ rule grid:
         "python -m diffinfo.report.grid {params.inputs:q} {params.origins:q} --out {output.data:q} 2> {log:q}"
 
 
-rule costs:
-    """Tokens and dollars of every cell's judgments."""
-    input:
-        JUDGMENTS,
-    output:
-        data="<results>/tables/costs.parquet",
-        also=multiext("<results>/tables/costs", *WRITTEN_BESIDE),
-        page=shown("tables", "costs"),
-    log:
-        "<results>/logs/report/costs.log",
-    benchmark:
-        "<results>/benchmarks/report/costs.tsv"
-    conda:
-        "../../envs/base.yaml"
-    resources:
-        **RESOURCES,
-    params:
-        inputs=all_inputs,
-    shell:
-        "python -m diffinfo.report.costs {params.inputs:q} --out {output.data:q} 2> {log:q}"
+for TABLE in OPTIONAL:
 
-
-rule wb_reward:
-    """WB-Reward of every cell against each baseline."""
-    input:
-        COMPARED,
-    output:
-        data="<results>/tables/wb_reward.parquet",
-        also=multiext("<results>/tables/wb_reward", *WRITTEN_BESIDE),
-        page=shown("tables", "wb_reward"),
-    log:
-        "<results>/logs/report/wb_reward.log",
-    benchmark:
-        "<results>/benchmarks/report/wb_reward.tsv"
-    conda:
-        "../../envs/base.yaml"
-    resources:
-        **RESOURCES,
-    params:
-        inputs=all_inputs,
-    shell:
-        "python -m diffinfo.report.wb_reward {params.inputs:q} --out {output.data:q} 2> {log:q}"
+    rule:
+        """What only some configurations have: dollars of judging, WB-Reward, Arena-Hard v2 by category."""
+        name:
+            TABLE
+        input:
+            OPTIONAL[TABLE],
+        output:
+            data=f"<results>/tables/{TABLE}.parquet",
+            also=multiext(f"<results>/tables/{TABLE}", *WRITTEN_BESIDE),
+            page=shown("tables", TABLE),
+        log:
+            f"<results>/logs/report/{TABLE}.log",
+        benchmark:
+            f"<results>/benchmarks/report/{TABLE}.tsv"
+        conda:
+            "../../envs/base.yaml"
+        resources:
+            **RESOURCES,
+        params:
+            inputs=all_inputs,
+        shell:
+            f"python -m diffinfo.report.{TABLE} {{params.inputs:q}} --out {{output.data:q}} 2> {{log:q}}"
 
 
 for TABLE in TABLES:

@@ -85,7 +85,7 @@ def report_targets():
     names = (
         [
             f"tables/{name}"
-            for name in ("grid", *TABLES, *(["wb_reward"] if COMPARED else []), *(["costs"] if JUDGMENTS else []))
+            for name in ("grid", *TABLES, *[name for name, inputs in OPTIONAL.items() if inputs])
         ]
         + [f"figures/{name}" for name in FIGURES]
         + ["claims"]
@@ -133,6 +133,8 @@ JUDGMENTS = [
     if CONFIG.judges[judge].kind == "openai"
     for path in paths(pattern, "benchmarks")
 ]
+CATEGORIES = paths(WINRATES.replace("winrates", "categories"), "benchmarks") if CONFIG.arena_hard.categories else []
+OPTIONAL = {"arena_hard_v2": CATEGORIES, "wb_reward": COMPARED, "costs": JUDGMENTS}  # tables: what they are made of
 ELO = CONFIG.wildbench.model_dump(mode="json", exclude={"reward"})
 SETTINGS = {
     "table1": constant(),

@@ -21,8 +21,9 @@ from diffinfo.config.values import Positive, Section, Share
 from diffinfo.tables.parts import fraction
 
 ASSUMPTIONS = Path(__file__).with_name("assumptions.yaml")
-# rules whose jobs make a table of another
-TABLES = "ingest_pairs ingest_prompts pair_responses permuted_labels permuted_logps world_dataset did_pairs"
+TABLES = (
+    "ingest_pairs ingest_prompts pair_responses permuted_labels permuted_logps world_dataset did_pairs"  # of others
+)
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -52,6 +53,7 @@ class Benchmarks(Section):
     """Size of the public benchmarks."""
 
     arena_hard: int
+    arena_hard_v2: int
     wildbench: int
     answer_tokens: Positive
     qa_tokens: Positive
@@ -383,11 +385,11 @@ class Costs:
         return min(self.config.preference.held_out, self._test_prompts(dataset))
 
     def _questions(self, benchmark: str) -> int:
-        part = getattr(self.config, benchmark)
-        world = self.config.world
-        source = part.questions if benchmark == "arena_hard" else part.tasks
-        sizes = {"arena_hard": world.arena_prompts, "wildbench": world.wildbench_tasks}
-        count = sizes[benchmark] if source == "world" else getattr(self.assumed.benchmarks, benchmark)
+        part, world = getattr(self.config, benchmark), self.config.world
+        arena = benchmark == "arena_hard"
+        source, made = (part.questions, world.arena_prompts) if arena else (part.tasks, world.wildbench_tasks)
+        public = "arena_hard_v2" if arena and part.categories else benchmark
+        count = made if source == "world" else getattr(self.assumed.benchmarks, public)
         return min(count, part.limit or count)
 
     def _answer_tokens(self) -> float:

@@ -95,15 +95,25 @@ def repositories(config: Config, jobs: Asked) -> Iterator[tuple[str, str, str]]:
             source = str(config.datasets[wildcards["dataset"]].source)
             if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) and source != "world" and not Path(source).exists():
                 yield f"datasets.{wildcards['dataset']}.source", "dataset", source
-        elif rule in ("arena_hard_questions", "wildbench_tasks"):
-            part, keys = ("arena_hard", ("questions", "baseline")) if "arena" in rule else ("wildbench", ("tasks",))
-            sources = {f"{part}.{key}": getattr(getattr(config, part), key) for key in keys}
-            if part == "arena_hard" and (categories := config.arena_hard.categories):
-                del sources["arena_hard.baseline"]
-                sources |= {f"arena_hard.categories.{name}.baseline": c.baseline for name, c in categories.items()}
-            for key, source in sources.items():
-                if found := re.match(r"hf://datasets/([^/]+/[^/@]+)", source):
-                    yield key, "dataset", found[1]
+        for key, address in _benchmark_files(config, rule, wildcards).items():
+            if found := re.match(r"hf://datasets/([^/]+/[^/@]+)", address):
+                yield key, "dataset", found[1]
+
+
+def _benchmark_files(config: Config, rule: str, wildcards: Mapping[str, str]) -> dict[str, str]:
+    """The files of a benchmark that a job reads, by their keys of the configuration."""
+    arena, wildbench = config.arena_hard, config.wildbench
+    match rule:
+        case "arena_hard_questions":
+            kinds = {f"categories.{name}.baseline": kind.baseline for name, kind in (arena.categories or {}).items()}
+            found = {"questions": arena.questions, **(kinds or {"baseline": arena.baseline})}
+            return {f"arena_hard.{key}": address for key, address in found.items()}
+        case "wildbench_tasks":
+            return {"wildbench.tasks": wildbench.tasks}
+        case "wildbench_reward" if wildbench.reward:
+            name = wildcards["baseline"]
+            return {f"wildbench.reward.baselines.{name}": wildbench.reward.baselines[name]}
+    return {}
 
 
 def check_hub(config: Config, jobs: Asked) -> None:

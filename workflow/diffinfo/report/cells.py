@@ -94,3 +94,16 @@ def title(method: str) -> str:
 def order(method: str) -> tuple[int, float, int]:
     """Sorting key: pi_ref, then the methods as declared, large betas first, then seeds."""
     return (-1, 0.0, 0) if method == REFERENCE else parse(method).order()
+
+
+def in_order(frame: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """A table's rows in the paper's order of models and datasets, then of methods, then by ``more``; equals as they stood."""
+    places = {row: place for place, row in enumerate(rows_of(frame))}
+    keys = pd.DataFrame(
+        {
+            "row": [places[row] for row in zip(frame.model, frame.dataset, strict=True)],
+            "method": [order(method) for method in frame.method],
+            **{name: list(frame[name]) for name in more},
+        }
+    )
+    return frame.iloc[keys.sort_values([*keys], kind="stable").index].reset_index(drop=True)

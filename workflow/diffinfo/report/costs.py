@@ -14,7 +14,7 @@ from diffinfo.bench.replies import COSTS
 from diffinfo.cli import run
 from diffinfo.intervals import number
 from diffinfo.report import paper
-from diffinfo.report.cells import cell, order, rows_of, title
+from diffinfo.report.cells import cell, in_order, title
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
@@ -43,11 +43,7 @@ def costs(inputs: list[Path]) -> pd.DataFrame:
                 }
             )
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["costs"][1].names)
-    places = {row: place for place, row in enumerate(rows_of(frame))}
-    frame["place"] = [places[row] for row in zip(frame.model, frame.dataset, strict=True)]
-    frame["method_place"] = [order(method) for method in frame.method]
-    frame = frame.sort_values(["place", "method_place", "benchmark", "judge"], ignore_index=True)
-    return frame.drop(columns=["place", "method_place"]).astype(dict.fromkeys(COSTS[:3], "Int64"))
+    return in_order(frame, "benchmark", "judge").astype(dict.fromkeys(COSTS[:3], "Int64"))
 
 
 def main(*, inputs: list[Path], out: Path) -> None:

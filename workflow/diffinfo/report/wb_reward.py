@@ -14,7 +14,7 @@ import pandas as pd
 from diffinfo.cli import run
 from diffinfo.intervals import bracketed, mean, number
 from diffinfo.report import paper
-from diffinfo.report.cells import cell, order, rows_of, title
+from diffinfo.report.cells import cell, in_order, title
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts
 
@@ -59,12 +59,7 @@ def rewards(inputs: list[Path]) -> pd.DataFrame:
                 }
             )
     frame = pd.DataFrame(records, columns=artifacts.SCHEMAS["wb_reward"][1].names)
-    places = {row: place for place, row in enumerate(rows_of(frame))}
-    frame["place"] = [places[row] for row in zip(frame.model, frame.dataset, strict=True)]
-    frame["method_place"] = [order(method) for method in frame.method]
-    frame = frame.sort_values(["place", "method_place"], kind="stable", ignore_index=True)
-    frame = frame.drop(columns=["place", "method_place"]).astype(dict.fromkeys(_COUNTS.values(), "Int64"))
-    return frame.astype({"weighted": float})
+    return in_order(frame).astype({**dict.fromkeys(_COUNTS.values(), "Int64"), "weighted": float})
 
 
 def main(*, inputs: list[Path], out: Path) -> None:

@@ -320,12 +320,12 @@ SCHEMAS |= {
         **{f"{name}{suffix}": _maybe(_INT if suffix == "_n" else _REAL)
            for name in NUMBERS for suffix in ("", "_low", "_high", "_n", "_sd")},
     )),
-    # what judging cost; null: nobody was paid, or the endpoint does not say
-    "costs": (1, _schema(
+    "costs": (1, _schema(  # null: nobody was paid, or the endpoint does not say
         **_CELL, **_of(_TEXT, "judge benchmark"), **_of(_INT, "judgments unjudged"),
         **_of(_maybe(_INT), "read cached written"), dollars=_maybe(_REAL),
     )),
-    "categories": (1, pa.schema([*SCHEMAS["winrates"][1], *_schema(category=_TEXT)])),  # of Arena-Hard v2
+    "categories": (1, pa.schema([*SCHEMAS["winrates"][1], *_schema(category=_TEXT)])),
+    "arena_hard_v2": (1, pa.schema([*_schema(**_CELL, category=_TEXT), *SCHEMAS["winrates"][1]])),
     # WB-Reward in per cent; baseline "all baselines": the mean over them of tasks that are judged against each
     "wb_reward": (1, _schema(
         **_CELL, **_of(_TEXT, "baseline"), **_of(_INT, "epoch tasks unjudged"), **_of(_REAL, "reward low high"),
