@@ -7,7 +7,8 @@ import yaml
 
 from diffinfo.cli import UserError
 from diffinfo.config.reading import load
-from diffinfo.operations.cost import ASSUMPTIONS, Costs, read_assumptions
+from diffinfo.operations.assumptions import ASSUMPTIONS, read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.operations.jobs import Job
 from diffinfo.operations.plan import paper_check, warnings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffinfo.operations.cost import read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
 from diffinfo.operations.jobs import Job, critical_path
 from diffinfo.operations.plan import actual, paper_check, rows, warnings
 from operations.test_cost import MISTRAL, costs

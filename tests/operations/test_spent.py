@@ -7,7 +7,8 @@ import pytest
 
 from diffinfo.config.reading import load
 from diffinfo.config.types import Config
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.operations.spent import jobs, spent
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from diffinfo.config.reading import load
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.operations.jobs import parsed
 from diffinfo.operations.plan import summary
 

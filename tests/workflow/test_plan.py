@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from diffinfo.config.reading import load
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 
 KEYS = ["rule", "model", "dataset", "jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars"]
 PAPER = "workflow/presets/paper.yaml"

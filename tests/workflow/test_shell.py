@@ -16,7 +16,8 @@ from diffinfo.cli import UserError
 from diffinfo.config.reading import parse
 from diffinfo.config.strict_yaml import ConfigError
 from diffinfo.config.types import Config
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from project import ROOT, Project
 
 PLAIN = "-x '\"$(touch pwned)`touch pwned` ; touch pwned && touch pwned | {x} {{y}} <z> [a,b] ${HOME} ~ * \\ %s # é😀"

@@ -9,7 +9,8 @@ import snakemake_executor_plugin_slurm
 import yaml
 
 from diffinfo.config.reading import load
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.operations.slurm_plugin import patch
 
 PAPER = "workflow/presets/paper.yaml"

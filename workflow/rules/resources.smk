@@ -7,7 +7,8 @@ import ast
 from types import SimpleNamespace
 
 from diffinfo.cli import UserError
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.operations.gpus import has_gpu
 from diffinfo.operations.limits import megabytes, minutes
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra

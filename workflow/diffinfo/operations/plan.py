@@ -21,7 +21,8 @@ from diffinfo.config.reading import load
 from diffinfo.config.strict_yaml import read_yaml
 from diffinfo.config.types import RESULTS, Config
 from diffinfo.operations import disk
-from diffinfo.operations.cost import ASSUMPTIONS, Cost, Costs, read_assumptions
+from diffinfo.operations.assumptions import ASSUMPTIONS, read_assumptions
+from diffinfo.operations.cost import Cost, Costs
 from diffinfo.operations.jobs import Job, critical_path, expected, planned
 from diffinfo.operations.limits import minutes
 from diffinfo.operations.preflight import judges_of, repositories

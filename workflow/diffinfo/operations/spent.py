@@ -19,7 +19,8 @@ import pandas as pd
 from diffinfo.cli import run
 from diffinfo.config.types import Config
 from diffinfo.intervals import number
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.report import results
 from diffinfo.report.page import Page
 from diffinfo.tables import artifacts

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from diffinfo.cli import UserError
 from diffinfo.config.reading import load
-from diffinfo.operations.cost import Costs, read_assumptions
+from diffinfo.operations.assumptions import read_assumptions
+from diffinfo.operations.cost import Costs
 from diffinfo.operations.disk import LOCKS
 from diffinfo.operations.jobs import Job, critical_path, planned
 from diffinfo.operations.orphans import orphans

@@ -34,8 +34,8 @@ def main(*, inputs: list[Path], out: Path) -> None:
     page = Page("Arena-Hard v2 by category")
     page.say(
         "Win rate against the category's baseline at the cell's best epoch, in per cent; in brackets the 95 % interval of the",
-        "bootstrap over battles, lower and upper end minus the value. At equal lengths (ours): the same where answer and baseline",
-        "have as many tokens. A game without a verdict is in no win rate.",
+        "bootstrap over battles, lower and upper end minus the value. At equal lengths (ours): the same where answer and",
+        "baseline have as many tokens. A game without a verdict is in no win rate.",
     )
     for (model, dataset), part in frame.groupby(["model", "dataset"], sort=False):
         page.head(f"{paper.model_title(str(model))} trained on {paper.dataset_title(str(dataset))}")
