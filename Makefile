@@ -64,7 +64,7 @@ test-slurm: $(VENV)/.ready ## run the tests that need a SLURM, which they start 
 
 # some minutes and 4 GB for vLLM's environment, once
 test-vllm: $(VENV)/.ready $(VLLM)/.ready ## run the tests of vLLM, in an environment of its own
-	pytest -m vllm -rs tests/sample tests/train
+	pytest -m vllm -rs tests/sample tests/train tests/bench
 
 lint: $(VENV)/.ready ## check style, types and rules
 	ruff check .

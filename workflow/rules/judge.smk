@@ -38,8 +38,7 @@ def categories_table(wildcards, output):
 
 def environment(name):
     """The file of envs/ that holds what judges."""
-    judge = CONFIG.judges[name]
-    return f"../../envs/{'vllm' if judge.serve and judge.server == 'vllm' else 'base'}.yaml"
+    return f"../../envs/{'vllm' if CONFIG.judges[name].serve else 'base'}.yaml"
 
 
 rule arena_hard_select:
