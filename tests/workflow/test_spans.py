@@ -4,6 +4,11 @@ import re
 from collections import Counter
 
 
+# a few cells, which are planned as many are
+GRID = [{"model": "micro-mistral", "dataset": "magpie-pro", "methods": ["dpo", "dpo-pg"], "measures": ["did"]}]
+CELLS = 5  # four betas and DPO-PG
+
+
 def trainings(project, changes):
     """The spans that are trained, and those taken from longer ones, each with how many cells."""
     found = {True: Counter(), False: Counter()}
@@ -16,18 +21,21 @@ def trainings(project, changes):
 
 def test_no_epoch_is_trained_twice_whatever_epochs_per_job_is(project_factory):
     project = project_factory()
-    project.touch_everything()
+
+    def few(**changes):
+        return {"grid": GRID, **changes}
 
     def per_job(epochs, count):
-        return {"epochs": epochs, "preference": {"epochs_per_job": count}}
+        return few(epochs=epochs, preference={"epochs_per_job": count})
 
+    project.touch_everything(few())
     assert {rule for rule, _ in project.plan(changes=per_job(3, 1))} <= {"page"}  # which shows the configuration
-    assert trainings(project, per_job(5, 3)) == ({"4-5": 45}, {})
-    assert trainings(project, per_job(5, 1)) == ({"4-4": 45, "5-5": 45}, {})
-    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": 45})
-    project.touch_everything(changes={"epochs": 4})
-    assert trainings(project, per_job(5, 3)) == ({"5-5": 45}, {})
-    assert trainings(project, {"epochs": 6}) == ({"5-6": 45}, {})
-    assert trainings(project, {"epochs": 2}) == ({}, {"1-2": 45})
-    project.touch_everything(changes={"epochs": 2})
-    assert "Nothing to be done" in project.snakemake("-n", changes={"epochs": 2})
+    assert trainings(project, per_job(5, 3)) == ({"4-5": CELLS}, {})
+    assert trainings(project, per_job(5, 1)) == ({"4-4": CELLS, "5-5": CELLS}, {})
+    assert trainings(project, per_job(2, 1)) == ({}, {"1-2": CELLS})
+    project.touch_everything(few(epochs=4))
+    assert trainings(project, per_job(5, 3)) == ({"5-5": CELLS}, {})
+    assert trainings(project, few(epochs=6)) == ({"5-6": CELLS}, {})
+    assert trainings(project, few(epochs=2)) == ({}, {"1-2": CELLS})
+    project.touch_everything(few(epochs=2))
+    assert "Nothing to be done" in project.snakemake("-n", changes=few(epochs=2))
