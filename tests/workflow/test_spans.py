@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 
-
 # a few cells, which are planned as many are
 GRID = [{"model": "micro-mistral", "dataset": "magpie-pro", "methods": ["dpo", "dpo-pg"], "measures": ["did"]}]
 CELLS = 5  # four betas and DPO-PG
