@@ -83,10 +83,7 @@ def figure_inputs(figure):
 def report_targets():
     """Every table, figure and the claims."""
     names = (
-        [
-            f"tables/{name}"
-            for name in ("grid", *TABLES, *[name for name, inputs in OPTIONAL.items() if inputs])
-        ]
+        [f"tables/{name}" for name in ("grid", *TABLES, *[name for name, inputs in OPTIONAL.items() if inputs])]
         + [f"figures/{name}" for name in FIGURES]
         + ["claims"]
     )
