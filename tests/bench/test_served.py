@@ -48,9 +48,10 @@ def test_a_served_judges_replies_are_its_models(program: str, tmp_path: Path, mo
         assert reply == tokenizer.decode(whole[read:], skip_special_tokens=True)
         assert [(usage.read, usage.written) for usage in reply.usages] == [(read, len(whole) - read)]
     assert judge._server
-    group = judge._server._process.pid
+    guard = judge._server._process.pid
+    (group,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
     del judge
-    wait_until(lambda: not any_of(group), "the server's end, and that of all it started")
+    wait_until(lambda: not any_of(int(group)), "the server's end, and that of all it started")
 
 
 def any_of(group: int) -> bool:

@@ -22,13 +22,15 @@ from project import wait_until
 
 # Says what it was called with, and answers with the model's name; an odd first word is its way to fail.
 PROGRAM = """#!{python}
-import http.server, json, os, pathlib, sys, time
+import http.server, json, os, pathlib, signal, sys, time
 arguments, key = sys.argv[1:], os.environ["VLLM_API_KEY"]
 folder = pathlib.Path(arguments[1])
 pathlib.Path({notes!r}).open("a").write(json.dumps([os.getpid(), arguments, (folder / "config.json").read_text()]) + "\\n")
 fate = (folder / "fate").read_text()
 if fate == "ends":
     sys.exit("CUDA out of memory")
+if fate == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 began = time.monotonic()
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -116,8 +118,13 @@ def _work(folder: Path, store: Path) -> None:
     signal.pause()
 
 
-def test_the_server_ends_with_a_job_that_is_killed(tmp_path: Path, notes: Path) -> None:
-    job = multiprocessing.get_context("fork").Process(target=_work, args=(model(tmp_path), tmp_path / "store"))
+@pytest.mark.parametrize("fate", ["", "deaf"])
+def test_the_server_ends_with_a_job_that_is_killed(
+    tmp_path: Path, notes: Path, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that does not hear SIGTERM, as vLLM while it compiles."""
+    monkeypatch.setattr(server, "END", 0.5)
+    job = multiprocessing.get_context("fork").Process(target=_work, args=(model(tmp_path, fate), tmp_path / "store"))
     job.start()
     wait_until(lambda: list((tmp_path / "store").glob("*.jsonl")), "a reply", alive=job.is_alive)
     ((process, arguments, _),) = called(notes)
@@ -126,6 +133,17 @@ def test_the_server_ends_with_a_job_that_is_killed(tmp_path: Path, notes: Path) 
     job.kill()
     job.join()
     wait_until(lambda: not alive(process), "the server's end")
+
+
+def test_a_server_that_does_not_hear_ends_with_a_job_that_is_done(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "END", 0.5)
+    judge = Endpoint(JUDGE, tmp_path / "store", "job", model(tmp_path, "deaf"))
+    judge.ask(ask_about("one"), "asking")
+    ((process, _, _),) = called(notes)
+    del judge
+    assert not alive(process)
 
 
 def test_a_server_that_fails_says_why(tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

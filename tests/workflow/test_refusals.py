@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -109,6 +110,27 @@ def test_heads_that_vllm_has_no_kernel_for_on_a_cpu():
         preflight.check_heads(load(ROOT / "config.yaml"))
     preflight.check_heads(load(ROOT / "config.yaml", values={"world": {"hidden": 128}}))
     preflight.check_heads(paper())
+
+
+def test_what_serves_a_judge_is_there(tmp_path, monkeypatch):
+    def asked(server, rule="arena_hard"):
+        judge = {"kind": "openai", "model": "gemma-2-9b", "serve": True, "server": server}
+        config = paper(judges={"own": judge}, arena_hard={"judge": "own"})
+        preflight.check_keys(config, [("arena_hard", {})])  # it needs none
+        preflight.check_servers(config, [(rule, {})])
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    for server in ("vllm", "transformers"):  # this environment has transformers, but nothing that it serves with
+        with pytest.raises(UserError, match=rf"judges.own: `{server} serve` cannot run in this environment: add --sdm"):
+            asked(server)
+        asked(server, "arena_hard_select")  # which another judge is asked for
+        program = tmp_path / server
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    asked("vllm")
+    asked("transformers")
 
 
 def test_slurm_is_asked_first(tmp_path, monkeypatch):

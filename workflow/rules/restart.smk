@@ -204,6 +204,8 @@ def check_before_hours():
         if workflow.executor_plugin.cli_prefix == "slurm":
             preflight.check_slurm(profile("slurm_account"))
         preflight.check_keys(CONFIG, asked)
+        if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+            preflight.check_servers(CONFIG, asked)
         preflight.check_hub(CONFIG, asked)
     except UserError as error:
         refuse(error)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,12 +17,14 @@ from pathlib import Path
 from diffinfo.cli import UserError, log
 from diffinfo.config.benchmarks import Judge as JudgeConfig
 
+GUARD = str(Path(__file__).with_name("guard.py"))
 # The only programs that are run: a configuration chooses among them.
 PROGRAMS = {
     "vllm": ["vllm", "serve", "{model}", "--generation-config", "vllm", "--tensor-parallel-size", "{gpus}"],
     "transformers": ["transformers", "serve", "{model}"],
 }
 START = 1800.0  # seconds that a model has to be loaded
+END = 20.0  # seconds that a server has to end
 
 
 class Server:
@@ -59,14 +59,24 @@ class Server:
         output.parent.mkdir(parents=True, exist_ok=True)
         with open(output, "wb") as said:
             self._process = subprocess.Popen(
-                [program, *command[1:], "--host", "127.0.0.1", "--port", str(port)],
+                [
+                    sys.executable,
+                    "-I",
+                    GUARD,
+                    str(END),
+                    program,
+                    *command[1:],
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(port),
+                ],
                 cwd=self._place.name,
                 env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_API_KEY": self.secret},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
             )
         self.end = weakref.finalize(self, _end, self._process)
         log.info("%s serves %s at %s, its log is %s", command[0], folder, self.address, output)
@@ -103,17 +113,6 @@ class Server:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the program and all that it started."""
-    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(seconds)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _end_with_parent() -> None:
-    """Also where the job is killed: Linux then sends SIGTERM."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    assert process.stdin
+    process.stdin.close()
+    process.wait()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from diffinfo.cli import UserError
@@ -37,10 +40,27 @@ def check_keys(config: Config, jobs: Asked) -> None:
     """
     for name in judges_of(config, jobs):
         judge = config.judges[name]
-        if judge.kind == "openai" and not os.environ.get(judge.api_key_env, "").strip():
+        if judge.kind == "openai" and not judge.serve and not os.environ.get(judge.api_key_env, "").strip():
             raise UserError(
                 f"judges.{name}: the environment variable {judge.api_key_env} is not set: export the key of {judge.base_url} in"
                 " it (any text does where every reply is paid for already)."
+            )
+
+
+def check_servers(config: Config, jobs: Asked) -> None:
+    """Refuse jobs whose judge is served by a program that is not there, or lacks what it serves with.
+
+    Raises:
+        UserError: which names the judge and the program.
+    """
+    for name in judges_of(config, jobs):
+        server = config.judges[name].server
+        program = shutil.which(server)
+        own = program and Path(program).parent == Path(sys.executable).parent
+        if config.judges[name].serve and (not program or (own and not find_spec("fastapi"))):
+            raise UserError(
+                f"judges.{name}: `{server} serve` cannot run in this environment: add --sdm conda (slurm/config.yaml has the"
+                " line), which makes one from envs/vllm.yaml, or install envs/vllm.txt and put its bin on PATH."
             )
 
 
