@@ -47,9 +47,10 @@ for TABLE in OPTIONAL:
         resources:
             **RESOURCES,
         params:
+            name=TABLE,
             inputs=all_inputs,
         shell:
-            f"python -m diffinfo.report.{TABLE} {{params.inputs:q}} --out {{output.data:q}} 2> {{log:q}}"
+            "python -m diffinfo.report.{params.name:q} {params.inputs:q} --out {output.data:q} 2> {log:q}"
 
 
 for TABLE in TABLES:
