@@ -45,18 +45,6 @@ except ConfigError as error:
 configfile: OWN
 
 
-os.environ.update(
-    PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
-    TOKENIZERS_PARALLELISM="false",
-    TRANSFORMERS_VERBOSITY="error",
-    # Keep freed memory: giving it back to the system and faulting it in again costs a tenth of a training step.
-    MALLOC_MMAP_THRESHOLD_="2000000000",
-    MALLOC_TRIM_THRESHOLD_="8000000000",
-    # And hold it in huge pages where the kernel has them (glibc 2.35): another tenth, and the same bytes.
-    GLIBC_TUNABLES=":".join(filter(None, [os.getenv("GLIBC_TUNABLES"), "glibc.malloc.hugetlb=1"])),
-)
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/models.smk"

@@ -88,7 +88,7 @@ def test_a_trained_model_names_the_hubs_model_and_data(base: Path, ingested: Pat
         assert card.data.base_model == "owner/model"
         assert card.data.datasets == datasets
         assert card.data.license == "unknown"
-        assert card.data.library_name == "transformers"
+        assert card.data.to_dict()["library_name"] == "transformers"
         assert card.text.strip().startswith(what)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         prompt = tokenizer.apply_chat_template(

@@ -2,7 +2,7 @@
 # Needs: CONFIG, and of the SLURM profile's default-resources, where it is used, gpu_type, gpu_partition, slurm_partition,
 # max_runtime, max_mem_mb, mem_mb, gres, slurm_extra, mpi, tasks and tasks_per_gpu, which are stated here and so would be
 # overridden; what no job states (qos, constraint, ...) Snakemake itself passes on.
-# Gives: cpus (for threads) and RESOURCES (for resources) of every rule, and a pool for the GPUs of this machine.
+# Gives: cpus (for threads) and RESOURCES (for resources) of every rule, a pool for the GPUs of this machine, and the environment of jobs.
 import ast
 from types import SimpleNamespace
 
@@ -12,6 +12,17 @@ from diffinfo.operations.cost import Costs
 from diffinfo.operations.gpus import has_gpu
 from diffinfo.operations.limits import megabytes, minutes
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
+
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")])),
+    TOKENIZERS_PARALLELISM="false",
+    TRANSFORMERS_VERBOSITY="error",
+    # Keep freed memory: giving it back to the system and faulting it in again costs a tenth of a training step.
+    MALLOC_MMAP_THRESHOLD_="2000000000",
+    MALLOC_TRIM_THRESHOLD_="8000000000",
+    # And hold it in huge pages where the kernel has them (glibc 2.35): another tenth, and the same bytes.
+    GLIBC_TUNABLES=":".join(filter(None, [os.getenv("GLIBC_TUNABLES"), "glibc.malloc.hugetlb=1"])),
+)
 
 
 def profile(key):
