@@ -2,7 +2,7 @@
 # Needs: CONFIG, and of the SLURM profile's default-resources, where it is used, gpu_type, gpu_partition, slurm_partition,
 # max_runtime, max_mem_mb, mem_mb, gres, slurm_extra, mpi, tasks and tasks_per_gpu, which are stated here and so would be
 # overridden; what no job states (qos, constraint, ...) Snakemake itself passes on.
-# Gives: cpus (for threads) and RESOURCES (for resources) of every rule, a pool for the GPUs of this machine, and the environment of jobs.
+# Gives: cpus (for threads) and RESOURCES (for resources) of every rule, a pool for this machine's GPUs, the environment of jobs.
 import ast
 from types import SimpleNamespace
 
