@@ -38,9 +38,9 @@ status: $(VENV)/.ready ## what is done, running, failed and waiting, and the tim
 golden: $(VENV)/.ready ## compare finished results with those in tests/golden.json
 	PYTHONPATH=workflow python tests/golden.py check
 
-# make plan CONFIG=workflow/presets/paper.yaml: hours, disk, judge calls and dollars before anything runs
+# make plan CONFIG=workflow/presets/paper.yaml [GPUS=64]: hours, disk, judge calls and dollars before anything runs
 plan: $(VENV)/.ready ## what a run takes and needs, before it starts: time, GPUs, dollars, disk
-	PYTHONPATH=workflow python -m diffinfo.operations.plan $(if $(CONFIG),--configfile $(CONFIG))
+	PYTHONPATH=workflow python -m diffinfo.operations.plan $(if $(CONFIG),--configfile $(CONFIG)) $(if $(GPUS),--gpus $(GPUS))
 
 # the same against what jobs took, from Snakemake's benchmark files
 plan-actual: $(VENV)/.ready ## the plan against what finished jobs took

@@ -336,6 +336,8 @@ def main(
     """
     from diffinfo.chat import Chat
     from diffinfo.entropy.chain import Transformers, load_pair
+    from diffinfo.models.decoding import batches
+    from diffinfo.models.exactness import pads_exactly
     from diffinfo.sample.complete import subset
 
     smc, most, chat = settings.smc, settings.max_prompt_tokens, Chat(reference)
@@ -346,12 +348,14 @@ def main(
         raise UserError(f"{prompts}: no prompt has at most {most} tokens; raise preference.max_prompt_tokens.")
     longest = max(map(len, ids.values())) + max(smc.lengths)
     pair = load_pair(policy, reference, settings.attention, settings.dtype, longest)
-    room = max(1, settings.engine.batch_tokens // (ISLANDS * smc.particles * longest))
-    names = sorted(ids, key=lambda name: len(ids[name]))
+    names = list(ids)
+    lengths = [len(ids[name]) for name in names]
+    room = settings.engine.batch_tokens // (ISLANDS * smc.particles)
+    exact = pads_exactly(policy) and pads_exactly(reference)
     floor = math.log(smc.floor) if smc.floor else -math.inf
     tables, begun, cpu = [], time.perf_counter(), time.process_time()
-    for first in progress(range(0, len(names), room), "smc"):
-        batch = names[first : first + room]
+    for rows in progress(batches(lengths, max(smc.lengths), room, exact), "smc"):
+        batch = [names[row] for row in rows]
         groups = [(ids[name], island) for name in batch for island in range(ISLANDS)]
         chain = Transformers(pair, [tokens for tokens, _ in groups], smc.particles)
         streams = [stream(smc.seed, island, tokens) for tokens, island in groups]

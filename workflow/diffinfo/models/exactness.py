@@ -3,6 +3,7 @@
 A few short sequences of different lengths, packed together, against the model's own forward pass, one at a time. Where
 they agree, training and scoring pack; where they do not (a head or an attention that is more than ``train.logprobs``
 supports, states that leak from one sequence into the next), each sequence passes alone through the model's own forward.
+Likewise for prompts that are padded to one length to be continued together; where that differs, equal lengths share a batch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from diffinfo import __version__
 from diffinfo.cli import UserError, log
 from diffinfo.models.attention import FLEX, PACKED
+from diffinfo.models.decoding import Reader
 from diffinfo.models.folders import SCORING, load_model, read_config
 from diffinfo.models.logprobs import Scorer
 
@@ -47,13 +49,22 @@ def load_scorer(folder: Path, attention: str, dtype: str = "float32") -> Scorer:
 
 def packs_exactly(folder: Path) -> bool:
     """Whether sequences may be packed for this model: as its folder records, else as ``compare`` finds."""
+    return bool(_found(folder)["packed"])
+
+
+def pads_exactly(folder: Path) -> bool:
+    """Whether prompts may be padded on the left for this model, with a cache: likewise."""
+    return bool(_found(folder)["padded"])
+
+
+def _found(folder: Path) -> dict[str, Any]:
     try:
-        known = json.loads((folder / SCORING).read_text())
-        if known["versions"] == VERSIONS:
-            return bool(known["packed"])
+        known: dict[str, Any] = json.loads((folder / SCORING).read_text())
+        if known["versions"] == VERSIONS and {"packed", "padded"} <= set(known):
+            return known
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return bool(compare(folder)["packed"])
+    return compare(folder)
 
 
 def record(folder: Path) -> None:
@@ -61,18 +72,23 @@ def record(folder: Path) -> None:
     found = compare(folder)
     how = "packed together" if found["packed"] else "one at a time, which is slower: packed, this model would differ"
     log.info("%s: sequences are scored %s", folder, how)
+    if not found["padded"]:
+        log.info("%s: only prompts of one length are continued together: padded, this model would differ", folder)
     (folder / SCORING).write_text(json.dumps({**found, "versions": VERSIONS}, indent=2) + "\n")
 
 
 @torch.no_grad()
 def compare(folder: Path) -> dict[str, Any]:
-    """Whether packing is exact for a model, and the largest difference from its own log-probabilities (float32), in nats.
+    """Whether packing and padding are exact for a model, and how far packing is from its own log-probabilities at most.
+
+    In float32; the difference is in nats, None where the model cannot be packed at all.
 
     Raises:
         UserError: when the model's own values are not finite, or depend on chance or on what follows a token: none of
             these is a causal language model's log pi.
     """
-    differences = []
+    packed: list[float | None] = []
+    padded: list[float | None] = []
     for config in _variants(folder):
         model = load_model(folder, "eager", config=config).eval()
         text = model.config.get_text_config()
@@ -89,17 +105,38 @@ def compare(folder: Path) -> dict[str, Any]:
                     f"{folder}: the log-probabilities of this {type(model).__name__} are not finite, or depend on chance or"
                     " on what follows a token: it is not a causal language model that can be scored and trained."
                 )
-        try:
-            model.set_attn_implementation(PACKED)
-            if model.config._attn_implementation != PACKED:
-                raise NotImplementedError("its attention cannot be replaced")
-            packed = Scorer(model, packed=True)(sequences, [1] * len(sequences))
-        except Exception as error:  # whatever a family lacks that packing needs
-            log.info("%s cannot be packed: %s", folder, " ".join(repr(error).split())[:200])
-            return {"packed": False, "difference": None}
-        differences += [abs(float(value - expected.sum())) for value, expected in zip(packed, own, strict=True)]
-    largest = max(differences)
-    return {"packed": largest <= TOLERANCE and not _by_length(model.config), "difference": largest}
+        for kind, differences, values in (("padded", padded, _padded), ("packed", packed, _packed)):
+            try:
+                differences.append(values(model, sequences, own))
+            except Exception as error:  # whatever a family lacks that this needs
+                log.info("%s cannot be %s: %s", folder, kind, " ".join(repr(error).split())[:200])
+                differences.append(None)
+    exact = [all(x is not None and x <= TOLERANCE for x in found) for found in (packed, padded)]
+    largest = None if None in packed else max(x for x in packed if x is not None)
+    packs = exact[0] and not _by_length(model.config)
+    return {"packed": packs, "difference": largest, "padded": exact[1] and not _by_length(model.config)}
+
+
+def _packed(model: Any, sequences: list[list[int]], own: list[Tensor]) -> float:
+    """How far sequences scored together are from the model's own log-probabilities at most, nats."""
+    model.set_attn_implementation(PACKED)
+    if model.config._attn_implementation != PACKED:
+        raise NotImplementedError("its attention cannot be replaced")
+    together = Scorer(model, packed=True)(sequences, [1] * len(sequences))
+    return max(abs(float(value - expected.sum())) for value, expected in zip(together, own, strict=True))
+
+
+def _padded(model: Any, sequences: list[list[int]], own: list[Tensor]) -> float:
+    """The same for the last two tokens of sequences that are read together up to there, and for half of them further."""
+    long = [i for i, sequence in enumerate(sequences) if len(sequence) > 2]
+    ends = torch.tensor([sequences[i][-2:] for i in long])
+    expected = torch.stack([own[i][-2:] for i in long])
+    reader = Reader(model, [sequences[i][:-2] for i in long])
+    first = reader.start().gather(1, ends[:, :1])[:, 0]
+    kept = torch.arange(0, len(long), 2)
+    reader.take(kept)
+    second = reader.step(ends[kept, 0]).gather(1, ends[kept, 1:])[:, 0]
+    return float(torch.cat([first - expected[:, 0], second - expected[kept, 1]]).abs().max())
 
 
 def _own(model: Any, sequence: list[int]) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from diffinfo.cli import UserError
@@ -69,6 +71,46 @@ def critical_path(jobs: list[Job], hours: Callable[[Job], float]) -> list[Job]:
     while chain and earlier(chain[0]):
         chain.insert(0, max(earlier(chain[0]), key=finished))
     return chain
+
+
+def wall_hours(jobs: list[Job], costs: Costs, gpus: int) -> float:
+    """Hours from the first job to the last on so many GPUs, and as many machines without one as are of use.
+
+    Of the jobs that may begin and that fit, the one that the longest chain of others waits for begins first. Which node a GPU
+    belongs to does not count. Infinite where a job takes more GPUs than there are.
+    """
+    costed = {job.outputs: costs.job(job.rule, job.wildcards) for job in jobs}
+    if any(cost.gpus > gpus for cost in costed.values()):
+        return float("inf")
+    maker = {output: job.outputs for job in jobs for output in job.outputs}
+    waits = {job.outputs: {maker[path] for path in job.inputs if path in maker} for job in jobs}
+    readers: dict[frozenset[str], list[frozenset[str]]] = {job: [] for job in waits}
+    for job, makers in waits.items():
+        for made in makers:
+            readers[made].append(job)
+    chains: dict[frozenset[str], float] = {}
+
+    def chain(job: frozenset[str]) -> float:
+        if job not in chains:
+            chains[job] = costed[job].hours + max(map(chain, readers[job]), default=0.0)
+        return chains[job]
+
+    now, free, number = 0.0, float(gpus), count()
+    ready = [job for job, makers in waits.items() if not makers]
+    running: list[tuple[float, int, frozenset[str]]] = []
+    while ready or running:
+        for job in sorted(ready, key=chain, reverse=True):
+            if costed[job].gpus <= free:
+                free -= costed[job].gpus
+                ready.remove(job)
+                heapq.heappush(running, (now + costed[job].hours, next(number), job))
+        now, _, done = heapq.heappop(running)
+        free += costed[done].gpus
+        for job in readers[done]:
+            waits[job].remove(done)
+            if not waits[job]:
+                ready.append(job)
+    return now
 
 
 def expected(jobs: list[Job], costs: Costs, cores: int) -> float:

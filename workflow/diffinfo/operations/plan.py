@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -23,13 +24,14 @@ from diffinfo.config.types import RESULTS, Config
 from diffinfo.operations import disk
 from diffinfo.operations.assumptions import ASSUMPTIONS, read_assumptions
 from diffinfo.operations.cost import Cost, Costs
-from diffinfo.operations.jobs import Job, critical_path, expected, planned
+from diffinfo.operations.jobs import Job, critical_path, expected, planned, wall_hours
 from diffinfo.operations.limits import minutes
 from diffinfo.operations.preflight import judges_of, repositories
 from diffinfo.operations.units import count, duration, measured, name
 from diffinfo.report import paper
 
 PROFILE = Path("slurm/config.yaml")
+GPUS = (8, 32, 128)  # of which the plan says the time
 Key = tuple[str, str, str]  # rule, model, dataset
 _COLUMNS = ("jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars")
 
@@ -136,8 +138,8 @@ def _print(table: list[dict[str, str | int | float]]) -> None:
         print("  ".join(row[k].ljust(w) if isinstance(table[0][k], str) else row[k].rjust(w) for k, w in width.items()))
 
 
-def summary(jobs: list[Job], config: Config, costs: Costs) -> list[str]:
-    """What a run takes and needs, in words."""
+def summary(jobs: list[Job], config: Config, costs: Costs, numbers: Iterable[int] = GPUS) -> list[str]:
+    """What a run takes and needs, in words; its time also for each of these numbers of GPUs."""
     table = [(job, costs.job(job.rule, job.wildcards)) for job in jobs]
     total = dict(
         zip(_COLUMNS[1:], map(sum, zip(*(_amounts(cost, costs) for _, cost in table), strict=True)), strict=True)
@@ -156,6 +158,7 @@ def summary(jobs: list[Job], config: Config, costs: Costs) -> list[str]:
     said = [
         f"jobs     {count(len(jobs))}",
         f"time     {duration(longest)} from the first job to the last with all the machines it can use{here}",
+        *(f"         {_time_on(jobs, costs, number)}" for number in numbers if gpus),
         *(f"GPUs     {count(h)} GPU hours of {kind}, up to {most:.0f} in a job" for kind, (h, most) in gpus.items()),
         f"cores    {count(core_hours)} core hours without a GPU",
         f"memory   up to {count(max(cost.memory_gb for _, cost in table))} GB on a machine",
@@ -174,9 +177,15 @@ def summary(jobs: list[Job], config: Config, costs: Costs) -> list[str]:
     return said
 
 
-def _print_plan(jobs: list[Job], config: Config, costs: Costs) -> None:
+def _time_on(jobs: list[Job], costs: Costs, gpus: int) -> str:
+    hours = wall_hours(jobs, costs, gpus)
+    number = f"{gpus} GPU{'s' if gpus > 1 else ''}"
+    return f"{duration(hours)} on {number}" if hours < math.inf else f"more than {number}: a job takes more"
+
+
+def _print_plan(jobs: list[Job], config: Config, costs: Costs, numbers: Iterable[int]) -> None:
     print(f"ESTIMATE from {os.path.relpath(ASSUMPTIONS)}; nothing of it is measured.\n")
-    print("\n".join(summary(jobs, config, costs)))
+    print("\n".join(summary(jobs, config, costs, numbers)))
     hours = {id(job): costs.job(job.rule, job.wildcards).hours for job in jobs}
     chain = critical_path(jobs, lambda job: hours[id(job)])
     print(
@@ -222,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m diffinfo.operations.plan", description=__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged over config.yaml")
     parser.add_argument("--gpu_type", help="plan for this GPU type whatever models.<name>.gpu says")
+    parser.add_argument("--gpus", nargs="+", type=int, default=GPUS, help="say the time on so many GPUs")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--json", action="store_true", help="the table as JSON rows")
     what.add_argument("--actual", action="store_true", help="estimate against the benchmark files of what has run")
@@ -234,7 +244,7 @@ def main() -> None:
     elif asked.actual:
         _print_actual(jobs, config.results, costs)
     else:
-        _print_plan(jobs, config, costs)
+        _print_plan(jobs, config, costs, asked.gpus)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The engine that runs anywhere: batched decoding with a key-value cache, in float32 on a CPU.
 
-A batch holds prompts of one length, so nothing is padded, and every row draws from a random stream of its own: what a
-prompt gets depends neither on its neighbours nor on the batch size. Finished rows leave the batch.
+Prompts of similar length share a batch (of one length, where padding is not exact for the model), a prompt's samples read it
+once, and finished rows leave. Every row draws from a random stream of its own: what a prompt gets depends neither on its
+neighbours nor on the batch size.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TopPLogitsWarper
-from transformers.cache_utils import DynamicCache
 
 from diffinfo.cli import progress
+from diffinfo.models.decoding import Reader, batches
+from diffinfo.models.exactness import pads_exactly
 from diffinfo.models.folders import check_length, load_model, use_cpu_well
 from diffinfo.sample.engine import Decoding, Generated
 
@@ -41,17 +43,10 @@ class TransformersEngine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = load_model(model, self.attention, self.dtype).to(device).eval()
         check_length(network, max(map(len, prompts), default=0) + decoding.max_tokens)
-        rows = sorted(range(len(prompts) * decoding.n), key=lambda row: (len(prompts[row // decoding.n]), row))
-        batches: list[list[int]] = []
-        for row in rows:
-            length = len(prompts[row // decoding.n])
-            room = max(1, self.batch_tokens // (length + decoding.max_tokens))
-            if batches and len(batches[-1]) < room and len(prompts[batches[-1][0] // decoding.n]) == length:
-                batches[-1].append(row)
-            else:
-                batches.append([row])
+        lengths = [len(prompts[row // decoding.n]) for row in range(len(prompts) * decoding.n)]
         results: dict[int, Generated] = {}
-        for batch in progress(batches, f"sampling {model.name}"):
+        together = batches(lengths, decoding.max_tokens, self.batch_tokens, pads_exactly(model))
+        for batch in progress(together, f"sampling {model.name}"):
             ids = [prompts[row // decoding.n] for row in batch]
             draws = [_stream(ids[i], row % decoding.n, decoding) for i, row in enumerate(batch)]
             results |= zip(batch, _decode(network, ids, draws, stop_ids, decoding), strict=True)
@@ -70,11 +65,8 @@ def _stream(prompt: list[int], sample: int, decoding: Decoding) -> np.ndarray:
 def _decode(
     network: PreTrainedModel, prompts: list[list[int]], draws: list[np.ndarray], stop_ids: list[int], decoding: Decoding
 ) -> list[Generated]:
-    """Decode prompts of one length together; a model with states that rows cannot leave reads all again at each step."""
+    """Decode prompts together, each as often as it is there."""
     device = network.device
-    cache = DynamicCache(config=network.config)
-    cached = all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
-    memory = {"past_key_values": cache, "use_cache": True} if cached else {"use_cache": False}
     warp = TopPLogitsWarper(decoding.top_p) if decoding.top_p < 1 else None
     uniform = torch.tensor(np.stack(draws), device=device)
     stops = torch.tensor(stop_ids, device=device)
@@ -82,10 +74,11 @@ def _decode(
     tokens: list[list[int]] = [[] for _ in prompts]
     logps = torch.zeros(len(prompts), dtype=torch.float64, device=device)
     finished = [False] * len(prompts)
-    inputs = torch.tensor(prompts, device=device)
+    numbers = {tuple(prompt): number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    owners = torch.tensor([numbers[tuple(prompt)] for prompt in prompts], device=device)
+    reader = Reader(network, [list(prompt) for prompt in numbers])
+    logp = reader.start()[owners]
     for step in range(decoding.max_tokens):
-        logits = network(input_ids=inputs, logits_to_keep=1, **memory).logits[:, -1]
-        logp = logits.float().log_softmax(-1)
         chosen = _pick(logp, uniform[active, step] if decoding.temperature else None, decoding.temperature, warp)
         logps[active] += logp.gather(1, chosen[:, None])[:, 0].double()
         for row, token in zip(active.tolist(), chosen.tolist(), strict=True):
@@ -94,12 +87,14 @@ def _decode(
         for row in active[stopped].tolist():
             finished[row] = True
         keep = (~stopped).nonzero()[:, 0]
-        if not len(keep):
+        if not len(keep) or step + 1 == decoding.max_tokens:
             break
-        if len(keep) < len(active) and cached:
-            cache.batch_select_indices(keep)
-        active, chosen = active[keep], chosen[keep, None]
-        inputs = chosen if cached else torch.cat([inputs[keep], chosen], 1)
+        if step == 0:
+            reader.take(owners[keep])
+        elif len(keep) < len(active):
+            reader.take(keep)
+        active = active[keep]
+        logp = reader.step(chosen[keep])
     reasons = ["stop" if end else "length" for end in finished]
     return [Generated(t, float(p), r) for t, p, r in zip(tokens, logps, reasons, strict=True)]
 
