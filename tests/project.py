@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+import dry_runs
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -86,12 +88,15 @@ class Project:
         twin.folder = folder
         return twin
 
+    def _over(self, changes: dict | None) -> list[str]:
+        if changes is None:
+            return []
+        (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
+        return ["--configfile", "changes.yaml"]
+
     def start(self, *arguments: str, changes: dict | None = None, log: str = "snakemake.log") -> Run:
         """Start Snakemake with ``changes`` merged over config.yaml; what it prints goes to ``log``."""
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        if changes is not None:
-            (self.folder / "changes.yaml").write_text(yaml.safe_dump(changes))
-            command += ["--configfile", "changes.yaml"]
+        command = [sys.executable, "-m", "snakemake", *arguments, *self._over(changes)]
         with open(self.folder / log, "w") as out:
             run = Run(
                 command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT, env=self.environment,
@@ -102,8 +107,12 @@ class Project:
 
     def snakemake(self, *arguments: str, changes: dict | None = None, check: bool = True) -> str:
         """Run Snakemake with ``changes`` merged over config.yaml; returns what it printed."""
-        status = self.start(*arguments, changes=changes).ended()
-        output = (self.folder / "snakemake.log").read_text()
+        asked, log = [*arguments, *self._over(changes)], self.folder / "snakemake.log"
+        if dry_runs.answers(asked, self.environment):
+            status = dry_runs.run(asked, self.folder, self.environment, log)
+        else:
+            status = self.start(*asked).ended()
+        output = log.read_text()
         assert not check or status == 0, output[-4000:]
         return output
 
@@ -142,10 +151,4 @@ class Project:
                     path.touch()
                 else:
                     path.mkdir(parents=True, exist_ok=True)
-        # Snakemake sleeps a tenth of a second before each touch, for file systems with coarse clocks.
-        quick = "from snakemake.executors.touch import Executor; Executor.SLEEPING_TIME = 0.01"
-        command = ["-c", f"{quick}; from snakemake.cli import main; main()", "--touch", "--forceall", "--cores", "1"]
-        config = ["--configfile", "changes.yaml"] if changes is not None else []  # as the summary has written it
-        subprocess.run(
-            [sys.executable, *command, *config], cwd=self.folder, env=self.environment, check=True, capture_output=True
-        )
+        self.snakemake("--touch", "--forceall", "--cores", "64", changes=changes)

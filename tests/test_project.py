@@ -1,4 +1,4 @@
-"""What the tests wait with, a deadline and a look at the child; and the shape of the package."""
+"""What the tests wait with, a deadline and a look at the child; the shape of the package; mutations that apply."""
 
 import ast
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from project import ROOT, wait_until
 
@@ -51,3 +52,17 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_files_are_short():
     files = [f for pattern in ("workflow/**/*.py", "workflow/**/*.smk", "tests/**/*.py") for f in ROOT.glob(pattern)]
     assert {str(f): n for f in files if (n := len(f.read_text().splitlines())) > 400} == {}
+
+
+def test_every_mutation_applies():
+    """What a mutation changes is there, once, and so are the files of its tests."""
+    groups = [group for file in (ROOT / "tests/mutation").glob("*.yaml") for group in yaml.safe_load(file.read_text())]
+    lost = []
+    for group in groups:
+        text = (ROOT / "workflow/diffinfo" / group["file"]).read_text()
+        for what, old, _, *tests in group["mutations"]:
+            files = [word for word in (tests or [""])[0].split() or group["tests"].split() if word.startswith("tests/")]
+            if text.count(old) != 1 or not files or not all((ROOT / file.split("::")[0]).exists() for file in files):
+                lost.append((group["file"], what))
+    assert lost == []
+    assert len(groups) > 50

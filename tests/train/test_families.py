@@ -171,6 +171,21 @@ def test_a_gpu_gets_flex_attention(tmp_path, monkeypatch):
     assert load_scorer(tmp_path, "eager").model.config._attn_implementation == FLEX
 
 
+def test_ranks_without_values_have_the_same_tensors_in_the_same_order(family):
+    """What the first rank sends to each of the others, tensor by tensor; shared ones are shared there too."""
+    found = []
+    for device in (None, "meta"):
+        seen, numbers = [], {}
+        for place, module in load_scorer(family[0], "eager", device=device).named_modules():
+            for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    number = numbers.setdefault(id(tensor), len(numbers))
+                    seen.append((place, name, tensor.shape, tensor.dtype, number))
+            assert not any(isinstance(value, torch.Tensor) for value in vars(module).values())
+        found.append(seen)
+    assert found[0] == found[1]
+
+
 def test_a_trained_model_is_saved_and_loaded_whole(family, tmp_path):
     folder, _ = family
     record(folder)

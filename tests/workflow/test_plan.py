@@ -12,6 +12,7 @@ import yaml
 from diffinfo.config.reading import load
 from diffinfo.operations.assumptions import read_assumptions
 from diffinfo.operations.cost import Costs
+from project import ROOT
 
 KEYS = ["rule", "model", "dataset", "jobs", "gpu_hours", "wall_hours", "disk_gb", "judge_calls", "dollars"]
 PAPER = "workflow/presets/paper.yaml"
@@ -53,6 +54,9 @@ def test_the_papers_plan_in_words(project):
         ("mistral-7b-v0.3", "A100", "3.00"), ("gemma-2-9b", "H100", "2.72"),
     ]  # fmt: skip
     assert all(1 / 1.5 < float(planned) / float(printed) < 1.5 for *_, planned, printed in epochs)
+    times = re.findall(r"^         (\S+ \S+ on (?:8|32|128) GPUs)$", said, re.M)
+    assert len(times) == 3
+    assert ", ".join(times) in (ROOT / "docs/cluster.md").read_text()
 
 
 @pytest.mark.parametrize(("preset", "hours"), [(PRESETS[1], 1), (PRESETS[2], 12)])
@@ -77,7 +81,7 @@ def test_a_bad_configuration_and_nothing_run_are_sentences(project):
 
 
 def test_every_rule_states_memory_and_time_and_models_their_gpus(project):
-    output = project.snakemake("-n", "--configfile", PAPER)
+    output = project.snakemake("-n", "--profile", "slurm", "--configfile", PAPER)
     found = {}
     for rule, resources in re.findall(r"\nrule (\w+):\n(?:    .*\n)*?    resources: (.*)\n", output):
         found.setdefault(rule, []).append(dict(pair.split("=") for pair in resources.split(", ")))
@@ -113,7 +117,7 @@ def test_the_profiles_gpu_type_and_partitions_count(project_factory):
 def test_several_machines_by_one_key(project):
     target = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
     preset = yaml.safe_load((project.folder / PAPER).read_text())
-    output = project.snakemake("-n", "-p", target, changes={**preset, "train_nodes": 2})
+    output = project.snakemake("-n", "-p", target, "--profile", "slurm", changes={**preset, "train_nodes": 2})
     block = output.split("rule preference:")[1].split("\n\n")[0]
     stated = {
         "nodes": "2", "tasks": "2", "tasks_per_gpu": "0", "mpi": "srun", "gres": "gpu:a100:4",

@@ -102,10 +102,10 @@ def test_gpus_without_a_type_and_what_the_profile_says_beside(project_factory):
 )
 def test_types_as_clusters_name_them(project_factory, kind, row, single, several):
     project = project_factory()
-    with_profile(project, gpu_type=kind, max_runtime="infinite", max_mem_mb=200_000, slurm_extra="--nice=100")
+    with_profile(project, gpu_type=kind, max_runtime="infinite", max_mem_mb=100_000, slurm_extra="--nice=100")
     one = asked(project, "preference")
     assert gpus(one) == [single]
-    assert value(one, "--mem") == "200000"
+    assert value(one, "--mem") == "100000"
     wildcards = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "span": "1-1"}
     hours = Costs(load(project.folder / PAPER), read_assumptions(), row).job("preference", wildcards).hours
     assert value(one, "-t") == str(20 + int(120 * hours))  # as long as on the GPUs of that row

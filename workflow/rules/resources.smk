@@ -47,7 +47,8 @@ except UserError as error:
 # Jobs that run on this machine do not know which of its GPUs others use, so whatever number they need, one has them at a time.
 # No line of profiles/default: that is read beside a cluster's profile too, whose jobs have GPUs of their own.
 POOL = workflow.global_resources
-if POOL["_nodes"].value is None and "gpu" not in workflow.resource_settings.resources and has_gpu(os.environ):
+HERE = POOL["_nodes"].value is None  # jobs run on this machine
+if HERE and "gpu" not in workflow.resource_settings.resources and has_gpu(os.environ):
     POOL["gpu"] = 1
 
 
@@ -137,9 +138,11 @@ def on_several(key, value):
     return resource
 
 
-RESOURCES = {
-    **{f.__name__: f for f in (mem_mb, runtime, gpu, gpu_model, gres, nodes, slurm_partition, slurm_extra)},
-    "mpi": on_several("mpi", "srun"),
-    "tasks": on_several("tasks", "nodes"),
-    "tasks_per_gpu": on_several("tasks_per_gpu", 0),
-}
+RESOURCES = {f.__name__: f for f in (mem_mb, runtime, gpu)}
+if not HERE:  # each of these takes Snakemake as long as finding the job
+    RESOURCES |= {
+        **{f.__name__: f for f in (gpu_model, gres, nodes, slurm_partition, slurm_extra)},
+        "mpi": on_several("mpi", "srun"),
+        "tasks": on_several("tasks", "nodes"),
+        "tasks_per_gpu": on_several("tasks_per_gpu", 0),
+    }

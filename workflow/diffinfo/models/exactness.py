@@ -30,15 +30,17 @@ LIMITS = ("sliding_window", "attention_chunk_size", "window_size")
 VERSIONS = {"diffinfo": __version__, "transformers": transformers.__version__}
 
 
-def load_scorer(folder: Path, attention: str, dtype: str = "float32") -> Scorer:
+def load_scorer(folder: Path, attention: str, dtype: str = "float32", device: str | None = None) -> Scorer:
     """A model folder as a function from sequences to log-probabilities, in evaluation mode: nothing is dropped at random.
+
+    ``device``: see ``load_model``.
 
     Raises:
         UserError: for a model that is refused by ``compare``.
     """
     packed = packs_exactly(folder)
     ours = packed and not attention.startswith("flash")
-    model = load_model(folder, "eager" if ours else attention, dtype)
+    model = load_model(folder, "eager" if ours else attention, dtype, device=device)
     if ours:
         model.set_attn_implementation(FLEX if torch.cuda.is_available() else PACKED)
     dropped = {key: value for key, value in model.config.to_dict().items() if "drop" in key and value}

@@ -27,11 +27,13 @@ def use_cpu_well() -> None:
     torch.set_flush_denormal(True)
 
 
-def load_model(folder: Path, attention: str, dtype: str = "float32", config: Any = None) -> Any:
+def load_model(
+    folder: Path, attention: str, dtype: str = "float32", config: Any = None, device: str | None = None
+) -> Any:
     """A causal language model from a local folder: no remote code, safetensors only, every tensor from the file.
 
     Its configuration then says whether embedding and head are one tensor, whatever the file said. ``config``: in place
-    of the folder's.
+    of the folder's. ``device``: "meta" for names and shapes without values.
 
     Raises:
         UserError: where a tensor is missing, unexpected or of another shape, where nothing loads, and for soft-capped
@@ -47,6 +49,7 @@ def load_model(folder: Path, attention: str, dtype: str = "float32", config: Any
         lambda: AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation=attention, dtype=getattr(torch, dtype), config=config or read_config(folder),
             local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            device_map=device,
         ),
     )  # fmt: skip
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()

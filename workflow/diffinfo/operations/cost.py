@@ -224,9 +224,8 @@ class Costs:
             gpus=gpus,
             nodes=nodes,
             cpus=each * hardware.cpus,
-            # every process reads the float32 weights and the table; the first gathers the optimiser's state
-            memory_gb=each * (self.assumed.libraries_gb + 4 * billions + _table_gb(tokens / max(1, epochs)))
-            + 8 * billions,
+            # every process reads the table, the first the float32 weights; a state passes through all processes' memory
+            memory_gb=each * (self.assumed.libraries_gb + _table_gb(tokens / max(1, epochs))) + 12 * billions,
             disk_gb=epochs * width * billions + (8 * billions if state else 0),
             model=model,
             hardware=kind,

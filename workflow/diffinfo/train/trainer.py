@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ from diffinfo.config.types import Training
 from diffinfo.models.exactness import load_scorer
 from diffinfo.models.folders import use_cpu_well
 from diffinfo.models.logprobs import Scorer, packs
+
+PATIENCE = timedelta(hours=2)  # ranks wait for the first, which writes whole models
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -69,7 +72,7 @@ class Trainer:
         use_cpu_well()
         self.rank, self.ranks, self.device = _join(processes, always=dtype == "bfloat16")
         master = dtype if training.master_weights == "bfloat16" else "float32"
-        self.scorer = load_scorer(folder, attention, master).to(self.device)
+        self.scorer = load_scorer(folder, attention, master, None if self.is_main else "meta")
         self.module = self.scorer.model
         for layer in decoder_layers(self.module):
             if training.activation_checkpointing == "layers":  # transformers' own wants training mode, with its dropout
@@ -78,6 +81,8 @@ class Trainer:
                 layer.compile(dynamic=True)
         if dist.is_initialized():
             _shard(self.scorer, self.device, getattr(torch, dtype))
+        else:
+            self.scorer.to(self.device)
         self.parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
         self.optimizer = optimizer(self.parameters, lr=learning_rate)  # type: ignore[call-arg]
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
@@ -145,16 +150,15 @@ class Trainer:
         return values.cpu()
 
     def weights(self, dtype: str) -> dict[str, Tensor]:
-        """Whole weights on the CPU by name, on every rank (collective); of tensors that are one, the first alone."""
+        """Whole weights on the CPU of the first rank by name (collective); of tensors that are one, the first alone."""
         first: dict[int, str] = {}
-        state = self.module.state_dict(keep_vars=True)
-        for name, value in state.items():
-            first.setdefault(id(value), name)
-        return {
-            name: _cast((value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu(), dtype)
-            for name, value in state.items()
-            if first[id(value)] == name
-        }
+        found = {}
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            if first.setdefault(id(value), name) == name:
+                whole = value.full_tensor() if isinstance(value, DTensor) else value
+                if self.is_main:
+                    found[name] = _cast(whole.detach(), dtype).cpu()
+        return found
 
 
 def decoder_layers(model: Any) -> list[nn.Module]:
@@ -180,7 +184,7 @@ def _join(processes: int, always: bool) -> tuple[int, int, torch.device]:
     if ranks > 1:
         from accelerate import PartialState
 
-        state = PartialState(cpu=not cuda)
+        state = PartialState(cpu=not cuda, timeout=PATIENCE)
         return state.process_index, state.num_processes, state.device
     if always and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", rank=0, world_size=1, store=dist.HashStore())  # type: ignore[attr-defined]
@@ -188,7 +192,7 @@ def _join(processes: int, always: bool) -> tuple[int, int, torch.device]:
 
 
 def _shard(scorer: Scorer, device: torch.device, dtype: torch.dtype) -> None:
-    """FSDP2, layer by layer; gradients are float32 sums over the ranks, not means."""
+    """FSDP2, layer by layer, with the first rank's values; gradients are float32 sums over the ranks, not means."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -197,8 +201,25 @@ def _shard(scorer: Scorer, device: torch.device, dtype: torch.dtype) -> None:
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     units: list[nn.Module] = [*decoder_layers(scorer.model), scorer]
     for unit in units:
+        _spread(unit, device)
         fully_shard(unit, mesh=mesh, mp_policy=policy)
         whole: Any = unit
         assert isinstance(whole, FSDPModule)
         whole.set_gradient_divide_factor(1.0)
         whole.set_force_sum_reduction_for_comms(True)
+
+
+def _spread(unit: nn.Module, device: torch.device) -> None:
+    """Move what is not yet sharded of a unit to the device, from the first rank to all: no other has loaded its values."""
+    here: dict[int, tuple[Tensor, Tensor]] = {}  # by identity: what is one tensor stays one
+    for module in unit.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in cast(dict[str, Tensor | None], tensors).items():
+                if tensor is None or isinstance(tensor, DTensor):
+                    continue
+                if id(tensor) not in here:
+                    moved = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.detach().to(device)
+                    dist.broadcast(moved, 0)
+                    kept = nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+                    here[id(tensor)] = tensor, kept
+                setattr(module, name, here[id(tensor)][1])
