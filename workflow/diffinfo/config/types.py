@@ -165,7 +165,8 @@ class Engine(Section):
         "transformers", description="transformers runs anywhere; the paper's preset says vllm, which needs a GPU."
     )
     batch_tokens: Count = Field(
-        32_768, description="Prompt and completion tokens held at once (transformers); changes results by rounding alone."
+        32_768,
+        description="Prompt and completion tokens held at once (transformers); changes results by rounding alone.",
     )
     tensor_parallel: Count = Field(1, description="GPUs that sample from one model (vllm).")
 
