@@ -204,8 +204,13 @@ def test_a_bfloat16_policy_begins_as_its_reference(family):
     folder, _ = family
     prompts, completions = zip(*((s[:b], s[b:]) for s, b in zip(SEQUENCES, STARTS, strict=True)), strict=True)
     reference = score_completions(folder, prompts, completions, Computation(dtype="bfloat16", micro_batch_tokens=64))
-    seen, _ = step(trainer(folder, "bfloat16"))
+    made = trainer(folder, "bfloat16")
+    seen, _ = step(made)
     assert seen.tolist() == pytest.approx(reference, abs=1e-6)
+    ours, theirs = (
+        m.get_output_embeddings().weight is m.get_input_embeddings().weight for m in (made.module, stock(folder))
+    )
+    assert ours == theirs  # one tensor stays one among the shards
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "phi-2"])

@@ -139,7 +139,7 @@ def on_several(key, value):
 
 
 RESOURCES = {f.__name__: f for f in (mem_mb, runtime, gpu)}
-if not HERE:  # each of these takes Snakemake as long as finding the job
+if not HERE:  # Snakemake evaluates each of them for every job, also in a dry run
     RESOURCES |= {
         **{f.__name__: f for f in (gpu_model, gres, nodes, slurm_partition, slurm_extra)},
         "mpi": on_several("mpi", "srun"),
