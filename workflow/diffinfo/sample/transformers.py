@@ -1,8 +1,8 @@
 """The engine that runs anywhere: batched decoding with a key-value cache, in float32 on a CPU.
 
 Prompts of similar length share a batch (of one length, where padding is not exact for the model), a prompt's samples read it
-once, and finished rows leave. Every row draws from a random stream of its own: what a prompt gets depends neither on its
-neighbours nor on the batch size.
+once, and finished rows leave. Every row draws from a random stream of its own: what a prompt gets depends on its neighbours and
+on the batch size by rounding alone.
 """
 
 from __future__ import annotations
