@@ -195,7 +195,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "ours: how work is spread over jobs and GPUs changes no result; J.2: 8 GPUs; procedures: float32 master weights": {
         "engine.batch_tokens": 32_768,
         "engine.tensor_parallel": 1,
-        "sampling.jobs": 9,
+        **{"sampling.jobs": 25, "preference.reference_jobs": 10, "did.jobs": 2},
         "run.name": "",
         "run.shared": "all",
         "train_nodes": 1,

@@ -18,7 +18,8 @@ MISTRAL = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "method": "dpo-b
 
 def costs(preset="paper", gpu_type=None, **changes):
     file = ROOT / ("workflow/presets/paper.yaml" if preset == "paper" else "config.yaml")
-    changes["sampling"] = {"jobs": 1, **changes.get("sampling", {})}  # the preset's share the work
+    for part, key in (("sampling", "jobs"), ("preference", "reference_jobs"), ("did", "jobs")):
+        changes[part] = {key: 1, **changes.get(part, {})}  # the preset's share the work
     return Costs(load(file, values=changes), read_assumptions(), gpu_type)
 
 

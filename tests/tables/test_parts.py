@@ -90,16 +90,21 @@ def test_reference_log_probabilities_go_on_from_their_whole_parts(tiny_mistral, 
 
 
 @pytest.mark.parametrize("jobs", [3, 7])
-def test_jobs_that_share_a_table_change_no_byte_of_it(tiny_mistral, prompts, tmp_path, monkeypatch, jobs):
+def test_jobs_that_share_a_table_change_no_byte_of_it(tiny_mistral, prompts, pairs_table, tmp_path, monkeypatch, jobs):
     monkeypatch.setattr(parts, "ROWS", 4)
     monkeypatch.setattr(
         reward, "score", lambda folder, talks, *_: [float(len(talks)), *map(float, range(1, len(talks)))]
     )
-    tables = {"completions": tmp_path / "completions.parquet", "scores": tmp_path / "scores.parquet"}
+    tables = {kind: tmp_path / f"{kind}.parquet" for kind in ("completions", "scores", "pairs")}
     common = {"attention": "sdpa", "dtype": "float32"}
     sampling = {**common, "models": tiny_mistral, "prompts": [prompts], "engine": Engine(), "max_tokens": 6, "n": 2}
     scoring = {**common, "model": tiny_mistral, "completions": tables["completions"], "micro_batch_tokens": 100}
-    works = (  # nine prompts, and their eighteen completions, both in five parts: of seven jobs two have none
+    pairs = {
+        **common, "model": tiny_mistral, "preferences": pairs_table, "micro_batch_tokens": 100, "max_prompt_tokens": 128,
+        "max_tokens": 256, "limit": 10,
+    }  # fmt: skip
+    works = (  # nine prompts, their eighteen completions, and ten pairs, each in five parts: of seven jobs two have none
+        ("pairs", reference, "reference_table", pairs),
         ("completions", complete, "_completed", {**sampling, "temperature": 0.9, "seed": 7}),
         ("scores", reward, "score", scoring),
     )
@@ -124,12 +129,11 @@ def test_jobs_that_share_a_table_change_no_byte_of_it(tiny_mistral, prompts, tmp
 def test_what_says_that_parts_are_there_goes_with_them(tmp_path):
     for name in ("done", "other"):
         saved = tmp_path / ".progress/parts" / name
-        parts.share_done(tmp_path / f".progress/shares/magpie-g27/{name}-1-of-2", saved)
+        parts.share_done(tmp_path / f".progress/shares/data/magpie-g27/{name}-1-of-2", saved)
         artifacts.keep_until_recorded(saved, tmp_path / f"{name}.parquet")
     disk.forget(tmp_path, [str(tmp_path / "done.parquet")])
-    left = {str(path.relative_to(tmp_path / ".progress")) for path in (tmp_path / ".progress").glob("*/*")}
-    assert left == {"parts/other", "shares/magpie-g27"}
-    assert [path.name for path in (tmp_path / ".progress/shares/magpie-g27").iterdir()] == ["other-1-of-2"]
+    assert [path.name for path in (tmp_path / ".progress/parts").iterdir()] == ["other"]
+    assert [path.name for path in (tmp_path / ".progress/shares/data/magpie-g27").iterdir()] == ["other-1-of-2"]
 
 
 def test_scoring_goes_on_from_its_whole_parts(tiny_mistral, tmp_path, killed_at, monkeypatch):

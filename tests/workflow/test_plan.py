@@ -90,9 +90,18 @@ def test_every_rule_states_memory_and_time_and_models_their_gpus(project):
         assert (job["gpu"], job["nodes"]) == ("8", "1")
         assert job["gpu_model"] in ("a100", "h100")
         assert int(job["mem_mb"]) > 100_000
-    for rule in ("sft", "answers", "qa", "sample_share", "score_share", "did_entropy", "reward_scores"):
+    shares = ("sample_share", "score_share", "reference_share", "did_share")
+    for rule in (*shares, "sft", "answers", "qa", "did_entropy", "reward_scores"):
         assert all(int(job["gpu"]) > 0 for job in found[rule])
-    for rule in ("sample_responses", "score_responses", "ingest_pairs", "arena_hard", "table1", "claims"):
+    for rule in (
+        "sample_responses",
+        "reference_logps",
+        "did_completions",
+        "ingest_pairs",
+        "arena_hard",
+        "table1",
+        "claims",
+    ):
         assert all("gpu" not in job for job in found[rule])
 
 

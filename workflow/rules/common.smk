@@ -226,3 +226,9 @@ def scoring(wildcards):
 def training(wildcards):
     """Settings that all training jobs share."""
     return {"training": CONFIG.training.model_dump(exclude={"save_minutes", "report_to"}), **kernel(wildcards)}
+
+
+def preference_part(changes):
+    """The ``preference`` part with ``changes``, without what only decides how work is spread over jobs."""
+    spread = {"epochs_per_job", "held_out", "reference_jobs"}
+    return CONFIG.preference.model_copy(update=changes).model_dump(exclude=spread)

@@ -1,14 +1,14 @@
 # Entropy of the DID through its proxy (Table 2, Figure 13, Appendix K).
 # Needs: results/sft, results/train, results/data. Gives: results/did, and with pairs that are always sampled results/did_sampled.
-DID = "<results>/{did}/{model}/{dataset}/{method}/epoch-{epoch}"
+NAME = "{did}/{model}/{dataset}/{method}/epoch-{epoch}"
+DID = f"<results>/{NAME}"
 
 
 def proxy_settings(wildcards):
     """The proxy's training as a ``preference`` part: one epoch of r = log pi."""
     did = CONFIG.did
     settings = {"batch_size": did.batch_size, "learning_rate": did.learning_rate, "warmup_steps": did.warmup_steps}
-    preference = CONFIG.preference.model_copy(update=settings).model_dump(exclude={"epochs_per_job", "held_out"})
-    proxy = {"method": "logpi-b1", "preference": preference, "first_epoch": 1, "last_epoch": 1}
+    proxy = {"method": "logpi-b1", "preference": preference_part(settings), "first_epoch": 1, "last_epoch": 1}
     return arguments(settings={**proxy, **training(wildcards)})
 
 
@@ -31,6 +31,7 @@ def did_sampling(wildcards):
 rule did_completions:
     """Decode the responses of a policy that the DID proxy learns from."""
     input:
+        *shares(f"{NAME}/completions", CONFIG.did.jobs),
         models=policy_at,
         prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
     output:
@@ -51,6 +52,22 @@ rule did_completions:
     shell:
         "python -m diffinfo.sample.complete --models {params.folder:q} {params.prompts:q} {params.settings:q}"
         f" {PARTS} --out {{output:q}} 2> {{log:q}}"
+
+
+use rule did_completions as did_share with:
+    input:
+        models=policy_at,
+        prompts=of_origin("<results>/data/{dataset}/prompts.parquet"),
+    output:
+        a_share(f"{NAME}/completions"),
+    log:
+        f"<results>/logs/{NAME}.completions-{{share}}.log",
+    benchmark:
+        f"<results>/benchmarks/{NAME}.completions-{{share}}.tsv"
+    params:
+        folder=epoch_folder,
+        settings=with_share(did_sampling),
+        prompts=listed("prompts"),
 
 
 rule did_pairs:

@@ -1,25 +1,6 @@
 # Preference pairs from sampled and scored candidates (Magpie-G27, J.2).
 # Needs: results/data/<dataset>/prompts.parquet, the teacher, the reward model. Gives: completions, scores, preferences; the
-# same of the first held-out prompts under heldout/, and heldout.parquet. With sampling.jobs: N, N jobs share the parts of a table
-# (diffinfo.tables.parts); the job that makes the table is the same, and finds them made.
-from diffinfo.operations import disk
-from snakemake.persistence import PersistenceBase
-
-SHARES = f"<results>/{disk.SHARES}"  # beside the parts, for who deletes those deletes these
-
-
-def forget_shares(inputs):
-    """Keep what shares leave out of Snakemake's records, so that a table is not stale when their number changes."""
-
-    def recorded(self, job):
-        return [path for path in inputs(self, job) if f"/{disk.SHARES}/" not in path]
-
-    return recorded
-
-
-PersistenceBase._input = forget_shares(PersistenceBase._input)
-
-
+# same of the first held-out prompts under heldout/, and heldout.parquet. sampling.jobs share the parts of a table.
 def teacher_sampling(wildcards):
     """Settings of a job that samples the teacher."""
     return sampling(CONFIG.sampling.model, **CONFIG.sampling.model_dump(exclude={"model", "jobs"}))
@@ -29,26 +10,6 @@ def heldout_sampling(wildcards):
     """The same of some held-out prompts, in draws of their own."""
     settings = CONFIG.sampling.model_dump(exclude={"model", "jobs"})
     return sampling(CONFIG.sampling.model, **settings, limit=CONFIG.preference.held_out, stream="held out")
-
-
-def with_share(settings):
-    """The same settings, and which share of a table's parts a job makes."""
-
-    def shared(wildcards):
-        return settings(wildcards) + arguments(share=[int(number) for number in wildcards.share.split("-of-")])
-
-    return shared
-
-
-def shares(stage):
-    """What the jobs that share a stage leave for the one that makes the table; nothing where that one does it all."""
-
-    def left(wildcards):
-        jobs = CONFIG.sampling.jobs
-        numbers = range(1, jobs + 1) if jobs > 1 else []
-        return [f"{SHARES}/{wildcards.dataset}/{stage}-{number}-of-{jobs}" for number in numbers]
-
-    return left
 
 
 def magpie_settings(wildcards):
@@ -91,7 +52,7 @@ rule magpie_prompts:
 rule sample_responses:
     """Sample candidate responses from the teacher (J.2)."""
     input:
-        shares("sample"),
+        *shares("data/{dataset}/sample", CONFIG.sampling.jobs),
         model=f"<shared>/base/{CONFIG.sampling.model}",
         prompts="<results>/data/{dataset}/prompts.parquet",
     output:
@@ -116,7 +77,7 @@ rule sample_responses:
 rule score_responses:
     """Score every candidate with the reward model."""
     input:
-        shares("score"),
+        *shares("data/{dataset}/score", CONFIG.sampling.jobs),
         model=f"<shared>/base/{CONFIG.reward_model}",
         completions="<results>/data/{dataset}/completions.parquet",
     output:
@@ -142,7 +103,7 @@ use rule sample_responses as sample_share with:
         model=f"<shared>/base/{CONFIG.sampling.model}",
         prompts="<results>/data/{dataset}/prompts.parquet",
     output:
-        temp(directory(f"{SHARES}/{{dataset}}/sample-{{share}}")),
+        a_share("data/{dataset}/sample"),
     log:
         "<results>/logs/data/{dataset}/sample-{share}.log",
     benchmark:
@@ -157,7 +118,7 @@ use rule score_responses as score_share with:
         model=f"<shared>/base/{CONFIG.reward_model}",
         completions="<results>/data/{dataset}/completions.parquet",
     output:
-        temp(directory(f"{SHARES}/{{dataset}}/score-{{share}}")),
+        a_share("data/{dataset}/score"),
     log:
         "<results>/logs/data/{dataset}/score-{share}.log",
     benchmark:

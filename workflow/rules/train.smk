@@ -79,7 +79,7 @@ def preference_settings(wildcards):
     first, last = map(int, wildcards.span.split("-"))
     settings = {
         "method": wildcards.method,
-        "preference": CONFIG.preference.model_copy(update=seed).model_dump(exclude={"epochs_per_job", "held_out"}),
+        "preference": preference_part(seed),
         "objectives": CONFIG.objectives.model_dump(include=keys),
         "first_epoch": first,
         "last_epoch": last,
@@ -125,6 +125,7 @@ rule sft:
 rule reference_logps:
     """Tokenise the pairs and score them under pi_ref, once for all methods."""
     input:
+        *shares("reference_logps/{model}/{dataset}", CONFIG.preference.reference_jobs),
         model=PI_REF,
         preferences="<results>/data/{dataset}/preferences.parquet",
     output:
@@ -148,6 +149,30 @@ rule reference_logps:
         "python -m diffinfo.train.reference --model {input.model:q} --preferences {input.preferences:q}"
         f" {{params.settings:q}} {PARTS} --out {{output.table:q}}"
         " --quarantine_out {output.quarantine:q} 2> {log:q}"
+
+
+rule reference_share:
+    """Score a share of the pairs, where several jobs do."""
+    input:
+        model=PI_REF,
+        preferences="<results>/data/{dataset}/preferences.parquet",
+    output:
+        a_share("reference_logps/{model}/{dataset}"),
+    log:
+        "<results>/logs/reference_logps/{model}/{dataset}-{share}.log",
+    benchmark:
+        "<results>/benchmarks/reference_logps/{model}/{dataset}-{share}.tsv"
+    priority: 50
+    conda:
+        "../../envs/base.yaml"
+    threads: cpus
+    resources:
+        **RESOURCES,
+    params:
+        settings=with_share(reference_settings),
+    shell:
+        "python -m diffinfo.train.reference --model {input.model:q} --preferences {input.preferences:q}"
+        f" {{params.settings:q}} {PARTS} --out {{output:q}} 2> {{log:q}}"
 
 
 rule permuted_logps:

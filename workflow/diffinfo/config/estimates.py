@@ -31,6 +31,11 @@ class Did(Section):
     learning_rate: Positive = Field(1e-6, description="RMSprop's learning rate, constant after the warm-up.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(150, description="Steps with a linear warm-up.")
     dagger_below: Share = Field(0.5, description="A cell whose beta'-accuracy is lower is marked with a dagger.")
+    jobs: Count = Field(
+        1,
+        description="Jobs that share the decoding of a policy's responses, in parts of 20,000; changes no result and"
+        " reruns nothing.",
+    )
 
 
 class Smc(Section):

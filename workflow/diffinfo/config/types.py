@@ -203,6 +203,11 @@ class Preference(Section):
         250, description="Pairs of held-out prompts, never trained on, that every epoch scores (ours); 0: none."
     )
     processes: Count = Field(1, description="GPUs (or CPU processes) that train one model; the paper used 8.")
+    reference_jobs: Count = Field(
+        1,
+        description="Jobs that share the scoring of a dataset's pairs under pi_ref, in parts of 10,000; changes no result"
+        " and reruns nothing.",
+    )
 
 
 _HYPER: dict[str, Any] = {

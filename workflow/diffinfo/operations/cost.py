@@ -17,6 +17,12 @@ from diffinfo.tables.parts import fraction
 
 # rules whose jobs make a table of another
 TABLES = "ingest_pairs ingest_prompts pair_responses permuted_labels permuted_logps world_dataset did_pairs"
+SHARES = {  # rules whose jobs make the parts of another's table
+    "sample_share": "sample_responses",
+    "score_share": "score_responses",
+    "reference_share": "reference_logps",
+    "did_share": "did_completions",
+}
 SMALL = 0.05  # billions of parameters: a smaller model is trained and run without a GPU
 
 
@@ -80,7 +86,13 @@ class Costs:
         model, dataset = w.get("model", ""), w.get("dataset", "")
         data = self.data(dataset) if dataset else Data(rows=0, prompt_tokens=1, response_tokens=1)
         sequence = data.prompt_tokens + data.response_tokens
-        epochs, share = self._epochs(w), fraction(w.get("share", "1-of-1"), data.rows, c.sampling.n)
+        epochs, part, rule = self._epochs(w), 1.0, SHARES.get(rule, rule)
+        jobs, items, rows_an_item = self._shared(rule, data.rows)
+        if share := w.get("share"):
+            part = fraction(share, items, rows_an_item)
+        elif jobs > 1:  # it finds the parts made
+            tokens = items * rows_an_item * sequence
+            return Cost(hours=0.001 + tokens / 1e9, memory_gb=1 + _table_gb(tokens))
         match rule:
             case "world_model":
                 steps = {c.sampling.model: c.world.teacher_steps, c.reward_model: c.world.reward_steps}
@@ -94,7 +106,8 @@ class Costs:
             case "sft":
                 return self._train(model, data.rows * sequence * c.sft.epochs, 1, averages=2)
             case "reference_logps":
-                return self._infer(model, read=2 * data.rows * sequence, rows=2 * data.rows * sequence)
+                tokens = 2 * part * data.rows * sequence
+                return self._infer(model, read=tokens, rows=tokens)
             case "heldout_reference":
                 tokens = 2 * self._held_out(dataset) * sequence
                 return self._infer(model, read=tokens, rows=tokens)
@@ -104,16 +117,13 @@ class Costs:
                 return self._train(model, 2 * data.rows * sequence * epochs, epochs, state=True)
             case "did_train":
                 return self._train(model, 2 * min(c.did.prompts, data.rows) * sequence, 1)
-            case "sample_responses" | "score_responses" if c.sampling.jobs > 1:  # it finds their parts made
-                tokens = data.rows * c.sampling.n * sequence
-                return Cost(hours=0.001 + tokens / 1e9, memory_gb=1 + _table_gb(tokens))
-            case "sample_responses" | "sample_share" | "heldout_responses":
-                prompts = self._held_out(dataset) if rule == "heldout_responses" else share * data.rows
+            case "sample_responses" | "heldout_responses":
+                prompts = self._held_out(dataset) if rule == "heldout_responses" else part * data.rows
                 return self._write(c.sampling.model, data, prompts, c.sampling.n, c.sampling.max_tokens)
             case "magpie_prompts":
                 return self._write(c.sampling.model, data, c.magpie.prompts, 1, c.magpie.max_tokens)
-            case "score_responses" | "score_share" | "heldout_scores":
-                prompts = self._held_out(dataset) if rule == "heldout_scores" else share * data.rows
+            case "score_responses" | "heldout_scores":
+                prompts = self._held_out(dataset) if rule == "heldout_scores" else part * data.rows
                 tokens = prompts * c.sampling.n * sequence
                 return self._infer(c.reward_model, read=tokens, rows=tokens)
             case "candidates":
@@ -126,7 +136,7 @@ class Costs:
                 tokens = min(c.candidates.prompts, data.rows) * c.candidates.n * sequence
                 return Cost(hours=0.001 + tokens / 1e9, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
             case "did_completions":
-                return self._write(model, data, min(c.did.prompts, data.rows), 1, c.entropy.max_tokens)
+                return self._write(model, data, part * items, 1, c.entropy.max_tokens)
             case "entropy_samples" | "did_entropy":
                 prompts = min(c.entropy.prompts, data.rows)
                 measured = 2 * prompts * c.entropy.samples * sequence if rule == "did_entropy" else 0
@@ -164,8 +174,8 @@ class Costs:
                 judged = min(2, c.epochs)  # the best epoch, and at most as much again where the halves select others
                 return self._judge(c.arena_hard.judge, 2 * self._questions("arena_hard") * judged)
             case "wildbench" | "wildbench_reward":
-                part = c.wildbench.reward if c.wildbench.reward and rule == "wildbench_reward" else c.wildbench
-                return self._judge(part.judge, self._questions("wildbench"))
+                section = c.wildbench.reward if c.wildbench.reward and rule == "wildbench_reward" else c.wildbench
+                return self._judge(section.judge, self._questions("wildbench"))
             case _ if rule in TABLES.split():
                 tokens = 2 * data.rows * sequence
                 return Cost(hours=0.001 + data.rows / 3e6, memory_gb=1 + _table_gb(tokens), disk_gb=6e-9 * tokens)
@@ -175,6 +185,20 @@ class Costs:
                 return Cost(hours=0.003, memory_gb=2)
             case _:
                 return Cost(hours=0.0005)
+
+    def _shared(self, rule: str, rows: int) -> tuple[int, int, int]:
+        """Of a table that several jobs may share: how many do, its items, and rows an item gives."""
+        c = self.config
+        match rule:
+            case "sample_responses":
+                return c.sampling.jobs, rows, c.sampling.n
+            case "score_responses":
+                return c.sampling.jobs, rows * c.sampling.n, 1
+            case "reference_logps":
+                return c.preference.reference_jobs, rows, 2
+            case "did_completions":
+                return c.did.jobs, min(c.did.prompts, rows), 1
+        return 1, 0, 1
 
     def data(self, dataset: str) -> Data:
         """Size of a dataset: pairs, or prompts that are sampled here; a longer response is cut at the token limit."""

@@ -58,9 +58,9 @@ def forget(results: Path, outputs: Collection[str]) -> None:
     """Delete the progress that has become ``outputs``, which are recorded."""
     for note in list((results / ".progress").glob(f"*/*/{OUTPUTS}")):
         if set(json.loads(note.read_text())) & set(outputs):
-            for share in (results / SHARES).glob("*/*"):  # it says that parts are there
-                if (share / PARTS).read_text() == note.parent.name:
-                    shutil.rmtree(share)
+            for share in list((results / SHARES).rglob(PARTS)):  # it says that parts are there
+                if share.read_text() == note.parent.name:
+                    shutil.rmtree(share.parent)
             done = note.parent.with_name(f".{note.parent.name}.done.tmp")  # a part of it would mislead a later run
             shutil.rmtree(done, ignore_errors=True)
             note.parent.rename(done)

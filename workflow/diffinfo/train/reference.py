@@ -18,7 +18,7 @@ from diffinfo.models.exactness import load_scorer
 from diffinfo.models.folders import check_length, use_cpu_well
 from diffinfo.models.logprobs import packs
 from diffinfo.tables import artifacts
-from diffinfo.tables.parts import in_shards
+from diffinfo.tables.parts import Share, in_shards, make_shards, place, share_done
 
 _SIDES = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -72,6 +72,7 @@ def main(
     out: Path,
     quarantine_out: Path | None = None,
     progress_dir: Path | None = None,
+    share: Share | None = None,
 ) -> None:
     """Tokenise the pairs and score them under pi_ref; pairs that do not fit are left out, with a count.
 
@@ -79,9 +80,10 @@ def main(
         model: the SFT model's folder.
         preferences: preferences table.
         settings: see ``Settings``.
-        out: reference_logps table to write.
+        out: reference_logps table to write; with ``share`` a folder that says that its parts are made.
         quarantine_out: table to write of pairs that the chat template cannot hold; ``sft`` leaves out the same.
         progress_dir: where parts of the table wait; they outlive a killed job.
+        share: this job's number, from 1, of so many that share the parts; none: make those that are missing, and the table.
     """
     pairs = artifacts.read(preferences, "preferences").iloc[: settings.limit]
     if settings.limit and len(pairs) < settings.limit:
@@ -98,13 +100,16 @@ def main(
     if not fits.all():
         log.warning("%d of %d pairs are longer than the limits and left out", (~fits).sum(), len(ids))
     kept = ids[fits].reset_index(drop=True)
-    saved = progress_dir and progress_dir / artifacts.digest(settings.model_dump(), model, preferences)
+    saved = place(progress_dir, share, artifacts.digest(settings.model_dump(), model, preferences))
 
     def scored(first: int, end: int) -> pd.DataFrame:
         part = kept.iloc[first:end]
         lists = {side: [ids.tolist() for ids in part[side]] for side in _SIDES}
         return reference_table(model, part.assign(**lists), settings)
 
+    if saved and share:
+        make_shards(saved, "reference_logps", len(kept), scored, 2, share)
+        return share_done(out, saved)
     table = in_shards(saved, "reference_logps", len(kept), scored, rows_an_item=2)
     inputs = {"model": model, "preferences": preferences}
     artifacts.write(out, table, "reference_logps", inputs=inputs, dtype=settings.dtype, left_out=len(pairs) - len(kept))
