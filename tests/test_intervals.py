@@ -58,6 +58,9 @@ def test_p_is_the_level_at_which_the_interval_would_touch_zero():
     assert Estimate("", half, 0.0, 2 * half, 7, 6).p(tests=3) == pytest.approx(0.05)
     assert [Estimate("", v, v - h, v + h, 1).p() for v, h in ((1.0, math.inf), (0.0, 1.0), (1.0, 0.0))] == [1, 1, 0]
     assert Estimate("", 1.0, math.nan, math.nan, 0).p() == 1
+    beside = Estimate("", 5.0, 1.0, 3.0, 9)  # draws that do not reach their value: as if it were their middle
+    assert beside.p() == Estimate("", 2.0, 1.0, 3.0, 9).p() < 0.05
+    assert replace(beside, value=-5.0, low=-3.0, high=-1.0).p() == beside.p()
 
 
 def test_degrees_of_freedom_over_seeds_are_satterthwaites():

@@ -227,13 +227,13 @@ def test_what_permuted_labels_do_as_well_does_not_hold(tree, tmp_path):
     row = judge(inputs, tmp_path).loc["a"]
     assert row.verdict == "holds"
     assert (row.value, row.low, row.high, row.n) == pytest.approx(student(own["logpi-b0.02"]))
-    each = [student(values) for values in theirs]
-    assert (row.placebo, row.placebo_low, row.placebo_high, row.placebo_draws) == pytest.approx(
-        (np.mean(theirs), min(e[1] for e in each), max(e[2] for e in each), 2)
-    )
-    assert row.evidence.endswith("; permuted labels are of log π β = 0.1 alone")
+    nearest = student(theirs[0])  # of both draws: the row's numbers are of one comparison
+    assert (row.placebo, row.placebo_low, row.placebo_high, row.placebo_draws) == pytest.approx((*nearest[:3], 2))
+    assert row.evidence.endswith("; permuted labels were trained on with log π β = 0.1 alone")
     nearest = student(own["logpi-b0.1"] - theirs[0])
     assert (row.beyond, row.beyond_low, row.beyond_high) == pytest.approx(nearest[:3])
+    assert row.compared == pytest.approx(own["logpi-b0.1"].mean())
+    assert row.compared - row.placebo == pytest.approx(row.beyond)
     p = [stats.ttest_1samp(v, 0).pvalue for v in (*own.values(), *(own["logpi-b0.1"] - v for v in theirs))]
     assert row.p == pytest.approx(max(p))
     alike = [tree.update(f"{draw}/logpi-b0.1", own["logpi-b0.1"] + rng.normal(0, 1, 50)) for draw in DRAWS[:1]]
@@ -260,7 +260,7 @@ def test_labels_without_effect_do_not_hold():
 
     for _ in range(300):
         level = rng.gamma(9, 3, 40)
-        verdicts.append(claims._judged(CLAIMS["a"], run(level), [run(level), run(level)]).verdict)
+        verdicts.append(claims._judged(CLAIMS["a"], own := run(level), own, [run(level), run(level)]).verdict)
     assert set(verdicts) <= {"holds", "as with permuted labels"}
     assert verdicts.count("holds") / 300 <= 0.03
 
@@ -277,8 +277,50 @@ def test_a_lead_is_compared_over_the_methods_that_the_placebo_has(tree, tmp_path
         (np.mean(scores["dpo-b0.1"] + scores["dpo-b0.02"]) / 2 - scores["dpo-pg"].mean(),
          theirs["dpo-b0.1"].mean() - theirs["dpo-pg"].mean(), 1)
     )  # fmt: skip
+    assert row.compared == pytest.approx(np.mean(scores["dpo-b0.1"] - scores["dpo-pg"]))
+    assert row.evidence.endswith("; permuted labels were trained on with DPO β = 0.1, DPO-PG alone")
     gain = scores["dpo-b0.1"] - scores["dpo-pg"] - theirs["dpo-b0.1"] + theirs["dpo-pg"]
     assert (row.beyond, row.beyond_low, row.beyond_high) == pytest.approx(student(gain)[:3])
+
+
+def test_policies_that_permuted_labels_give_as_well_are_no_elo_apart_from_them(tree, tmp_path):
+    """How far a rating gets depends on the battles of its pool: of two policies by themselves they are a fraction."""
+    rng = np.random.default_rng(31)
+    level = rng.uniform(3, 7, 64)
+    scores = {method: level + rng.normal(up, 1, 64) for method, up in (("dpo-b0.1", 0.6), ("dpo-pg", 0))}
+    others = {f"micro-gemma2/magpie-g27/dpo-b{beta}": level + rng.normal(0, 2, 64) for beta in (0.2, 0.1, 0.05, 0.02)}
+    runs = {f"{row}/{method}": values for row in (ROW, DRAWS[0]) for method, values in scores.items()}
+    inputs = [tree.judgments(run, list(values)) for run, values in {**runs, **others}.items()]
+    row = judge(inputs, tmp_path, wildbench=WildBench(judge="x", rounds=32)).loc["h2"]
+    assert row.placebo > 20
+    assert row.beyond_low < 0 < row.beyond_high
+    assert row.compared - row.placebo == pytest.approx(row.beyond)
+    assert abs(row.beyond) < row.placebo / 4
+    alone = [path for run, path in zip({**runs, **others}, inputs, strict=True) if DRAWS[0] not in run]
+    assert judge(alone, tmp_path, wildbench=WildBench(judge="x", rounds=32)).value["h2"] == row.value  # that of Table 3
+
+
+def test_permuted_labels_whose_true_side_is_left_out_are_not_called_not_run(tree, tmp_path):
+    def proxy(run, value, accuracy):
+        at = [tree.entropy(f"did/{run}/epoch-5/entropy", value, accuracy=accuracy)]
+        return [*at, tree.samples(run, value + np.random.default_rng(32).normal(0, 1, 40))]
+
+    cells = [(f"{ROW}/dpo-b0.2", 50, 0.8), (f"{ROW}/dpo-b0.1", 50, 0.2), (f"{ROW}/dpo-pg", 30, 0.8)]
+    cells += [(f"{DRAWS[0]}/{method}", 40, 0.8) for method in ("dpo-b0.1", "dpo-pg")]
+    row = judge([path for cell in cells for path in proxy(*cell)], tmp_path).loc["g"]
+    assert (row.verdict, row.placebo_draws) == ("holds", 0)
+    assert row.evidence.endswith("; permuted labels were trained on, but have no number beside one that decides")
+    text = (tmp_path / "claims.md").read_text()
+    assert "not comparable" in text
+    assert "| not run" not in text
+
+
+@pytest.mark.parametrize("cells", [1, 4])
+def test_a_claim_fails_by_chance_in_five_per_cent_however_many_its_cells(cells):
+    """At most 2.5 %: half of what Bonferroni allows lies on the predicted side."""
+    rng = np.random.default_rng(33)
+    found = [claims.verdict([mean(v) for v in rng.normal(0, 1, (cells, 40))], 1) for _ in range(1000)]
+    assert 0.01 <= found.count("does not hold") / 1000 <= 0.04
 
 
 def test_a_claim_on_the_optimiser_need_not_differ_from_its_placebo(tree, tmp_path):

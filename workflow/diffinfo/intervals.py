@@ -45,14 +45,15 @@ class Estimate:
         """
         from scipy.special import stdtr  # only here: a table of entropies needs no scipy
 
-        half = self.value - self.low if self.value > 0 else self.high - self.value
-        if not math.isfinite(half) or self.value == 0:
+        value = (
+            self.value if self.low <= self.value <= self.high else (self.low + self.high) / 2
+        )  # percentiles may miss it
+        half = value - self.low if value > 0 else self.high - value
+        if not math.isfinite(half) or value == 0:
             return 1.0
         if half == 0:
             return 0.0
-        return min(
-            1.0, tests * 2 * float(stdtr(self.freedom, -abs(self.value) * student(self.freedom + 1, tests) / half))
-        )
+        return min(1.0, tests * 2 * float(stdtr(self.freedom, -abs(value) * student(self.freedom + 1, tests) / half)))
 
     def __sub__(self, other: Estimate) -> Estimate:
         """Difference of two estimates with independent errors."""

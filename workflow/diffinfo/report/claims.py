@@ -21,7 +21,7 @@ from diffinfo.cli import run
 from diffinfo.config.benchmarks import WildBench
 from diffinfo.intervals import Estimate, number
 from diffinfo.report import evidence, paired, paper
-from diffinfo.report.cells import cell, grid_rows
+from diffinfo.report.cells import cell, grid_rows, order, title
 from diffinfo.report.elo import rated
 from diffinfo.report.evidence import Finding, Measure
 from diffinfo.report.page import Page
@@ -29,6 +29,9 @@ from diffinfo.tables import artifacts
 
 HOLDS, ALIKE, FAILS, OPEN = "holds", "as with permuted labels", "does not hold", "undecided"
 VERDICTS = (HOLDS, ALIKE, FAILS, OPEN)
+LEVEL = 0.05
+NOT_COMPARABLE = "permuted labels were trained on, but have no number beside one that decides"
+ONE_POOL = "elo, one pool"  # ratings in a pool of all cells, placebos among them
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Claim:
         None  # the paper's own statistic: tables and measure; decides nothing
     )
     any_labels: str = ""  # why it need not differ from permuted labels; empty: it has to
+    compared: str = ""  # what it is compared with permuted labels by; empty: as it is judged
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One number of a claim beside that of a draw of permuted labels, both of the methods that the draw has."""
+
+    own: Estimate
+    placebo: Estimate
+    difference: Estimate  # of the true labels' above the draw's
 
 
 @dataclass(frozen=True)
@@ -55,23 +68,25 @@ class Judged:
 
     finding: Finding
     estimates: list[Estimate]
-    placebo: list[list[tuple[Estimate, Estimate]]]  # of each draw: its statistics, and the true labels' above them
+    placebo: list[list[Beside]]  # of each draw that can be compared
+    note: str  # on what is compared
     verdict: str
     p: float  # the level at which the verdict would be lost; of an undecided one, at which it would be had
 
 
-def verdict(estimates: list[Estimate], sign: int, beyond: list[Estimate] | None = None) -> str:
-    """Holds: every interval on the predicted side. Does not hold: some interval on the other side.
+def verdict(estimates: list[Estimate], sign: int, beyond: list[Estimate] | None = None, tests: int = 1) -> str:
+    """Holds: every interval on the predicted side. Does not hold: some interval on the other side, corrected for their number.
 
     Args:
         estimates: of the claim's cells.
         sign: of the predicted side.
         beyond: differences from permuted labels, which have to lie on it too.
+        tests: how many each interval is already corrected for.
     """
     sides = [_side(e, sign) for e in estimates]
     if not sides or any(math.isnan(low + high) for low, high in sides):
         return OPEN
-    if any(high < 0 for _, high in sides):
+    if any(high < 0 and len(sides) * e.p(tests) <= LEVEL for e, (_, high) in zip(estimates, sides, strict=True)):
         return FAILS
     if not all(low > 0 for low, _ in sides):
         return OPEN
@@ -83,7 +98,7 @@ def _side(e: Estimate, sign: int) -> tuple[float, float]:
     return (e.low, e.high) if sign > 0 else (-e.high, -e.low)
 
 
-def holm(p: list[float], level: float = 0.05) -> list[bool]:
+def holm(p: list[float], level: float = LEVEL) -> list[bool]:
     """Which hypotheses are rejected when the chance of any false rejection is to be at most ``level`` (Holm 1979)."""
     order = np.argsort(p, kind="stable")
     passed = np.array(p)[order] <= level / np.arange(len(p), 0, -1)
@@ -152,13 +167,13 @@ def _tables(inputs: list[Path], wildbench: WildBench | None, draws: set[str]) ->
         accuracy = tables.get("accuracy", pd.DataFrame(columns=[*at, "beta_accuracy"]))[[*at, "beta_accuracy"]]
         tables["proxies"] = tables["proxies"].merge(accuracy.rename(columns={"beta_accuracy": "accuracy"}), "left", at)
     if graded and wildbench:
-        keys = pd.DataFrame(list(graded), columns=["model", "dataset", "method"])
-        pools: defaultdict[str, dict[tuple[str, str, str], pd.DataFrame]] = defaultdict(dict)
-        for key, table in graded.items():  # as in Table 3; each placebo plays by itself, on the same drawn tasks
-            pools[key[1] if key[1] in draws else ""][key] = table
-        ratings = pd.concat([rated(pool, wildbench) for pool in pools.values()])
-        ratings = ratings.loc[keys.agg("/".join, axis=1)].reset_index(drop=True)
-        tables["elo"] = evidence.by_seed(pd.concat([keys, ratings], axis=1).dropna(subset=["elo"]))
+        # As in Table 3; and, for how far a rating gets depends on its pool, all in one where placebos are compared.
+        pools = {"elo": {key: table for key, table in graded.items() if key[1] not in draws}, ONE_POOL: graded}
+        for name, pool in pools.items():
+            if pool:
+                keys = pd.DataFrame(list(pool), columns=["model", "dataset", "method"])
+                ratings = rated(pool, wildbench).loc[keys.agg("/".join, axis=1)].reset_index(drop=True)
+                tables[name] = evidence.by_seed(pd.concat([keys, ratings], axis=1).dropna(subset=["elo"]))
     return tables
 
 
@@ -175,22 +190,25 @@ def _judge(
         if dataset in draws or (claim.about != "any" and (claim.about == "correctness") != (dataset in correctness)):
             continue
         rows = _rows(tables, claim.rows, model, dataset)
-        permuted = [_rows(tables, claim.rows, model, name) for name in placebos.get(dataset, ())]
-        found = _judged(claim, rows, permuted)
+        paired_by = claim.compared or claim.rows
+        own_side = _rows(tables, paired_by, model, dataset)
+        permuted = [_rows(tables, paired_by, model, name) for name in placebos.get(dataset, ())]
+        found = _judged(claim, rows, own_side, permuted)
         beside = [more for kind in kinds if (more := _measured(own, _rows(tables, kind, model, dataset)))]
         if not found and not beside:
             continue
         cases += 1
         said = [found.finding.words() if found else f"what decides is not measured ({claim.rows})"]
         said += [f"the paper's statistic: {more.words()}" for more in beside]
-        compared = [e.label for e, _ in found.placebo[0]] if found and found.placebo else []
-        if found and compared and len(compared) < len(found.estimates):
-            said.append(f"permuted labels are of {', '.join(compared)} alone")
+        said += [found.note] if found and found.note else []
         record = head | nothing | {"model": model, "dataset": dataset, "evidence": "; ".join(said)}
         if found:
             record |= _numbers(claim, found)
             seeds = sorted(rows.seed.unique())
-            alone = [_judged(claim, rows[rows.seed == seed], permuted) for seed in seeds] if len(seeds) > 1 else []
+            alone = [
+                _judged(claim, rows[rows.seed == seed], own_side[own_side.seed == seed], permuted)
+                for seed in (seeds if len(seeds) > 1 else [])
+            ]
             record["seed_verdicts"] = ", ".join(
                 f"{s}: {one.verdict}" for s, one in zip(seeds, alone, strict=False) if one
             )
@@ -208,32 +226,33 @@ def _measured(measure: Measure, rows: pd.DataFrame) -> Finding | None:
     return measure(rows) if len(rows) else None
 
 
-def _judged(claim: Claim, rows: pd.DataFrame, permuted: list[pd.DataFrame]) -> Judged | None:
-    """A claim on the rows of one model and dataset, beside those of its draws of permuted labels."""
+def _judged(claim: Claim, rows: pd.DataFrame, own_side: pd.DataFrame, permuted: list[pd.DataFrame]) -> Judged | None:
+    """A claim on the rows of one model and dataset; ``own_side`` are those that stand beside the draws of permuted labels."""
     found = _measured(claim.measure, rows)
     if found is None:
         return None
+    methods = set(own_side.get("method", ()))
+    common = [(draw, shared) for draw in permuted if (shared := methods & set(draw.get("method", ())))]
     placebo = []
-    for draw in permuted:
-        shared = set(rows.get("method", ())) & set(draw.get("method", ()))
-        own, theirs = (
-            _measured(claim.measure, part[part.method.isin(shared)]) if shared else None for part in (rows, draw)
-        )
+    for draw, shared in common:
+        own, theirs = (_measured(claim.measure, part[part.method.isin(shared)]) for part in (own_side, draw))
         sides = {s.label: s for s in theirs.decisive} if theirs else {}
-        both = [(sides[s.label], s) for s in own.decisive if s.label in sides] if own else []
-        placebo += [[(t.estimate(), s.minus(t)) for t, s in both]] if both else []
+        both = [(s, sides[s.label]) for s in own.decisive if s.label in sides] if own else []
+        placebo += [[Beside(s.estimate(), t.estimate(), s.minus(t)) for s, t in both]] if both else []
+    fewest = min((shared for _, shared in common), key=len, default=methods)
+    alone = f"permuted labels were trained on with {', '.join(map(title, sorted(fewest, key=order)))} alone"
+    note = NOT_COMPARABLE if common and not placebo else alone if placebo and fewest < methods else ""
     estimates = [s.estimate() for s in found.decisive]
-    beyond = [] if claim.any_labels else [difference for draw in placebo for _, difference in draw]
-    tests = [s.tests for s in found.decisive]
-    for_it = [e.p(t) if claim.sign * e.value > 0 else 1.0 for e, t in zip(estimates, tests, strict=True)]
-    for_it += [e.p(max(tests)) if claim.sign * e.value > 0 else 1.0 for e in beyond]
-    against = [e.p(t) if claim.sign * e.value < 0 else 1.0 for e, t in zip(estimates, tests, strict=True)]
+    beyond = [] if claim.any_labels else [each.difference for draw in placebo for each in draw]
+    tests = max((s.tests for s in found.decisive), default=1)
+    for_it = [e.p(tests) if claim.sign * e.value > 0 else 1.0 for e in [*estimates, *beyond]]
+    against = [e.p(tests) if claim.sign * e.value < 0 else 1.0 for e in estimates]
     p = min(max(for_it), min(1.0, len(against) * min(against))) if estimates else math.nan
-    return Judged(found, estimates, placebo, verdict(estimates, claim.sign, beyond), p)
+    return Judged(found, estimates, placebo, note, verdict(estimates, claim.sign, beyond, tests), p)
 
 
 def _numbers(claim: Claim, found: Judged) -> dict[str, Any]:
-    """A row's numbers: of the cell nearest to the other side, and of the difference from permuted labels nearest to it."""
+    """A row's numbers: of the cell nearest to the other side, and of the comparison with permuted labels nearest to it."""
     if not found.estimates:
         return {"verdict": found.verdict}
     weakest = min(found.estimates, key=lambda e: claim.sign * e.value)
@@ -243,13 +262,11 @@ def _numbers(claim: Claim, found: Judged) -> dict[str, Any]:
     record["placebo_draws"] = len(found.placebo)
     if not found.placebo:
         return record
-    theirs = [e for draw in found.placebo for e, _ in draw]
-    of_shown = [e for e in theirs if e.label == weakest.label]
-    nearest = min((d for draw in found.placebo for _, d in draw), key=lambda e: _side(e, claim.sign)[0])
-    of_shown = of_shown or [e for e in theirs if e.label == nearest.label]
-    record |= {"placebo": np.mean([e.value for e in of_shown])}
-    record |= {"placebo_low": min(e.low for e in of_shown), "placebo_high": max(e.high for e in of_shown)}
-    return record | {"beyond": nearest.value, "beyond_low": nearest.low, "beyond_high": nearest.high}
+    nearest = min((each for draw in found.placebo for each in draw), key=lambda b: _side(b.difference, claim.sign)[0])
+    record["compared"] = nearest.own.value
+    for name, e in (("placebo", nearest.placebo), ("beyond", nearest.difference)):
+        record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+    return record
 
 
 def _claims(dagger_below: float) -> list[Claim]:
@@ -284,7 +301,8 @@ def _claims(dagger_below: float) -> list[Claim]:
               "mean over β of DPO − DPO-PG > 0 %, paired by question", 1, ARENA_HARD, evidence.ahead("%", 1), "instructions",
               ((paired.AS_THE_PAPER,), evidence.ahead("%", 1))),
         Claim("h2", "DPO is ahead of DPO-PG on WildBench.", "Section 4.3, Tables 2 and 3",
-              "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, "elo", evidence.elo_lead, "instructions"),
+              "mean over β of DPO − DPO-PG > 0 Elo, paired by task", 1, "elo", evidence.elo_lead, "instructions",
+              compared=ONE_POOL),
         Claim("h3", "DPO is ahead of DPO-PG in WildBench score.", "our check of Tables 2 and 3",
               "mean over β of DPO − DPO-PG > 0 points, paired by task", 1, WILDBENCH, evidence.ahead("points", 2),
               "instructions"),
@@ -328,20 +346,22 @@ def _page(frame: pd.DataFrame, any_labels: dict[str, str]) -> Page:
     if not (frame.placebo_draws > 0).any():
         page.say("No permuted labels were run in this grid: the claims' own intervals decide.")
     elif (frame.placebo_draws == 0).any():
-        page.say("Where permuted labels were not run, the claim's own intervals decide.")
+        page.say("Where permuted labels were not run or cannot be compared, the claim's own intervals decide.")
     if not (frame.seeds > 1).any():
         page.say("One training seed: what another training would give is in no interval.")
     several = (frame.seed_verdicts != "").any()
 
     def line(row: Any) -> dict[str, str]:
         where = f"{paper.model_title(row.model)} on {paper.dataset_title(row.dataset)}" if row.model else ""
-        words = {"row": where, "measured": row.evidence.replace("|", "/"), "permuted labels": "", "beyond them": ""}
+        words = {"row": where, "measured": row.evidence.replace("|", "/"), "permuted labels": ""}
+        words |= {"true labels beside them": "", "beyond them": ""}
         if row.placebo_draws > 0:
-            draws = f"{row.placebo_draws:.0f} draw{'s' * (row.placebo_draws > 1)}"
-            words["permuted labels"] = f"{_interval(row.placebo, row.placebo_low, row.placebo_high)}, {draws}"
+            draws = f", nearer of {row.placebo_draws:.0f} draws" if row.placebo_draws > 1 else ""
+            words["permuted labels"] = _interval(row.placebo, row.placebo_low, row.placebo_high) + draws
+            words["true labels beside them"] = f"{row.compared:.3g}"
             words["beyond them"] = _interval(row.beyond, row.beyond_low, row.beyond_high)
         elif row.placebo_draws == 0:
-            words["permuted labels"] = "not run"
+            words["permuted labels"] = "not comparable" if NOT_COMPARABLE in row.evidence else "not run"
         words |= {"n": number(row.n, 0), "verdict": row.verdict, "after Holm": row.holm}
         return words | ({"seeds": number(row.seeds, 0), "under each seed": row.seed_verdicts} if several else {})
 

@@ -389,11 +389,11 @@ SCHEMAS |= {
         **_CELL, rejected=_TEXT, **_of(_INT, "epoch seeds pairs candidates prompts"), effective=_REAL,
         **{f"{name}{end}": _maybe(_REAL) for name in ["gap", *TARGETED, "behind"] for end in ("", "_low", "_high")},
     )),
-    # of the cell nearest to the other side; placebo: of permuted labels, the mean over draws and the widest interval; beyond:
-    # of the differences from it, the nearest to the other side; p and holm: of the verdict; seed_verdicts: from each seed alone
-    "claims": (2, _schema(
+    # of the cell nearest to the other side; beyond: of the differences from permuted labels the nearest to it, which is
+    # compared (true labels) less placebo; p and holm: of the verdict; seed_verdicts: from each seed alone
+    "claims": (3, _schema(
         **_of(_TEXT, "claim statement source prediction model dataset evidence verdict holm seed_verdicts"),
-        **_of(_maybe(_REAL), "value low high placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
+        **_of(_maybe(_REAL), "value low high compared placebo placebo_low placebo_high beyond beyond_low beyond_high p"),
         **_of(_maybe(_INT), "n seeds placebo_draws"),
     )),
     "spent": (1, _schema(**_of(_TEXT, "rule model hardware"), jobs=_INT, **_of(_REAL, "hours gpu_hours dollars"))),
