@@ -1,6 +1,8 @@
 """The workflow in a working directory that is not its own."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -25,6 +27,33 @@ def test_it_runs_in_any_working_directory(tmp_path, how):
     )
     shown = subprocess.run([*run, "-n"], cwd=cwd, capture_output=True, text=True).stdout
     assert re.search(r"^preference +30$", shown, re.M)  # of 45
+
+
+def test_another_directory_is_judged_by_its_own_results(project_factory, tmp_path):
+    """Also where there is nothing to be done, and after a kill, whatever lies in the folder that it is started from."""
+    project = project_factory()
+    made = "results/world/data/magpie-pro.jsonl"
+    project.snakemake("--cores", "1", made)
+    here, there = project.folder, tmp_path / "there"
+    timing = here / "results/benchmarks/world/data/magpie-pro.tsv"
+    before = timing.read_bytes()
+    run = [*SNAKEMAKE, "--cores", "1", "--directory", os.path.relpath(there, here)]
+
+    def ended(*targets: str) -> str:
+        done = subprocess.run([*run, *targets], cwd=here, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    there.mkdir()
+    shutil.copy(here / "config.yaml", there)
+    ended(made)
+    assert "Nothing to be done" in (said := ended(made))
+    assert not re.search("Took over|Not made by", said)
+    for record in (there / ".snakemake/metadata").iterdir():  # as a kill leaves it
+        record.unlink()
+    assert "Took over 1 job(s)" in ended(made, "results/world/data/ultrafeedback.jsonl")
+    assert timing.read_bytes() == before
+    assert "Nothing to be done" in project.snakemake("--cores", "1", made)
 
 
 @pytest.mark.parametrize(

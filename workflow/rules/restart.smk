@@ -3,11 +3,13 @@
 # ignore-incomplete. Gives: onstart, onsuccess and onerror.
 import asyncio
 import atexit
+import gc
 import threading
 import time
 from importlib.util import find_spec
 
 import snakemake_executor_plugin_slurm
+from snakemake.api import WorkflowApi
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.settings.types import DeploymentMethod
 
@@ -16,6 +18,18 @@ from diffinfo.operations.jobs import Job, expected
 from diffinfo.operations.orphans import NoAnswer, settle
 from diffinfo.operations.units import duration
 from diffinfo.tables.provenance import made_by
+
+WORKDIR = os.getcwd()  # of all paths of jobs; at exit Snakemake has left it
+
+
+def started_from():
+    """The folder that Snakemake was started in, which its command line speaks of; with --directory not WORKDIR."""
+    if workflow.overwrite_workdir is None:
+        return WORKDIR
+    return next(found._workdir_handler.olddir for found in gc.get_objects() if isinstance(found, WorkflowApi))
+
+
+STARTED_FROM = started_from()
 
 
 async def unrecorded(job):
@@ -106,6 +120,7 @@ def look_again():
     """Begin anew, since what is left to do has changed."""
     sys.stdout.flush()
     sys.stderr.flush()
+    os.chdir(STARTED_FROM)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
@@ -114,6 +129,7 @@ def adopt_at_exit():
     runs = workflow.executor_plugin is not None and workflow.is_main_process
     if not runs or workflow.touch or workflow.dag is None:
         return
+    os.chdir(WORKDIR)
     if workflow.dryrun:
         try:
             planned = workflow.dag.needrun_jobs(exclude_finished=False)
