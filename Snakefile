@@ -29,6 +29,9 @@ if len(workflow.included_stack) > 1:  # what follows a kill, and the profile, be
         " and use its results as input files."
     )
 
+if braces := [path for path in (os.path.dirname(workflow.main_snakefile), os.getcwd()) if set(path) & set("{}")]:
+    refuse(f"{braces[0]}: Snakemake takes braces in a path for wildcards; rename the folder.")
+
 PACKAGE = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, PACKAGE)
 from diffinfo.config.strict_yaml import ConfigError, read_yaml

@@ -17,6 +17,7 @@ def test_the_lower_steps_have_a_place_of_their_own_and_share_the_laboratory() ->
         config = load(preset)
         assert config.results == f"results/runs/{preset.stem}"
         assert config.synthetic == load(MICRO).synthetic
+    assert load(ROOT / "workflow/presets/paper.yaml").results == "results/runs/paper"
 
 
 def test_the_lower_steps_are_open_and_free_and_their_placebo_has_what_decides() -> None:

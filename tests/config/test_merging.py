@@ -30,7 +30,10 @@ def test_later_files_win_key_by_key() -> None:
         ("betas+: 0.3", "betas+: must be a list, which is added to 'betas', got 0.3."),
         ("betas+: [0.3]\nbetas: [0.1]", "betas+: the same file gives 'betas' too; write all into 'betas'."),
         ("epochs+: [3]", "epochs+: no file before gives a list 'epochs' to add to; write 'epochs'."),
-        ("synthetic: {seds+: [3]}", "synthetic.seds+: no file before gives a list 'seds' to add to; write 'seds'."),
+        (
+            "synthetic: {seds+: [3]}",
+            "synthetic.seds+: no file before gives a list 'seds' to add to; did you mean 'seeds+'?",
+        ),
         ("betas+: [0.1]", "betas: a value is listed twice; list each once"),
         ("grid+: [{model: micro-mistral, dataset: magpie-pro, methods: [dpo]}]", "on magpie-pro is in grid."),
         ("world+: {seed: 3}", "world+: unknown key; did you mean 'world'?"),

@@ -196,7 +196,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "engine.batch_tokens": 32_768,
         "engine.tensor_parallel": 1,
         **{"sampling.jobs": 25, "preference.reference_jobs": 10, "did.jobs": 2},
-        "run.name": "",
+        "run.name": "paper",
         "run.shared": "all",
         "train_nodes": 1,
         "training.micro_batch_tokens": 8192,

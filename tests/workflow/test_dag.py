@@ -326,7 +326,7 @@ def test_nothing_of_config_yaml_gets_into_a_run_of_the_paper(project_factory):
     after = project.snakemake("-n", "-p", "--configfile", PAPER)
     assert sorted(re.findall(r"python -m .*", before)) == sorted(re.findall(r"python -m .*", after))
     (project.folder / "mine.yaml").write_text("epochs: 2\nqa: {max_gen_toks: 77}\n")
-    target = "results/qa/gemma-2-9b/magpie-pro/dpo-pg/2-2.parquet"
+    target = "results/runs/paper/qa/gemma-2-9b/magpie-pro/dpo-pg/2-2.parquet"
     said = project.snakemake("-n", "-p", target, "--configfile", PAPER, "mine.yaml", "--config", "qa={limit: 5}")
     assert '"limit":5,"batch_size":16' in said
     assert '"max_gen_toks":77' in said

@@ -56,6 +56,20 @@ def test_another_directory_is_judged_by_its_own_results(project_factory, tmp_pat
     assert "Nothing to be done" in project.snakemake("--cores", "1", made)
 
 
+@pytest.mark.parametrize("how", ["-s", "--directory"])
+def test_a_path_with_braces_is_refused(tmp_path, how):
+    """Snakemake takes them for wildcards, and ends in a traceback."""
+    there = tmp_path / "a {folder}"
+    there.mkdir()
+    if how == "-s":
+        (there / "Snakefile").write_text((ROOT / "Snakefile").read_text())
+    words = ["-s", str(there / "Snakefile")] if how == "-s" else ["-s", f"{ROOT}/Snakefile", "--directory", str(there)]
+    done = subprocess.run([*SNAKEMAKE, "-n", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = f"error: {there}: Snakemake takes braces in a path for wildcards; rename the folder."
+    assert done.stderr.splitlines()[-1] == said
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -6,7 +6,7 @@ import re
 import pytest
 
 PAPER = "workflow/presets/paper.yaml"
-EPOCH = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+EPOCH = "results/runs/paper/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
 # two models that count as large, in a world that is made in seconds
 LARGE = {
     "world": {"corpus": 100, "base_steps": 1},

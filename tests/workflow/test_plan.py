@@ -111,7 +111,7 @@ def test_the_profiles_gpu_type_and_partitions_count(project_factory):
     text = profile.read_text()
     assert "  # gpu_type: h100 " in text
     profile.write_text(text.replace("  # gpu_type: h100 ", "  gpu_type: h200 "))
-    target = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+    target = "results/runs/paper/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
     output = project.snakemake("-n", target, "--profile", "slurm", "--configfile", PAPER)
     block = output.split("rule preference:")[1].split("\n\n")[0]
     assert "gpu_model=h200" in block
@@ -124,7 +124,7 @@ def test_the_profiles_gpu_type_and_partitions_count(project_factory):
 
 
 def test_several_machines_by_one_key(project):
-    target = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+    target = "results/runs/paper/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
     preset = yaml.safe_load((project.folder / PAPER).read_text())
     output = project.snakemake("-n", "-p", target, "--profile", "slurm", changes={**preset, "train_nodes": 2})
     block = output.split("rule preference:")[1].split("\n\n")[0]

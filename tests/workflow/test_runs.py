@@ -1,6 +1,7 @@
 """Runs that have a name: results of their own, beside those of the default and of each other."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -52,6 +53,19 @@ def test_a_named_run_may_not_change_what_others_read(done):
     assert "Nothing to be done" in done.snakemake("-n")
     apart = done.snakemake("-n", changes={**changes, "run": {"name": "mine", "shared": "none"}})
     assert "output: results/runs/mine/base/micro-mistral" in apart
+
+
+def test_the_papers_grid_runs_beside_the_finished_micro_world(done):
+    """README's sequence: make results, then a row of the paper's grid. Its laboratory has other settings, so its own tables."""
+    row = {"model": "mistral-7b-v0.3", "dataset": "magpie-pro", "methods": ["dpo-b0.1"], "measures": ["qa"]}
+    (done.folder / "mine.yaml").write_text(json.dumps({"run": {"name": "mistral"}, "grid": [row]}))
+    for mine, name in (["mine.yaml"], "mistral"), ([], "paper"):
+        shown = done.snakemake("-n", "--configfile", "workflow/presets/paper.yaml", *mine)
+        written = [path for line in re.findall(r"    (?:output|log): (.*)", shown) for path in line.split(", ")]
+        assert f"results/runs/{name}/synthetic/objectives.parquet" in written
+        shared = {path for path in written if not path.startswith(f"results/runs/{name}/")}
+        assert {path.rsplit("/", 1)[0] for path in shared} == {"results/base", "results/logs/base"}
+        assert not any((done.folder / path).exists() for path in shared)
 
 
 def test_plan_disk_and_report_are_those_of_the_run(done):

@@ -14,7 +14,7 @@ from diffinfo.operations.cost import Costs
 from diffinfo.operations.slurm_plugin import patch
 
 PAPER = "workflow/presets/paper.yaml"
-TARGET = "results/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
+TARGET = "results/runs/paper/train/mistral-7b-v0.3/magpie-pro/dpo-b0.1/1-1/train_log.parquet"
 
 PLUGIN = SimpleNamespace(**vars(snakemake_executor_plugin_slurm))  # with the names that its run_job calls
 PLUGIN.Executor = SimpleNamespace(_report_job_error_threadsafe=None)

@@ -26,10 +26,21 @@ except ConfigError as error:
     refuse(error)
 
 
+def laboratory():
+    """Where the laboratory's tables lie: those that all runs share are of the working directory's own settings."""
+    if CONFIG.shared == CONFIG.results:
+        return CONFIG.results
+    try:
+        return CONFIG.shared if load(OWN).synthetic == CONFIG.synthetic else CONFIG.results
+    except ConfigError:
+        return CONFIG.results
+
+
 # In paths of rules; what is passed as an argument says CONFIG.results and CONFIG.shared.
 pathvars:
     results=CONFIG.results,
     shared=CONFIG.shared,
+    laboratory=laboratory(),
 
 
 os.environ.update(

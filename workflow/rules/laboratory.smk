@@ -27,7 +27,7 @@ rule synthetic:
 rule laboratory_curves:
     """Draw Figures 1 and 7."""
     input:
-        "<shared>/synthetic/objectives.parquet",
+        "<laboratory>/synthetic/objectives.parquet",
     output:
         multiext("<results>/figures/figure1", ".parquet", *WRITTEN_BESIDE, *DRAWN_BESIDE),
         multiext("<results>/figures/figure7", ".parquet", *WRITTEN_BESIDE, *DRAWN_BESIDE),
@@ -47,7 +47,7 @@ rule laboratory_curves:
 rule laboratory:
     """Write the laboratory's tables and draw its figures."""
     input:
-        **{name: f"<shared>/synthetic/{name}.parquet" for name in LAB_INPUTS},
+        **{name: f"<laboratory>/synthetic/{name}.parquet" for name in LAB_INPUTS},
     output:
         "<results>/tables/laboratory.parquet",
         expand("<results>/tables/{name}{kind}", name=LAB_TABLES, kind=WRITTEN_BESIDE),

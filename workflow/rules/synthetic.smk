@@ -5,11 +5,11 @@
 rule objectives:
     """Train every objective, hyper-parameter, tau and seed of J.1 as one tensor program."""
     output:
-        "<shared>/synthetic/objectives.parquet",
+        "<laboratory>/synthetic/objectives.parquet",
     log:
-        "<shared>/logs/synthetic/objectives.log",
+        "<laboratory>/logs/synthetic/objectives.log",
     benchmark:
-        "<shared>/benchmarks/synthetic/objectives.tsv"
+        "<laboratory>/benchmarks/synthetic/objectives.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -23,11 +23,11 @@ rule objectives:
 rule population:
     """Minimise every objective's expected loss, without sampling noise."""
     output:
-        "<shared>/synthetic/population.parquet",
+        "<laboratory>/synthetic/population.parquet",
     log:
-        "<shared>/logs/synthetic/population.log",
+        "<laboratory>/logs/synthetic/population.log",
     benchmark:
-        "<shared>/benchmarks/synthetic/population.tsv"
+        "<laboratory>/benchmarks/synthetic/population.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -41,11 +41,11 @@ rule population:
 rule theorems:
     """Check every theorem over random policies, as stated and with its condition broken."""
     output:
-        "<shared>/synthetic/theorems.parquet",
+        "<laboratory>/synthetic/theorems.parquet",
     log:
-        "<shared>/logs/synthetic/theorems.log",
+        "<laboratory>/logs/synthetic/theorems.log",
     benchmark:
-        "<shared>/benchmarks/synthetic/theorems.tsv"
+        "<laboratory>/benchmarks/synthetic/theorems.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -59,11 +59,11 @@ rule theorems:
 rule did_proxy:
     """Estimate the entropy of the DID where its exact value is known (Appendix K)."""
     output:
-        "<shared>/synthetic/did_proxy.parquet",
+        "<laboratory>/synthetic/did_proxy.parquet",
     log:
-        "<shared>/logs/synthetic/did_proxy.log",
+        "<laboratory>/logs/synthetic/did_proxy.log",
     benchmark:
-        "<shared>/benchmarks/synthetic/did_proxy.tsv"
+        "<laboratory>/benchmarks/synthetic/did_proxy.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -81,11 +81,11 @@ rule did_proxy:
 rule lengths:
     """Estimate the entropy of the DID at several limits of length where dynamic programming gives it."""
     output:
-        "<shared>/synthetic/lengths.parquet",
+        "<laboratory>/synthetic/lengths.parquet",
     log:
-        "<shared>/logs/synthetic/lengths.log",
+        "<laboratory>/logs/synthetic/lengths.log",
     benchmark:
-        "<shared>/benchmarks/synthetic/lengths.tsv"
+        "<laboratory>/benchmarks/synthetic/lengths.tsv"
     conda:
         "../../envs/base.yaml"
     resources:
@@ -99,11 +99,11 @@ rule lengths:
 rule rejected_sampling:
     """Train DPO on rejected responses from Equation 1 and from common practice."""
     output:
-        "<shared>/synthetic/rejected_sampling.parquet",
+        "<laboratory>/synthetic/rejected_sampling.parquet",
     log:
-        "<shared>/logs/synthetic/rejected_sampling.log",
+        "<laboratory>/logs/synthetic/rejected_sampling.log",
     benchmark:
-        "<shared>/benchmarks/synthetic/rejected_sampling.tsv"
+        "<laboratory>/benchmarks/synthetic/rejected_sampling.tsv"
     conda:
         "../../envs/base.yaml"
     resources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,10 @@ def merge(base: dict[str, Any], over: dict[str, Any], where: str = "") -> dict[s
         elif not isinstance(value, list):
             raise ConfigError(f"{where}{key}: must be a list, which is added to '{name}', got {value!r}.")
         elif not isinstance(base.get(name), list):
-            raise ConfigError(f"{where}{key}: no file before gives a list '{name}' to add to; write '{name}'.")
+            lists = [str(known) for known, held in base.items() if isinstance(held, list)]
+            near = difflib.get_close_matches(str(name), lists, n=1)
+            remedy = f"did you mean '{near[0]}+'?" if near else f"write '{name}'."
+            raise ConfigError(f"{where}{key}: no file before gives a list '{name}' to add to; {remedy}")
         else:
             merged[name] = base[name] + value
     return merged

@@ -43,8 +43,9 @@ class RunName(Section):
     )
     shared: Literal["all", "none"] = Field(
         "all",
-        description="all: base models, the micro world's benchmarks and the laboratory's experiments are those of `results/`"
-        " (refused where this configuration would make one otherwise); none: this run makes its own.",
+        description="all: base models, the micro world's benchmarks and, where `synthetic` is that of config.yaml, the"
+        " laboratory's experiments are those of `results/` (refused where this configuration would make one otherwise);"
+        " none: this run makes its own.",
     )
 
 
