@@ -32,6 +32,9 @@ _USER = [{"role": "user", "content": "a question"}]
 _SYSTEM = {"role": "system", "content": "a rule"}
 _ANSWER = "an answer"
 _SPELT, _MEANT = "\U0010fffc", "\U0010fffd"  # private characters: before control tokens of a message, of the template
+_MARKER = re.compile(
+    r"[<>\[\]{}|｜].*\w|\w.*[<>\[\]{}|｜]", re.DOTALL
+)  # a name and some bracket or bar: <|im_end|>, [INST]
 _SETTLED = "{# settled #}"
 _DATE_CODES = ["-d", "-m", "-j", "-H", "-I", "-M", "-S", *"aAbBcdDeFGgHIjmMprRSTuUVwWxXyYzZ%"]
 
@@ -94,10 +97,7 @@ class Chat:
         self._separable = before.startswith(opening)
         lead = before[len(opening) :] if self._separable else ""
         self._lead = lead if lead.strip() else ""  # a lone space belongs to the answer's first word
-        # A finetune may have forgotten to declare the tokens of its template as special.
-        added = self.tokenizer.added_tokens_decoder.values()
-        names = [token.content for token in added if token.special or token.content in opening + whole]
-        if names:
+        if names := _control_names(self.tokenizer, opening + whole):
             self._controls = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
         end = self._controls.search(self._tail)
         self._end = self._tail[: end.end()] if end else ""
@@ -334,6 +334,18 @@ def report(bad: Sequence[tuple[str, str]], total: int, source: object, folder: P
 
 def _answer(response: str) -> dict[str, str]:
     return {"role": "assistant", "content": response}
+
+
+def _control_names(tokenizer: PreTrainedTokenizerBase, rendered: str) -> list[str]:
+    """Tokens that mean something else than their text: special ones, and the markers that a template writes.
+
+    Markers need not be declared special (ChatML on another base model). What else is added without being special is text,
+    in a template as in a message: Gemma's line breaks in a row, a word, and markers that the template does not write
+    (``<tool_call>``, ``<b>``), which a model may write in an answer.
+    """
+    written = set(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    added = tokenizer.added_tokens_decoder.items()
+    return [token.content for i, token in added if token.special or (i in written and _MARKER.search(token.content))]
 
 
 def _letters(text: str) -> str:
