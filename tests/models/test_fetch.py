@@ -1,11 +1,14 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import templates
@@ -195,6 +198,49 @@ def test_what_is_not_a_file_is_not_copied(tiny, tmp_path):
     assert not {"zero.json", "gone.json", "folder.json", "pipe.json"} & {
         file.name for file in (tmp_path / "out").iterdir()
     }
+
+
+def cut(folder, rows):
+    """The folder, with so many rows of its embedding and head."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    weights = {k: v[:rows].contiguous() if len(v) == config["vocab_size"] else v for k, v in weights.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("token", "special", "fits"),
+    [("<mask>", True, True), ("word", False, False), ("<|im_end|>", True, False), ("[PAD]", True, False)],
+)
+def test_a_token_that_the_embedding_has_no_row_for_is_refused(token, special, fits, tmp_path):
+    source = templates.folder(tmp_path / "base", weights=True)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_tokens([AddedToken(token, special=special, normalized=False)])
+    if token == "[PAD]":
+        tokenizer.pad_token = token
+    tokenizer.save_pretrained(source)
+    rows = tokenizer.convert_tokens_to_ids(token)  # the last, but for <|im_end|>
+    cut(source, rows)
+    job = {"spec": fetch.Source(source=str(source)), "out": tmp_path / "out"}
+    if fits:
+        return fetch.main(**job)
+    with pytest.raises(
+        UserError, match=rf"base: the embedding has {rows} rows .* first '{re.escape(token)}' \({rows}\)"
+    ):
+        fetch.main(**job)
+
+
+def test_more_rows_than_tokens_are_usual_and_a_stop_token_without_one_is_refused(tmp_path):
+    source = templates.folder(tmp_path / "base", weights=True)
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model.resize_token_embeddings(400)
+    model.save_pretrained(source)
+    fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
+    (source / "generation_config.json").write_text('{"eos_token_id": [2, 400]}')
+    with pytest.raises(UserError, match=r"has 400 rows .* and 1 tokens .* the first '' \(400\)"):
+        fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out2")
 
 
 @pytest.mark.parametrize("revision", ["../../x", "-x", "a b", "$(x)", "a\nb", ""])

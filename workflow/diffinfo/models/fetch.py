@@ -9,18 +9,19 @@ import json
 import os
 import resource
 import shutil
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from diffinfo.chat import Chat, settled
+from diffinfo.chat import BadRow, Chat, settled
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import TEMPLATE_DATE
 from diffinfo.config.values import Line, Revision, Section
 from diffinfo.models.exactness import record
-from diffinfo.models.folders import check_weights
+from diffinfo.models.folders import check_weights, read_config
 from diffinfo.models.hub import fetch
 from diffinfo.tables.artifacts import link, whole_folder
 from diffinfo.tables.cards import model_card
@@ -29,6 +30,11 @@ SECONDS, BYTES, LONGEST = 20, 2**30, 1_000_000  # what a chat template may take 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
 STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
+_SYSTEM, _QUESTION, _ANSWER = (
+    {"role": role, "content": text}
+    for role, text in (("system", "rule"), ("user", "question"), ("assistant", "answer"))
+)
+_CONVERSATIONS = ([_QUESTION], [_SYSTEM, _QUESTION], [_QUESTION, _ANSWER, _QUESTION])
 
 
 class Source(Section):
@@ -82,10 +88,12 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
         if spec.chat_template:
             _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
         tokenizer.save_pretrained(folder)
-        Chat(folder).tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
+        chat = Chat(folder)
+        chat.tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
         template = f", with the chat template of {spec.chat_template}" if spec.chat_template else ""
         model_card(folder, f"{spec.source}{template}.", None if Path(spec.source).is_dir() else spec.source)
         check_weights(folder)
+        _check_rows(chat, spec.source)
         if policy:
             record(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
@@ -121,6 +129,28 @@ def _check_index(folder: Path, source: str) -> None:
             raise UserError(f"{source}: {index.name} names {name!r}, which is not a .safetensors file of this folder.")
 
 
+def _check_rows(chat: Chat, source: str) -> None:
+    """Every token that can become a model's input needs a row of the embedding; more rows than tokens are usual.
+
+    A special token that the template does not write (``<mask>``) is never an input: a text that spells it stays text.
+    """
+    rows = read_config(chat.folder).get_text_config().vocab_size
+    used = {*chat.stop_ids, chat.tokenizer.pad_token_id}
+    for messages in _CONVERSATIONS:
+        with suppress(BadRow):  # not every template holds every conversation
+            used |= {*chat.prompt_ids(messages), *chat.conversation_ids([*messages, _ANSWER])}
+    never = {i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special} - used
+    names = {i: name for name, i in chat.tokenizer.get_vocab().items()}
+    beyond = sorted(i for i in {*names, *used} - {None, *never} if i >= rows)
+    if beyond:
+        first = f"{names.get(beyond[0], '')!r} ({beyond[0]})"
+        raise UserError(
+            f"{source}: the embedding has {rows} rows (vocab_size in config.json), and {len(beyond)} tokens of the tokenizer"
+            f" have none, the first {first}: name a model that was saved with this tokenizer, or resize this one's"
+            " embedding (resize_token_embeddings) and train the new rows."
+        )
+
+
 def _check_template(tokenizer: Any, source: str) -> None:
     """Refuse a template that does not end, or writes without end, before it is rendered inside a long job.
 
@@ -151,10 +181,9 @@ def _check_template(tokenizer: Any, source: str) -> None:
 
 
 def _rendered(tokenizer: Any) -> list[str]:
-    question, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
     return [
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=messages[-1] is question)
-        for messages in ([question], [question, answer], [question, answer, question], [question, answer] * 2)
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=messages[-1] is _QUESTION)
+        for messages in ([_QUESTION], [_QUESTION, _ANSWER], [_QUESTION, _ANSWER, _QUESTION], [_QUESTION, _ANSWER] * 2)
     ]
 
 
