@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_pickled_weights_are_never_read(bare, tmp_path):
     (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
     with pytest.raises(UserError, match="weights in pickle formats are not read"):
         fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("names", [["adapter_config.json", "adapter_model.safetensors"], ["adapter_model.bin"]])
+def test_an_adapter_is_neither_applied_nor_ignored(names, whole, tiny, tmp_path):
+    source = shutil.copytree(tiny, tmp_path / "source")
+    for name in names:
+        (source / name).write_text("{}")
+    if not whole:
+        (source / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=rf"source: {', '.join(names)}: .* merge it into them \(peft's merge_and_unload\)"
+    ):
+        fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
+    assert any(fnmatch(names[0], pattern) for pattern in fetch.WEIGHTS), "the hub's are seen too"
 
 
 def test_an_unreachable_repository_is_one_sentence(tmp_path):

@@ -11,6 +11,7 @@ import resource
 import shutil
 from contextlib import suppress
 from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from diffinfo.tables.artifacts import link, whole_folder
 from diffinfo.tables.cards import model_card
 
 SECONDS, BYTES, LONGEST = 20, 2**30, 1_000_000  # what a chat template may take and write
-WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+ADAPTER = "adapter_*"  # peft's names: a file that is not seen cannot be refused
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", ADAPTER]
 STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
 _SYSTEM, _QUESTION, _ANSWER = (
@@ -62,6 +64,12 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
     """
     weights = fetch(spec.source, spec.revision, [*WEIGHTS, *TOKENIZER])
     files = [file for file in sorted(weights.iterdir()) if file.is_file()]
+    if adapter := [file.name for file in files if fnmatch(file.name, ADAPTER)]:
+        raise UserError(
+            f"{spec.source}: {', '.join(adapter)}: weights with an adapter beside them are not read, for whether it is applied"
+            " would depend on what is installed: merge it into them (peft's merge_and_unload) and name the folder that this"
+            " writes, or leave these files out."
+        )
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(f"{spec.source}: no .safetensors file; weights in pickle formats are not read.")
     with whole_folder(out) as folder:
