@@ -196,6 +196,42 @@ def test_weights_outside_the_folder_are_not_read(bare, tmp_path, name):
         fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("sibling", [False, True])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *((text, "is not a JSON object") for text in ("{", "[]", "3", "[3]", "\x00", "[" * 100_000)),
+        *(
+            (f'{{"eos_token_id": {ids}}}', "is not a token's id")
+            for ids in ('"x"', "[true]", "-1", "[2, null]", "{}", "1.5")
+        ),
+    ],
+)
+def test_a_broken_generation_config_is_one_sentence(text, said, sibling, tiny, tmp_path):
+    source = shutil.copytree(tiny, tmp_path / "source")
+    (source / "generation_config.json").write_text(text)
+    for role in [{"source": str(source)}, {"source": str(tiny), "chat_template": str(source)}]:
+        chosen = role | ({"chat_template": str(tiny)} if sibling and len(role) == 1 else {})
+        with pytest.raises(UserError, match=rf"source/generation_config\.json: .*{said}"):
+            fetch.main(spec=fetch.Source(**chosen), out=tmp_path / "out")
+
+
+NAMED = [{"name": name, "template": templates.TEMPLATES["chatml"]} for name in ("tool_use", "rag")]
+
+
+@pytest.mark.parametrize("template", [NAMED, 3, True])
+def test_a_template_that_is_no_text_is_one_sentence(template, bare, tiny, tmp_path):
+    file = bare / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    for one in ({"source": str(bare)}, {"source": str(tiny), "chat_template": str(bare)}):
+        with pytest.raises(
+            UserError, match=rf"{bare}: its chat template cannot be read \(.*\); set models\.<name>\.chat_template"
+        ):
+            fetch.main(spec=fetch.Source(**one), out=tmp_path / "out")
+    with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
+        Chat(bare)
+
+
 @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 1}', "[" * 100_000])
 def test_a_broken_index_is_one_sentence(bare, tmp_path, index):
     (bare / "model.safetensors.index.json").write_text(index)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from diffinfo.cli import UserError, log
 from diffinfo.config.types import TEMPLATE_DATE
@@ -89,7 +89,7 @@ class Chat:
             self._require_one_bos()
             opening = self._template(_USER, True)
             whole = self._template([*_USER, _answer(_ANSWER)], False)
-        except (BadRow, ValueError) as error:
+        except (BadRow, ValueError, TypeError) as error:
             raise UserError(f"{folder}: {error}; set models.<name>.chat_template to another.") from error
         before, answered, self._tail = whole.rpartition(_ANSWER)
         if not answered:
@@ -352,11 +352,31 @@ def _letters(text: str) -> str:
     return "".join(unicodedata.normalize("NFC", text).split())
 
 
+def generation_facts(folder: Path) -> dict[str, Any]:
+    """What a folder's generation_config.json says, ``eos_token_id`` as a list of ids.
+
+    Raises:
+        UserError: where the file is no JSON object, or names other stop tokens than ids.
+    """
+    file = Path(folder) / "generation_config.json"
+    try:
+        facts = json.loads(file.read_bytes()) if file.exists() else {}
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise UserError(f"{file}: it is not a JSON object; correct it, or leave it out.")
+    eos = facts.get("eos_token_id")
+    facts["eos_token_id"] = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    for token in facts["eos_token_id"]:
+        if type(token) is not int or token < 0:
+            raise UserError(
+                f"{file}: eos_token_id: {token!r} is not a token's id; name ids from 0, or leave the key out."
+            )
+    return facts
+
+
 def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, end: str | None) -> list[int]:
     """The end of turn first (Llama's and Gemma's base configs do not name it), then the folder's stop tokens, then EOS."""
-    ids: list[int] = []
-    if (Path(folder) / "generation_config.json").exists():
-        eos = GenerationConfig.from_pretrained(folder).eos_token_id
-        ids = list(eos) if isinstance(eos, (list, tuple)) else [eos] if eos is not None else []
     end_of_turn = tokenizer.convert_tokens_to_ids(end) if end else None
-    return list(dict.fromkeys(i for i in [end_of_turn, *ids, tokenizer.eos_token_id] if i is not None))
+    ids = [end_of_turn, *generation_facts(folder)["eos_token_id"], tokenizer.eos_token_id]
+    return list(dict.fromkeys(i for i in ids if i is not None))

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from diffinfo.chat import BadRow, Chat, settled
+from diffinfo.chat import BadRow, Chat, generation_facts, settled
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import TEMPLATE_DATE
 from diffinfo.config.values import Line, Revision, Section
@@ -72,6 +72,7 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
         )
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(f"{spec.source}: no .safetensors file; weights in pickle formats are not read.")
+    generation_facts(weights)  # its error names the source, not a folder in the making
     with whole_folder(out) as folder:
         for file in files:
             if file.suffix == ".safetensors":
@@ -90,11 +91,16 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
             raise UserError(
                 f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
             )
-        day = date.fromisoformat(spec.chat_template_date)
-        tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
-        _check_template(tokenizer, spec.chat_template or spec.source)
+        day, origin = date.fromisoformat(spec.chat_template_date), spec.chat_template or spec.source
+        try:
+            tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
+        except (ValueError, TypeError) as error:  # several without a default, or no text
+            raise UserError(
+                f"{origin}: its chat template cannot be read ({error}); set models.<name>.chat_template to another."
+            ) from error
+        _check_template(tokenizer, origin)
         if spec.chat_template:
-            _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
+            _add_stops(folder, Chat(sibling_folder).stop_ids)
         tokenizer.save_pretrained(folder)
         chat = Chat(folder)
         chat.tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
@@ -107,13 +113,11 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
-def _add_stops(file: Path, stop_ids: list[int]) -> None:
+def _add_stops(folder: Path, stop_ids: list[int]) -> None:
     """The stop tokens of the template's own model end generation here too."""
-    facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    own = facts.get("eos_token_id")
-    own = own if isinstance(own, list) else [own] if own is not None else []
-    facts["eos_token_id"] = list(dict.fromkeys([*stop_ids, *own]))
-    file.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    facts = generation_facts(folder)
+    facts["eos_token_id"] = list(dict.fromkeys([*stop_ids, *facts["eos_token_id"]]))
+    (folder / STOPS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
 def _tokenizer(folder: Path, source: str) -> Any:
