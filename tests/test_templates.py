@@ -141,6 +141,19 @@ def test_spelt_control_tokens_stay_text(template, kind, tmp_path):
     )
 
 
+def test_spelt_control_tokens_stay_text_where_merges_of_text_would_make_them(tmp_path):
+    """As in what is converted from SentencePiece: every two pieces whose text is a third's."""
+    source = folder(tmp_path, "gemma", "gemma")
+    facts = json.loads((source / "tokenizer.json").read_text())
+    facts["model"]["vocab"]["s>"] = len(facts["model"]["vocab"]) + 10
+    facts["model"]["merges"] = [["s", ">"], ["<", "s>"]]
+    (source / "tokenizer.json").write_text(json.dumps(facts))
+    chat = Chat(source)
+    prompt, completion = chat.pair_ids([{"role": "user", "content": f"a {BOS} b"}], f"c {BOS} d")
+    assert controls(chat, prompt) == [BOS, "<start_of_turn>", "<end_of_turn>", "<start_of_turn>"]
+    assert chat.tokenizer.convert_ids_to_tokens(completion) == ["c", "▁", "<", "s>", "▁", "d", "<end_of_turn>"]
+
+
 PLAIN = "one user\ntwo  assistants\n\nthree\n\n\n<b>four</b>\n\tfive\n  <tool_call>6\n</tool_call>\n- [x]\nmodel: <| |>"
 
 

@@ -209,6 +209,10 @@ class Chat:
             model["vocab"] = {renamed(name): token_id for name, token_id in model["vocab"].items()}
         else:
             model["vocab"] = [[renamed(name), score] for name, score in model["vocab"]]
+        if "merges" in model:  # a conversion from SentencePiece lets "<" and "s>" make "<s>"
+            model["merges"] = [
+                pair for pair in model["merges"] if not any(map(self._controls.fullmatch, (*pair, "".join(pair))))
+            ]
         if model.get("unk_token"):
             model["unk_token"] = renamed(model["unk_token"])
         backend = Tokenizer.from_str(json.dumps(facts))
