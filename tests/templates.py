@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_letters
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -73,6 +74,7 @@ SPECIAL = [
     "<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<start_of_turn>", "<end_of_turn>",
     "<｜User｜>", "<｜Assistant｜>",
 ]  # fmt: skip
+GEMMA = ["\n", "\n\n", "\n\n\n", "▁▁", "▁▁▁", "\t", "<b>", "</b>", "<code>"]
 TEXT = ["hello there", "good answer\n\nbad answer\n\n", "be brief\n", "a question, an answer", "the right way"] * 50
 # Where words end, as in Qwen's tokenizers: line breaks in a row are one piece.
 PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -81,7 +83,12 @@ PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\
 def tokenizer(
     kind: str = "qwen", template: str = "chatml", adds_bos: bool = False, eos: str = EOS
 ) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer like Qwen's and Llama 3's, or one with word marks like Mistral's, with a public-like template."""
+    """A tokenizer that behaves like those of a family, with a public-like template.
+
+    ``qwen``: bytes, as in Llama 3 too. ``mistral``: words with a mark before them. ``gemma``: characters, and line
+    breaks, blanks and HTML tags that are added tokens without being special.
+    """
+    plain = ["<think>", "</think>"]
     if kind == "qwen":
         core = Tokenizer(models.BPE())
         core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -95,6 +102,14 @@ def tokenizer(
         core.train_from_iterator(
             TEXT, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
         )
+    elif kind == "gemma":
+        pieces = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *GEMMA, *"▁<>[]|/#:_,", *ascii_letters]
+        core = Tokenizer(
+            models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+        )
+        core.normalizer = normalizers.Replace(" ", "▁")
+        core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        plain += GEMMA
     else:
         words = [piece for word in " ".join(TEXT[:5]).split() for piece in (f"▁{word}", word)]
         pieces = [(name, 0.0) for name in SPECIAL] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
@@ -105,7 +120,7 @@ def tokenizer(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
     core.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
-    core.add_tokens([AddedToken(name, special=False, normalized=False) for name in ("<think>", "</think>")])
+    core.add_tokens([AddedToken(name, special=False, normalized=False) for name in plain])
     if adds_bos:
         core.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A", special_tokens=[(BOS, core.token_to_id(BOS))]

@@ -1,11 +1,15 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import templates
@@ -52,6 +56,21 @@ def test_pickled_weights_are_never_read(bare, tmp_path):
     (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
     with pytest.raises(UserError, match="weights in pickle formats are not read"):
         fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("names", [["adapter_config.json", "adapter_model.safetensors"], ["adapter_model.bin"]])
+def test_an_adapter_is_neither_applied_nor_ignored(names, whole, tiny, tmp_path):
+    source = shutil.copytree(tiny, tmp_path / "source")
+    for name in names:
+        (source / name).write_text("{}")
+    if not whole:
+        (source / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=rf"source: {', '.join(names)}: .* merge it into them \(peft's merge_and_unload\)"
+    ):
+        fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
+    assert any(fnmatch(names[0], pattern) for pattern in fetch.WEIGHTS), "the hub's are seen too"
 
 
 def test_an_unreachable_repository_is_one_sentence(tmp_path):
@@ -177,6 +196,42 @@ def test_weights_outside_the_folder_are_not_read(bare, tmp_path, name):
         fetch.main(spec=fetch.Source(source=str(bare)), out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("sibling", [False, True])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *((text, "is not a JSON object") for text in ("{", "[]", "3", "[3]", "\x00", "[" * 100_000)),
+        *(
+            (f'{{"eos_token_id": {ids}}}', "is not a token's id")
+            for ids in ('"x"', "[true]", "-1", "[2, null]", "{}", "1.5")
+        ),
+    ],
+)
+def test_a_broken_generation_config_is_one_sentence(text, said, sibling, tiny, tmp_path):
+    source = shutil.copytree(tiny, tmp_path / "source")
+    (source / "generation_config.json").write_text(text)
+    for role in [{"source": str(source)}, {"source": str(tiny), "chat_template": str(source)}]:
+        chosen = role | ({"chat_template": str(tiny)} if sibling and len(role) == 1 else {})
+        with pytest.raises(UserError, match=rf"source/generation_config\.json: .*{said}"):
+            fetch.main(spec=fetch.Source(**chosen), out=tmp_path / "out")
+
+
+NAMED = [{"name": name, "template": templates.TEMPLATES["chatml"]} for name in ("tool_use", "rag")]
+
+
+@pytest.mark.parametrize("template", [NAMED, 3, True])
+def test_a_template_that_is_no_text_is_one_sentence(template, bare, tiny, tmp_path):
+    file = bare / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    for one in ({"source": str(bare)}, {"source": str(tiny), "chat_template": str(bare)}):
+        with pytest.raises(
+            UserError, match=rf"{bare}: its chat template cannot be read \(.*\); set models\.<name>\.chat_template"
+        ):
+            fetch.main(spec=fetch.Source(**one), out=tmp_path / "out")
+    with pytest.raises(UserError, match=r"set models\.<name>\.chat_template to another"):
+        Chat(bare)
+
+
 @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 1}', "[" * 100_000])
 def test_a_broken_index_is_one_sentence(bare, tmp_path, index):
     (bare / "model.safetensors.index.json").write_text(index)
@@ -195,6 +250,49 @@ def test_what_is_not_a_file_is_not_copied(tiny, tmp_path):
     assert not {"zero.json", "gone.json", "folder.json", "pipe.json"} & {
         file.name for file in (tmp_path / "out").iterdir()
     }
+
+
+def cut(folder, rows):
+    """The folder, with so many rows of its embedding and head."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    weights = {k: v[:rows].contiguous() if len(v) == config["vocab_size"] else v for k, v in weights.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("token", "special", "fits"),
+    [("<mask>", True, True), ("word", False, False), ("<|im_end|>", True, False), ("[PAD]", True, False)],
+)
+def test_a_token_that_the_embedding_has_no_row_for_is_refused(token, special, fits, tmp_path):
+    source = templates.folder(tmp_path / "base", weights=True)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_tokens([AddedToken(token, special=special, normalized=False)])
+    if token == "[PAD]":
+        tokenizer.pad_token = token
+    tokenizer.save_pretrained(source)
+    rows = tokenizer.convert_tokens_to_ids(token)  # the last, but for <|im_end|>
+    cut(source, rows)
+    job = {"spec": fetch.Source(source=str(source)), "out": tmp_path / "out"}
+    if fits:
+        return fetch.main(**job)
+    with pytest.raises(
+        UserError, match=rf"base: the embedding has {rows} rows .* first '{re.escape(token)}' \({rows}\)"
+    ):
+        fetch.main(**job)
+
+
+def test_more_rows_than_tokens_are_usual_and_a_stop_token_without_one_is_refused(tmp_path):
+    source = templates.folder(tmp_path / "base", weights=True)
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model.resize_token_embeddings(400)
+    model.save_pretrained(source)
+    fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out")
+    (source / "generation_config.json").write_text('{"eos_token_id": [2, 400]}')
+    with pytest.raises(UserError, match=r"has 400 rows .* and 1 tokens .* the first '' \(400\)"):
+        fetch.main(spec=fetch.Source(source=str(source)), out=tmp_path / "out2")
 
 
 @pytest.mark.parametrize("revision", ["../../x", "-x", "a b", "$(x)", "a\nb", ""])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from diffinfo.cli import UserError, log
 from diffinfo.config.types import TEMPLATE_DATE
@@ -32,6 +32,9 @@ _USER = [{"role": "user", "content": "a question"}]
 _SYSTEM = {"role": "system", "content": "a rule"}
 _ANSWER = "an answer"
 _SPELT, _MEANT = "\U0010fffc", "\U0010fffd"  # private characters: before control tokens of a message, of the template
+_MARKER = re.compile(
+    r"[<>\[\]{}|｜].*\w|\w.*[<>\[\]{}|｜]", re.DOTALL
+)  # a name and some bracket or bar: <|im_end|>, [INST]
 _SETTLED = "{# settled #}"
 _DATE_CODES = ["-d", "-m", "-j", "-H", "-I", "-M", "-S", *"aAbBcdDeFGgHIjmMprRSTuUVwWxXyYzZ%"]
 
@@ -86,7 +89,7 @@ class Chat:
             self._require_one_bos()
             opening = self._template(_USER, True)
             whole = self._template([*_USER, _answer(_ANSWER)], False)
-        except (BadRow, ValueError) as error:
+        except (BadRow, ValueError, TypeError) as error:
             raise UserError(f"{folder}: {error}; set models.<name>.chat_template to another.") from error
         before, answered, self._tail = whole.rpartition(_ANSWER)
         if not answered:
@@ -94,10 +97,7 @@ class Chat:
         self._separable = before.startswith(opening)
         lead = before[len(opening) :] if self._separable else ""
         self._lead = lead if lead.strip() else ""  # a lone space belongs to the answer's first word
-        # A finetune may have forgotten to declare the tokens of its template as special.
-        added = self.tokenizer.added_tokens_decoder.values()
-        names = [token.content for token in added if token.special or token.content in opening + whole]
-        if names:
+        if names := _control_names(self.tokenizer, opening + whole):
             self._controls = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
         end = self._controls.search(self._tail)
         self._end = self._tail[: end.end()] if end else ""
@@ -209,6 +209,10 @@ class Chat:
             model["vocab"] = {renamed(name): token_id for name, token_id in model["vocab"].items()}
         else:
             model["vocab"] = [[renamed(name), score] for name, score in model["vocab"]]
+        if "merges" in model:  # a conversion from SentencePiece lets "<" and "s>" make "<s>"
+            model["merges"] = [
+                pair for pair in model["merges"] if not any(map(self._controls.fullmatch, (*pair, "".join(pair))))
+            ]
         if model.get("unk_token"):
             model["unk_token"] = renamed(model["unk_token"])
         backend = Tokenizer.from_str(json.dumps(facts))
@@ -336,15 +340,47 @@ def _answer(response: str) -> dict[str, str]:
     return {"role": "assistant", "content": response}
 
 
+def _control_names(tokenizer: PreTrainedTokenizerBase, rendered: str) -> list[str]:
+    """Tokens that mean something else than their text: special ones, and the markers that a template writes.
+
+    Markers need not be declared special (ChatML on another base model). What else is added without being special is text,
+    in a template as in a message: Gemma's line breaks in a row, a word, and markers that the template does not write
+    (``<tool_call>``, ``<b>``), which a model may write in an answer.
+    """
+    written = set(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    added = tokenizer.added_tokens_decoder.items()
+    return [token.content for i, token in added if token.special or (i in written and _MARKER.search(token.content))]
+
+
 def _letters(text: str) -> str:
     return "".join(unicodedata.normalize("NFC", text).split())
 
 
+def generation_facts(folder: Path) -> dict[str, Any]:
+    """What a folder's generation_config.json says, ``eos_token_id`` as a list of ids.
+
+    Raises:
+        UserError: where the file is no JSON object, or names other stop tokens than ids.
+    """
+    file = Path(folder) / "generation_config.json"
+    try:
+        facts = json.loads(file.read_bytes()) if file.exists() else {}
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise UserError(f"{file}: it is not a JSON object; correct it, or leave it out.")
+    eos = facts.get("eos_token_id")
+    facts["eos_token_id"] = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    for token in facts["eos_token_id"]:
+        if type(token) is not int or token < 0:
+            raise UserError(
+                f"{file}: eos_token_id: {token!r} is not a token's id; name ids from 0, or leave the key out."
+            )
+    return facts
+
+
 def _stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, end: str | None) -> list[int]:
     """The end of turn first (Llama's and Gemma's base configs do not name it), then the folder's stop tokens, then EOS."""
-    ids: list[int] = []
-    if (Path(folder) / "generation_config.json").exists():
-        eos = GenerationConfig.from_pretrained(folder).eos_token_id
-        ids = list(eos) if isinstance(eos, (list, tuple)) else [eos] if eos is not None else []
     end_of_turn = tokenizer.convert_tokens_to_ids(end) if end else None
-    return list(dict.fromkeys(i for i in [end_of_turn, *ids, tokenizer.eos_token_id] if i is not None))
+    ids = [end_of_turn, *generation_facts(folder)["eos_token_id"], tokenizer.eos_token_id]
+    return list(dict.fromkeys(i for i in ids if i is not None))

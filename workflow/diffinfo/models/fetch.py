@@ -9,26 +9,34 @@ import json
 import os
 import resource
 import shutil
+from contextlib import suppress
 from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from diffinfo.chat import Chat, settled
+from diffinfo.chat import BadRow, Chat, generation_facts, settled
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.types import TEMPLATE_DATE
 from diffinfo.config.values import Line, Revision, Section
 from diffinfo.models.exactness import record
-from diffinfo.models.folders import check_weights
+from diffinfo.models.folders import check_weights, read_config
 from diffinfo.models.hub import fetch
 from diffinfo.tables.artifacts import link, whole_folder
 from diffinfo.tables.cards import model_card
 
 SECONDS, BYTES, LONGEST = 20, 2**30, 1_000_000  # what a chat template may take and write
-WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+ADAPTER = "adapter_*"  # peft's names: a file that is not seen cannot be refused
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", ADAPTER]
 STOPS = "generation_config.json"
 TOKENIZER = ["tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
+_SYSTEM, _QUESTION, _ANSWER = (
+    {"role": role, "content": text}
+    for role, text in (("system", "rule"), ("user", "question"), ("assistant", "answer"))
+)
+_CONVERSATIONS = ([_QUESTION], [_SYSTEM, _QUESTION], [_QUESTION, _ANSWER, _QUESTION])
 
 
 class Source(Section):
@@ -56,8 +64,15 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
     """
     weights = fetch(spec.source, spec.revision, [*WEIGHTS, *TOKENIZER])
     files = [file for file in sorted(weights.iterdir()) if file.is_file()]
+    if adapter := [file.name for file in files if fnmatch(file.name, ADAPTER)]:
+        raise UserError(
+            f"{spec.source}: {', '.join(adapter)}: weights with an adapter beside them are not read, for whether it is applied"
+            " would depend on what is installed: merge it into them (peft's merge_and_unload) and name the folder that this"
+            " writes, or leave these files out."
+        )
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(f"{spec.source}: no .safetensors file; weights in pickle formats are not read.")
+    generation_facts(weights)  # its error names the source, not a folder in the making
     with whole_folder(out) as folder:
         for file in files:
             if file.suffix == ".safetensors":
@@ -76,28 +91,33 @@ def main(*, spec: Source, out: Path, policy: bool = False) -> None:
             raise UserError(
                 f"{spec.source}: the tokenizer has no chat template; name one in models.<name>.chat_template."
             )
-        day = date.fromisoformat(spec.chat_template_date)
-        tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
-        _check_template(tokenizer, spec.chat_template or spec.source)
+        day, origin = date.fromisoformat(spec.chat_template_date), spec.chat_template or spec.source
+        try:
+            tokenizer.chat_template = settled(tokenizer.get_chat_template(), day, spec.chat_template_kwargs)
+        except (ValueError, TypeError) as error:  # several without a default, or no text
+            raise UserError(
+                f"{origin}: its chat template cannot be read ({error}); set models.<name>.chat_template to another."
+            ) from error
+        _check_template(tokenizer, origin)
         if spec.chat_template:
-            _add_stops(folder / STOPS, Chat(sibling_folder).stop_ids)
+            _add_stops(folder, Chat(sibling_folder).stop_ids)
         tokenizer.save_pretrained(folder)
-        Chat(folder).tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
+        chat = Chat(folder)
+        chat.tokenizer.save_pretrained(folder)  # it may have added the BOS token that the template forgets
         template = f", with the chat template of {spec.chat_template}" if spec.chat_template else ""
         model_card(folder, f"{spec.source}{template}.", None if Path(spec.source).is_dir() else spec.source)
         check_weights(folder)
+        _check_rows(chat, spec.source)
         if policy:
             record(folder)
         log.info("%s: %s", out, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
-def _add_stops(file: Path, stop_ids: list[int]) -> None:
+def _add_stops(folder: Path, stop_ids: list[int]) -> None:
     """The stop tokens of the template's own model end generation here too."""
-    facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    own = facts.get("eos_token_id")
-    own = own if isinstance(own, list) else [own] if own is not None else []
-    facts["eos_token_id"] = list(dict.fromkeys([*stop_ids, *own]))
-    file.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    facts = generation_facts(folder)
+    facts["eos_token_id"] = list(dict.fromkeys([*stop_ids, *facts["eos_token_id"]]))
+    (folder / STOPS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
 def _tokenizer(folder: Path, source: str) -> Any:
@@ -119,6 +139,28 @@ def _check_index(folder: Path, source: str) -> None:
         there = {file.name for file in folder.glob("*.safetensors")}
         for name in sorted(map(str, named - there)):
             raise UserError(f"{source}: {index.name} names {name!r}, which is not a .safetensors file of this folder.")
+
+
+def _check_rows(chat: Chat, source: str) -> None:
+    """Every token that can become a model's input needs a row of the embedding; more rows than tokens are usual.
+
+    A special token that the template does not write (``<mask>``) is never an input: a text that spells it stays text.
+    """
+    rows = read_config(chat.folder).get_text_config().vocab_size
+    used = {*chat.stop_ids, chat.tokenizer.pad_token_id}
+    for messages in _CONVERSATIONS:
+        with suppress(BadRow):  # not every template holds every conversation
+            used |= {*chat.prompt_ids(messages), *chat.conversation_ids([*messages, _ANSWER])}
+    never = {i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special} - used
+    names = {i: name for name, i in chat.tokenizer.get_vocab().items()}
+    beyond = sorted(i for i in {*names, *used} - {None, *never} if i >= rows)
+    if beyond:
+        first = f"{names.get(beyond[0], '')!r} ({beyond[0]})"
+        raise UserError(
+            f"{source}: the embedding has {rows} rows (vocab_size in config.json), and {len(beyond)} tokens of the tokenizer"
+            f" have none, the first {first}: name a model that was saved with this tokenizer, or resize this one's"
+            " embedding (resize_token_embeddings) and train the new rows."
+        )
 
 
 def _check_template(tokenizer: Any, source: str) -> None:
@@ -151,10 +193,9 @@ def _check_template(tokenizer: Any, source: str) -> None:
 
 
 def _rendered(tokenizer: Any) -> list[str]:
-    question, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
     return [
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=messages[-1] is question)
-        for messages in ([question], [question, answer], [question, answer, question], [question, answer] * 2)
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=messages[-1] is _QUESTION)
+        for messages in ([_QUESTION], [_QUESTION, _ANSWER], [_QUESTION, _ANSWER, _QUESTION], [_QUESTION, _ANSWER] * 2)
     ]
 
 

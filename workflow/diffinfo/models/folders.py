@@ -76,8 +76,8 @@ def check_weights(folder: Path) -> None:
     Raises:
         UserError: naming what is missing or unexpected.
     """
-    named = getattr(read_config(folder), "architectures", None) or [""]
-    kind: Any = AutoModelForSequenceClassification if "SequenceClassification" in named[0] else AutoModelForCausalLM
+    named = str(getattr(read_config(folder), "architectures", None))
+    kind: Any = AutoModelForSequenceClassification if "SequenceClassification" in named else AutoModelForCausalLM
     _whole(
         folder,
         lambda: kind.from_pretrained(
