@@ -182,7 +182,7 @@ def test_paper_preset(project_factory, jobs_tools):
     project = project_factory()
     preset = yaml.safe_load((project.folder / "workflow/presets/paper.yaml").read_text())
     jobs = project.plan(changes=preset)
-    assert len(jobs) <= 1000
+    assert len(jobs) <= 1100
     cells = {(w["model"], w["dataset"], w["method"]) for rule, w in jobs if rule == "preference"}
     betas = ("0.2", "0.1", "0.05", "0.02")
     expected = {

@@ -79,7 +79,7 @@ def test_gpus_without_a_type_and_what_the_profile_says_beside(project_factory):
         mem_mb=0,
         max_runtime="1-00:00:00",
     )
-    for rule, number in (("preference", ["--gpus=8"]), ("reference_logps", ["--gpus=1"]), ("ingest_pairs", [])):
+    for rule, number in (("preference", ["--gpus=8"]), ("reference_share", ["--gpus=1"]), ("ingest_pairs", [])):
         command = asked(project, rule)
         assert gpus(command) == number
         assert {"--qos=long", "--nice=100"} <= set(command)
