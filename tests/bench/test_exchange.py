@@ -164,10 +164,39 @@ def test_answers_of_any_model_are_read_and_written_back(
     exchange.completions(answers=tmp_path / "back", benchmark=table, tokenizer=words, out=tmp_path / "again.parquet")
     again = artifacts.read(tmp_path / "again.parquet", "completions").set_index("prompt_id")["completion"]
     assert again.to_dict() == texts
+    if not arena:
+        file.write_text(json.dumps([{"session_id": "w0", "output": "a whole text"}]))
+        exchange.completions(answers=file, benchmark=table, tokenizer=words, out=out)
+        assert artifacts.read(out, "completions")["completion"].tolist() == ["a whole text"]
     for bad in ([{"session_id": "w0"}], [{"session_id": "elsewhere", "output": ["x"]}]):
         file.write_text(json.dumps(bad[0] if arena else bad))
         with pytest.raises(UserError, match=r"row 1 holds no answer|answers none of the"):
             exchange.completions(answers=file, benchmark=table, tokenizer=words, out=out)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "said"),
+    [
+        ("wildbench", [{"session_id": "w0", "output": [None]}], "row 1 holds no answer: output is null, not text"),
+        ("wildbench", [{"session_id": ["w0"], "output": ["a"]}], "session_id is a list, not text"),
+        ("wildbench", {"w0": "a"}, "must hold a list of answers, it holds a mapping"),
+        ("wildbench", [{"session_id": "w0", "output": "a"}, {"session_id": "w0", "output": ["b"]}], "row 2 .* answers w0"),
+        ("arena-hard", [["q0", "a"]], "row 1 holds no answer: it is a list, not a mapping"),
+        ("arena-hard", [{"uid": "q0", "messages": [{"content": text}]} for text in "ab"], "row 2 .* answers q0 otherwise"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_answer_is_a_sentence(
+    questions: Path, tasks: Path, words: Path, tmp_path: Path, name: str, rows: Any, said: str
+) -> None:
+    arena, file = name == "arena-hard", tmp_path / "theirs"
+    file.write_text("\n".join(map(json.dumps, rows)) if arena else json.dumps(rows))
+    at = {"benchmark": questions if arena else tasks, "tokenizer": words, "out": tmp_path / "completions.parquet"}
+    with pytest.raises(UserError, match=said):
+        exchange.completions(answers=file, **at)
+    if not arena and "answers w0" in said:  # the same twice is one
+        file.write_text(json.dumps(rows[:1] * 2))
+        exchange.completions(answers=file, **at)
+        assert artifacts.read(at["out"], "completions")["completion"].tolist() == ["a"]
 
 
 ARENA = {

@@ -16,10 +16,9 @@ import pandas as pd
 
 from diffinfo.bench import wildbench
 from diffinfo.bench.arena_hard import OUTCOMES, token_ids
-from diffinfo.bench.questions import ARENA_HARD, answered, arena_answer
+from diffinfo.bench.questions import ARENA_HARD, answered, answers_by_id, arena_answer, wildbench_answer
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Anchors
-from diffinfo.data.files import BadRow
 from diffinfo.tables import artifacts
 
 # arena-hard-auto reads labels the other way round as well
@@ -167,26 +166,22 @@ def completions(*, answers: Path, benchmark: Path, tokenizer: Path, out: Path) -
         out: the table; ``diffinfo.bench.arena_hard`` and ``diffinfo.bench.wildbench`` judge it.
 
     Raises:
-        UserError: where a row holds no answer, or none of the questions is answered.
+        UserError: where a row holds no answer, two differ on one question, or none of the questions is answered.
     """
     asked = artifacts.read(benchmark, "benchmark").set_index("prompt_id")
-    name, texts = asked["benchmark"].iloc[0], {}
-    for number, row in enumerate(_lines(answers) if name == ARENA_HARD else _json(answers), 1):
-        try:
-            prompt, answer = arena_answer(row) if name == ARENA_HARD else (row["session_id"], row["output"][0])
-        except (BadRow, LookupError, TypeError) as error:
-            raise UserError(f"{answers}: row {number} holds no answer to {name}: {error!r}") from error
-        if prompt in asked.index:
-            texts[prompt] = answer
+    name = asked["benchmark"].iloc[0]
+    rows, parse = (_lines(answers), arena_answer) if name == ARENA_HARD else (_json(answers), wildbench_answer)
+    found = answers_by_id(answers, rows, parse)
+    texts = {prompt: answer for prompt, answer in found.items() if prompt in asked.index}
     if not texts:
         raise UserError(f"{answers} answers none of the {len(asked)} questions of {benchmark}.")
     ids = token_ids(tokenizer, texts)
-    rows = pd.DataFrame({"prompt_id": texts.keys(), "completion": texts.values()}).assign(
+    table = pd.DataFrame({"prompt_id": texts.keys(), "completion": texts.values()}).assign(
         benchmark=name, epoch=1, sample=0, logp=float("-inf"), finish_reason="stop",
         messages=[asked["messages"][prompt] for prompt in texts], prompt_token_ids=[[]] * len(texts),
         token_ids=[[*ids[prompt], -1] for prompt in texts],  # -1: the end of turn, which the file does not show
     )  # fmt: skip
-    artifacts.write(out, rows, "completions", inputs={"answers": answers, "benchmark": benchmark})
+    artifacts.write(out, table, "completions", inputs={"answers": answers, "benchmark": benchmark})
     log.info("%d of %d questions are answered", len(texts), len(asked))
 
 
@@ -262,14 +257,14 @@ def _whole(value: Any) -> int | None:
 def _json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in Path(path).read_bytes().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 

@@ -238,8 +238,42 @@ def _prompt(row: dict[str, Any]) -> str:
     return text(turns[0].get("content"), "the prompt")
 
 
-def arena_answer(row: dict[str, Any]) -> tuple[str, str]:
+def answers_by_id(source: str | Path, rows: Any, parse: Callable[[Any], tuple[str, str]]) -> dict[str, str]:
+    """Answers of any model by their questions' ids, from the rows of a public tool's file.
+
+    Raises:
+        UserError: where a row holds no answer, or another than an earlier row of the same id.
+    """
+    if not isinstance(rows, list):
+        raise UserError(f"{source} must hold a list of answers, it holds {kind(rows)}.")
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            name, answer = parse(row)
+            if found.setdefault(name, answer) != answer:
+                raise BadRow(f"an earlier row answers {name} otherwise")
+        except BadRow as reason:
+            raise UserError(
+                f"{source}: row {number} holds no answer: {reason}; correct the row or remove it."
+            ) from reason
+    return found
+
+
+def wildbench_answer(row: Any) -> tuple[str, str]:
+    """Id and text, which may be empty, of a row of WildBench's answers; BadRow where it holds none."""
+    if not isinstance(row, dict):
+        raise BadRow(f"it is {kind(row)}, not a mapping")
+    output = row.get("output")
+    output = output[0] if isinstance(output, list) and output else output
+    if not isinstance(output, str):
+        raise BadRow(f"output is {kind(output)}, not text")
+    return _id(row, "session_id"), output.encode("utf-8", "replace").decode()  # half a surrogate pair fits no table
+
+
+def arena_answer(row: Any) -> tuple[str, str]:
     """Id and text of a row of Arena-Hard's answers, in either public schema; BadRow where it holds none."""
+    if not isinstance(row, dict):
+        raise BadRow(f"it is {kind(row)}, not a mapping")
     name = _id(row, "uid", "question_id")
     try:
         if "messages" in row:
