@@ -294,6 +294,29 @@ def test_a_file_that_is_no_prompt(tmp_path: Path, text: str | None, message: str
         prompts.grade(str(file))
 
 
+def test_scores_that_are_none_do_not_vote(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As of a judge's replies; a file of another scale ends in a sentence, before it moves a rating."""
+    file = score_file(tmp_path / "m.json", "m", [85, 6, 7, 8], ["a", "b", "c", "d"])
+    scores = exchange.read_scores(file)
+    assert scores["score"].fillna(0).tolist() == [0, 6, 7, 8]
+    assert "1 of 4 rows have no score from 1 to 10, such as w0 with '85'; they do not vote" in caplog.text
+    mine = pd.DataFrame({"model": "mine", "prompt_id": [f"w{i}" for i in range(4)], "score": 1.0, "chars": 1})
+    assert wildbench.elo(pd.concat([scores, mine]), {}, rounds=2)["battles"].tolist() == [3, 3]
+    for bad in (0, 11, -3, "nan", "N/A"):
+        rows = [row | {"score": bad} for row in json.loads(file.read_text())[:2]] + json.loads(file.read_text())[2:]
+        (tmp_path / "bad.json").write_text(json.dumps(rows))
+        with pytest.raises(
+            UserError, match=rf"bad\.json: 2 of 4 rows have no score from 1 to 10, such as w0 with '?{bad}"
+        ):
+            exchange.read_scores(tmp_path / "bad.json")
+    rows = json.loads(file.read_text())[1:]
+    file.write_text(json.dumps([*rows, rows[0]]))
+    assert len(exchange.read_scores(file)) == 3
+    file.write_text(json.dumps([*rows, rows[0] | {"score": "9"}]))
+    with pytest.raises(UserError, match=r"m\.json grades w1 twice"):
+        exchange.read_scores(file)
+
+
 @pytest.mark.parametrize("rows", ["[]", "{}", '[{"session_id": "a", "score": "x", "model_output": "b"}]', "no"])
 def test_a_file_that_is_no_score_file(tmp_path: Path, rows: str) -> None:
     (tmp_path / "m.json").write_text(rows)

@@ -24,6 +24,7 @@ from diffinfo.tables import artifacts
 # arena-hard-auto reads labels the other way round as well
 _TURNED = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>>B"}
 _CATEGORIES = ("hard_prompt", "coding", "math", "creative_writing")  # of Arena-Hard v2
+_MOST_UNREAD = 0.25  # as a judge's max_unjudged
 _MARK = "... (truncated)"  # of WildBench's own word limit: such answers do not vote
 
 
@@ -31,10 +32,11 @@ def read_scores(path: Path) -> pd.DataFrame:
     """A score file of WildBench's.
 
     Returns:
-        prompt_id, score, chars (stripped), model, marked (cut by the evaluator's word limit) and the ``row`` as it stands.
+        prompt_id, score (NaN where it is none from 1 to 10, as of a judge's replies), chars (stripped), model, marked (cut by
+        the evaluator's word limit) and the ``row`` as it stands.
 
     Raises:
-        UserError: when it is none.
+        UserError: when it is none, grades a task twice, or more than a quarter of its scores are none.
     """
     rows = _json(path)
     records = []
@@ -42,7 +44,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         try:
             output = row["model_output"]
             output = (output[0] if isinstance(output, list) else output).strip()
-            score = float(row["score"] if "score" in row else row["parsed_result"]["score"])
+            score = wildbench.number(row["score"] if "score" in row else row["parsed_result"]["score"])
             records.append(
                 {
                     "prompt_id": str(row["session_id"]),
@@ -57,7 +59,17 @@ def read_scores(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: row {len(records)} is not one of WildBench's scores: {error!r}") from error
     if not records:
         raise UserError(f"{path} holds no scores.")
-    return pd.DataFrame(records)
+    scores = pd.DataFrame(records).astype({"score": float}).drop_duplicates(["prompt_id", "score", "chars"])
+    if (twice := scores["prompt_id"].duplicated()).any():
+        raise UserError(f"{path} grades {scores['prompt_id'][twice].iloc[0]} twice; remove one of its rows.")
+    if (unread := scores[scores["score"].isna()]).size:
+        first = unread["row"].iloc[0]
+        facts = f"{path}: {len(unread)} of {len(scores)} rows have no score from 1 to 10, such as {unread['prompt_id'].iloc[0]}"
+        facts += f" with {first.get('score', first.get('parsed_result'))!r}"
+        if len(unread) > _MOST_UNREAD * len(scores):
+            raise UserError(f"{facts}: more than a quarter, as on another scale; name a file of WildBench's scores.")
+        log.warning("%s; they do not vote", facts)
+    return scores
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
