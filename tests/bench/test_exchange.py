@@ -94,6 +94,8 @@ def test_a_judgment_file_read_rated_and_written_back_is_the_same(tmp_path: Path)
     games = exchange.read_games(path)
     exchange.write_games(games, tmp_path / "back.jsonl")
     assert (tmp_path / "back.jsonl").read_bytes() == path.read_bytes()
+    path.write_text(json.dumps({"question_id": 0} | {k: v for k, v in rows[0].items() if k != "uid"}))
+    assert set(exchange.read_games(path)["prompt_id"]) == {"0"}
     weights = {"A>>B": [1] * 3, "A>B": [1], "A=B": [0.5], "B>A": [0], "B>>A": [0] * 3, "A<B": [0], "B<<A": [1] * 3}
     won = []
     for row in rows:

@@ -75,7 +75,8 @@ def test_both_schemas_may_be_mixed(tmp_path: Path) -> None:
         ({"uid": "x", "prompt": None}, "the prompt is missing or null"),
         ({"uid": "x", "prompt": "\ud800"}, "invalid UTF-8"),
         ({"prompt": "no id"}, "no uid or question_id"),
-        ({"uid": 7, "prompt": "id is a number"}, "uid is a number, not text"),
+        ({"uid": 7.5, "prompt": "id is a number"}, "uid is a number, not text"),
+        ({"uid": True, "prompt": "id is a truth value"}, "uid is a truth value, not text"),
         ({"uid": "x"}, "neither prompt nor turns"),
         ({"uid": "x", "turns": []}, "0 turns"),
         ({"uid": "x", "turns": [{"content": "1"}, {"content": "2"}]}, "2 turns"),
@@ -92,6 +93,18 @@ def test_bad_question_is_set_aside_and_nothing_else(tmp_path: Path, row: Any, re
     assert len(bad) == 1
     assert reason in bad.reason[0]
     assert bad.row[0] == 2
+
+
+def test_whole_numbers_are_ids(tmp_path: Path) -> None:
+    asked = [{"question_id": i, "turns": [{"content": f"ask {i}"}]} for i in (0, 81)]
+    replies = [{"question_id": i, "choices": [{"turns": [{"content": f"say {i}"}]}]} for i in (81, 0)]
+    table, bad = arena(tmp_path, asked, replies)
+    assert bad.empty
+    assert table[["prompt_id", "baseline"]].to_numpy().tolist() == [["0", "say 0"], ["81", "say 81"]]
+    ways = {"out": tmp_path / "w.parquet", "quarantine": tmp_path / "wbad.parquet"}
+    module.wildbench(tasks=lines(tmp_path / "w.jsonl", [task(session_id=5)]), **ways)
+    assert artifacts.read(ways["out"], "benchmark").prompt_id.tolist() == ["5"]
+    assert module.wildbench_answer({"session_id": 5, "output": ["a"]}) == ("5", "a")
 
 
 @pytest.mark.parametrize(

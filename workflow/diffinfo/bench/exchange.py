@@ -16,9 +16,10 @@ import pandas as pd
 
 from diffinfo.bench import wildbench
 from diffinfo.bench.arena_hard import OUTCOMES, token_ids
-from diffinfo.bench.questions import ARENA_HARD, answered, answers_by_id, arena_answer, wildbench_answer
+from diffinfo.bench.questions import ARENA_HARD, answered, answers_by_id, arena_answer, row_id, wildbench_answer
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Anchors
+from diffinfo.data.files import BadRow
 from diffinfo.tables import artifacts
 
 # arena-hard-auto reads labels the other way round as well
@@ -110,7 +111,7 @@ def read_games(path: Path) -> pd.DataFrame:
                 said = (played or {}).get("judgment")
                 records.append(
                     {
-                        "prompt_id": str(line.get("uid") or line["question_id"]),
+                        "prompt_id": row_id(line, "uid", "question_id"),
                         "game": game,
                         "verdict": label if label in OUTCOMES else None,
                         "reply": said.get("answer", "") if isinstance(said, dict) else said or "",
@@ -118,7 +119,7 @@ def read_games(path: Path) -> pd.DataFrame:
                         "row": line,
                     }
                 )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (BadRow, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a judgment of Arena-Hard's: {error!r}") from error
     return pd.DataFrame(records)
 

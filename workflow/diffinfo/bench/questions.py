@@ -63,7 +63,7 @@ def arena_hard(
     rows: list[dict[str, Any]] = []
 
     def question(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        name, prompt = _id(row, "uid", "question_id"), _prompt(row)
+        name, prompt = row_id(row, "uid", "question_id"), _prompt(row)
         tag = str(row.get("category" if categories else "cluster") or "")
         if categories and tag not in categories:
             raise UserError(
@@ -213,16 +213,18 @@ def _remote(source: str) -> bool:
     return "://" in source
 
 
-def _id(row: dict[str, Any], *keys: str) -> str:
+def row_id(row: dict[str, Any], *keys: str) -> str:
+    """The first of ``keys`` that a row has; a whole number is its decimal text. BadRow where it has none."""
     for key in keys:
-        if row.get(key) not in (None, ""):
-            return text(row[key], key)
+        value = row.get(key)
+        if value not in (None, ""):
+            return str(value) if type(value) is int else text(value, key)
     raise BadRow(f"no {' or '.join(keys)}")
 
 
 def _any_id(row: dict[str, Any]) -> str | None:
     try:
-        return _id(row, "uid", "question_id", "session_id")
+        return row_id(row, "uid", "question_id", "session_id")
     except BadRow:
         return None
 
@@ -267,14 +269,14 @@ def wildbench_answer(row: Any) -> tuple[str, str]:
     output = output[0] if isinstance(output, list) and output else output
     if not isinstance(output, str):
         raise BadRow(f"output is {kind(output)}, not text")
-    return _id(row, "session_id"), output.encode("utf-8", "replace").decode()  # half a surrogate pair fits no table
+    return row_id(row, "session_id"), output.encode("utf-8", "replace").decode()  # half a surrogate pair fits no table
 
 
 def arena_answer(row: Any) -> tuple[str, str]:
     """Id and text of a row of Arena-Hard's answers, in either public schema; BadRow where it holds none."""
     if not isinstance(row, dict):
         raise BadRow(f"it is {kind(row)}, not a mapping")
-    name = _id(row, "uid", "question_id")
+    name = row_id(row, "uid", "question_id")
     try:
         if "messages" in row:
             last = row["messages"][-1]
@@ -290,7 +292,7 @@ def arena_answer(row: Any) -> tuple[str, str]:
 
 
 def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    name = _id(row, "session_id")
+    name = row_id(row, "session_id")
     turns = row.get("conversation_input")
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise BadRow("no conversation_input")
