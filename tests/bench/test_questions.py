@@ -173,6 +173,9 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
         task(references={"empty": " ", "gpt-4": "reference", "other": "another"}),
         task(session_id="t", references={"gpt-4": None}, secondary_tags=[]),
     ]
+    rows += (
+        [task(session_id="u", secondary_tags="Reasoning")] if kind == "jsonl" else []
+    )  # a column of Parquet has one type
     if kind == "jsonl":
         source = lines(tmp_path / "t.jsonl", rows)
     else:
@@ -181,7 +184,7 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
     out, bad = tmp_path / "out.parquet", tmp_path / "bad.parquet"
     module.wildbench(tasks=source, out=out, quarantine=bad)
     table = artifacts.read(out, "benchmark")
-    assert table.tag.tolist() == ["Math; Planning", "Math"]
+    assert table.tag.tolist() == ["Math; Planning", "Math", "Math; Reasoning"][: len(rows)]
     assert table.checklist[0] == ["one", "two"]
     assert [message["content"] for message in table.messages[0]] == ["a", "b", "c"]
     assert table.baseline[0] == "reference"
@@ -197,6 +200,8 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
         ({"conversation_input": [{"role": "tool", "content": "a"}, {"role": "user", "content": "a"}]}, "user's turn"),
         ({"conversation_input": [{"role": "user", "content": ""}]}, "a turn is empty"),
         ({"checklist": []}, "no checklist"),
+        ({"secondary_tags": 5}, "secondary_tags is a number, not a list of tags"),
+        ({"secondary_tags": {"Math": 1}}, "secondary_tags is a mapping, not a list of tags"),
         ({"checklist": ["fine", None]}, "an item of the checklist is missing or null"),
         ({"primary_tag": "Maths"}, "unknown tag 'Maths'"),
         ({"primary_tag": None}, "unknown tag"),

@@ -304,7 +304,11 @@ def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     checklist = row.get("checklist")
     if not isinstance(checklist, list) or not checklist:
         raise BadRow("no checklist")
-    tags = [row.get("primary_tag"), *(row.get("secondary_tags") or [])]
+    more = row.get("secondary_tags") or []
+    more = [more] if isinstance(more, str) else more
+    if not isinstance(more, list):
+        raise BadRow(f"secondary_tags is {kind(more)}, not a list of tags")
+    tags = [row.get("primary_tag"), *more]
     tags = list(dict.fromkeys(str(tag) for tag in tags))
     if unknown := [tag for tag in tags if tag not in TASK_OF_TAG]:
         raise BadRow(f"unknown tag '{unknown[0]}'")
