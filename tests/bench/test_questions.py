@@ -107,9 +107,24 @@ def test_whole_numbers_are_ids(tmp_path: Path) -> None:
     assert module.wildbench_answer({"session_id": 5, "output": ["a"]}) == ("5", "a")
 
 
+def test_texts_in_parts_and_null_beside_the_other_schema(tmp_path: Path) -> None:
+    """A union of both schemas, as Parquet has it, leaves null in the columns of the other."""
+    parts = [{"type": "text", "text": "say "}, "it"]
+    old = {"question_id": "b", "uid": None, "prompt": None, "turns": [{"content": parts}]}
+    old_answer = {"question_id": "b", "messages": None, "choices": [{"turns": [{"content": parts}]}]}
+    asked = [{"uid": "a", "prompt": "new", "turns": None}, old]
+    table, bad = arena(tmp_path, asked, [answer("a", {"answer": parts}), old_answer])
+    assert bad.empty
+    assert [messages[0]["content"] for messages in table.messages] == ["new", "say it"]
+    assert table.baseline.tolist() == ["say it", "say it"]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
+        (answer("x", [{"type": "text", "text": "a"}, {"type": "image"}]), "the answer has a part that is no text"),
+        (answer("x", [{"type": "reasoning", "text": "a"}]), "the answer has a part that is no text"),
+        (answer("x", []), "the answer is empty"),
         (answer("x", {"answer": " "}), "answer is empty"),
         (answer("x", {"text": "?"}), "neither messages nor choices"),
         (answer("x", None), "answer is missing or null"),

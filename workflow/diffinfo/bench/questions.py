@@ -230,14 +230,28 @@ def _any_id(row: dict[str, Any]) -> str | None:
 
 
 def _prompt(row: dict[str, Any]) -> str:
-    if "prompt" in row:
-        return text(row["prompt"], "the prompt")
+    if row.get("prompt") is not None or ("prompt" in row and row.get("turns") is None):
+        return _joined(row["prompt"], "the prompt")
     turns = row.get("turns")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise BadRow("neither prompt nor turns")
     if len(turns) != 1:
         raise BadRow(f"{len(turns)} turns, where Arena-Hard questions have one")
-    return text(turns[0].get("content"), "the prompt")
+    return _joined(turns[0].get("content"), "the prompt")
+
+
+def _joined(content: Any, what: str) -> str:
+    """A message's text, also where it is a list of text parts; BadRow where it, or a part, is none."""
+    if not isinstance(content, list):
+        return text(content, what)
+    parts: list[str] = []
+    for part in content:
+        if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
+            part = part.get("text")
+        if not isinstance(part, str):
+            raise BadRow(f"{what} has a part that is no text")
+        parts.append(part)
+    return text("".join(parts), what)
 
 
 def answers_by_id(source: str | Path, rows: Any, parse: Callable[[Any], tuple[str, str]]) -> dict[str, str]:
@@ -278,7 +292,7 @@ def arena_answer(row: Any) -> tuple[str, str]:
         raise BadRow(f"it is {kind(row)}, not a mapping")
     name = row_id(row, "uid", "question_id")
     try:
-        if "messages" in row:
+        if row.get("messages") is not None:
             last = row["messages"][-1]
             if last.get("role", "assistant") != "assistant":
                 raise BadRow("the last message is not the assistant's")
@@ -288,7 +302,7 @@ def arena_answer(row: Any) -> tuple[str, str]:
         answer = content["answer"] if isinstance(content, dict) else content
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadRow("neither messages nor choices hold an answer") from error
-    return name, text(answer, "the answer")
+    return name, _joined(answer, "the answer")
 
 
 def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -300,7 +314,7 @@ def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         turn.get("role") not in ("system", "user", "assistant") for turn in turns
     ):
         raise BadRow("the conversation does not end with the user's turn")
-    messages = [{"role": turn["role"], "content": text(turn.get("content"), "a turn")} for turn in turns]
+    messages = [{"role": turn["role"], "content": _joined(turn.get("content"), "a turn")} for turn in turns]
     checklist = row.get("checklist")
     if not isinstance(checklist, list) or not checklist:
         raise BadRow("no checklist")
