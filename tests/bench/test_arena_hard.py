@@ -43,6 +43,13 @@ OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
         ("[[A > B]]", "A>B"),
         ("[[a>b]]", "A>B"),
         ("[[ a >> b ]] so **[[A>>B]]**", "A>>B"),
+        ("In R, `x[[a]]` is right. My final verdict is [[A>B]]", "A>B"),
+        ("A's `x[[A]]` is wrong: [[B>A]]", "B>A"),
+        ("`if [[ a = b ]]` is wrong: [[B>A]]", "B>A"),
+        ("Answer A tests `[[ a > b ]]`, which compares text; B is wrong.", None),
+        ("A's `x[[a>b]]` is right.", None),
+        ("[[A > B]] or [[a]]", "A>B"),
+        ("[[A>B]] or [[A<B]]", None),
         ("[[**B>A**]]", "B>A"),
         ("[ [A=B] ]", "A=B"),
         (r"\[\[A>B\]\]", "A>B"),
@@ -59,6 +66,13 @@ OUTCOME = st.sampled_from([0.0, 0.5, 1.0])
 )
 def test_verdict(reply: str, label: str | None) -> None:
     assert verdict(reply) == label
+
+
+@pytest.mark.parametrize("reply", ["A's `[[ a > b ]]` compares text", "x[[A]] and y[[b]]", "[[a<b]]", "[[]]"])
+def test_code_is_no_label_so_that_the_judge_is_asked_once_more(reply: str) -> None:
+    assert module.labels(reply) == set()
+    assert module.unread(reply) == "no label"
+    assert verdict(f"{reply}\n[[B>A]]") == "B>A"
 
 
 def games(*labels: str | None) -> pd.DataFrame:

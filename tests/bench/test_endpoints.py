@@ -37,6 +37,19 @@ READ: dict[str, Any] = {
     "two think blocks": lambda t: completion(f"<think>{THOUGHT}</think>so <thinking>{THOUGHT}</thinking>{t}"),
     "nested think blocks": lambda t: completion(f"<think>a<think>{THOUGHT}</think>{THOUGHT}</think>{t}"),
     "Magistral's think block": lambda t: completion(f"[THINK]{THOUGHT}[/THINK]{t}"),
+    "Seed's think block": lambda t: completion(f"<seed:think>{THOUGHT}</seed:think>{t}"),
+    "Sky-T1's thought": lambda t: completion(
+        f"<|begin_of_thought|>{THOUGHT}<|end_of_thought|><|begin_of_solution|>{t}<|end_of_solution|>"
+    ),
+    "MedGemma's thought": lambda t: completion(f"<unused94>thought\n{THOUGHT}<unused95>{t}"),
+    "Command A's thinking": lambda t: completion(f"<|START_THINKING|>{THOUGHT}<|END_THINKING|>{t}"),
+    "Apertus' inner thought": lambda t: completion(f"<|inner_prefix|>{THOUGHT}<|inner_suffix|>{t}"),
+    "scratchpad, analysis, reflection": lambda t: completion(
+        f"<scratchpad>{THOUGHT}</scratchpad><analysis>{THOUGHT}</analysis>{t}<reflection>{THOUGHT}</reflection>"
+    ),
+    "all of it as an analysis": lambda t: completion(f"<analysis>{t}</analysis>"),
+    "end of a think block named behind it": lambda t: completion(f"{t} Note: B ends in a stray `</think>`."),
+    "the same after a think block": lambda t: completion(f"{THOUGHT}\n</think>\n{t} B ends in a </think> tag."),
     "gpt-oss channels": lambda t: completion(
         f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>{t}"
     ),
@@ -84,6 +97,8 @@ UNREAD: dict[str, tuple[Any, str]] = {
     "white space": (completion(" \n"), "empty reply"),
     "content a number": (completion(7), "empty reply"),
     "thoughts alone": (completion(f"<think>{THOUGHT}</think>"), "empty reply"),
+    "thoughts and no judgment": (completion(f"{THOUGHT}</think>I cannot say."), "no"),
+    "thoughts and no judgment, apart": (completion(f"{THOUGHT}\n</think>\n\nI cannot say."), "no"),
     "thoughts that do not end": (completion(f"<think>{THOUGHT}"), "empty reply"),
     "thoughts that do not end, cut": (completion(f"<think>{THOUGHT}", "length"), "cut by length"),
     "reasoning alone": (completion("", reasoning_content=LABEL + SCORE), "empty reply"),
@@ -93,7 +108,7 @@ UNREAD: dict[str, tuple[Any, str]] = {
     "cut, as Gemini says it": (completion(f"{LABEL} {SCORE}", "MAX_TOKENS"), "cut by length"),
     "prose": (completion("Both are fine."), "no"),
     "two of them": (completion('[[A>B]] no, [[B>A]]. {"score": 1} no, {"score": 2}'), "different"),
-    "two of them under one key": (completion('[[a>b]] **[[A>>B]]** {"score": 1, "Score": "2/10"}'), "different"),
+    "two of them under one key": (completion('[[A>B]] **[[A>>B]]** {"score": 1, "Score": "2/10"}'), "different"),
     "another scale": (completion('{"verdict": "A>B", "score": 80, "Score": "80/100"}'), "no"),
     "a call": (completion(None, tool_calls=[{"function": {"arguments": SCORE + LABEL}}]), "empty reply"),
 }

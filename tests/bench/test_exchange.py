@@ -94,6 +94,8 @@ def test_a_judgment_file_read_rated_and_written_back_is_the_same(tmp_path: Path)
     games = exchange.read_games(path)
     exchange.write_games(games, tmp_path / "back.jsonl")
     assert (tmp_path / "back.jsonl").read_bytes() == path.read_bytes()
+    path.write_text(json.dumps({"question_id": 0} | {k: v for k, v in rows[0].items() if k != "uid"}))
+    assert set(exchange.read_games(path)["prompt_id"]) == {"0"}
     weights = {"A>>B": [1] * 3, "A>B": [1], "A=B": [0.5], "B>A": [0], "B>>A": [0] * 3, "A<B": [0], "B<<A": [1] * 3}
     won = []
     for row in rows:
@@ -164,10 +166,39 @@ def test_answers_of_any_model_are_read_and_written_back(
     exchange.completions(answers=tmp_path / "back", benchmark=table, tokenizer=words, out=tmp_path / "again.parquet")
     again = artifacts.read(tmp_path / "again.parquet", "completions").set_index("prompt_id")["completion"]
     assert again.to_dict() == texts
+    if not arena:
+        file.write_text(json.dumps([{"session_id": "w0", "output": "a whole text"}]))
+        exchange.completions(answers=file, benchmark=table, tokenizer=words, out=out)
+        assert artifacts.read(out, "completions")["completion"].tolist() == ["a whole text"]
     for bad in ([{"session_id": "w0"}], [{"session_id": "elsewhere", "output": ["x"]}]):
         file.write_text(json.dumps(bad[0] if arena else bad))
         with pytest.raises(UserError, match=r"row 1 holds no answer|answers none of the"):
             exchange.completions(answers=file, benchmark=table, tokenizer=words, out=out)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "said"),
+    [
+        ("wildbench", [{"session_id": "w0", "output": [None]}], "row 1 holds no answer: output is null, not text"),
+        ("wildbench", [{"session_id": ["w0"], "output": ["a"]}], "session_id is a list, not text"),
+        ("wildbench", {"w0": "a"}, "must hold a list of answers, it holds a mapping"),
+        ("wildbench", [{"session_id": "w0", "output": "a"}, {"session_id": "w0", "output": ["b"]}], "row 2 .* answers w0"),
+        ("arena-hard", [["q0", "a"]], "row 1 holds no answer: it is a list, not a mapping"),
+        ("arena-hard", [{"uid": "q0", "messages": [{"content": text}]} for text in "ab"], "row 2 .* answers q0 otherwise"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_answer_is_a_sentence(
+    questions: Path, tasks: Path, words: Path, tmp_path: Path, name: str, rows: Any, said: str
+) -> None:
+    arena, file = name == "arena-hard", tmp_path / "theirs"
+    file.write_text("\n".join(map(json.dumps, rows)) if arena else json.dumps(rows))
+    at = {"benchmark": questions if arena else tasks, "tokenizer": words, "out": tmp_path / "completions.parquet"}
+    with pytest.raises(UserError, match=said):
+        exchange.completions(answers=file, **at)
+    if not arena and "answers w0" in said:  # the same twice is one
+        file.write_text(json.dumps(rows[:1] * 2))
+        exchange.completions(answers=file, **at)
+        assert artifacts.read(at["out"], "completions")["completion"].tolist() == ["a"]
 
 
 ARENA = {
@@ -263,6 +294,29 @@ def test_a_file_that_is_no_prompt(tmp_path: Path, text: str | None, message: str
         prompts.verdict(str(file))
     with pytest.raises(UserError, match=r"has no place for|does not exist"):
         prompts.grade(str(file))
+
+
+def test_scores_that_are_none_do_not_vote(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As of a judge's replies; a file of another scale ends in a sentence, before it moves a rating."""
+    file = score_file(tmp_path / "m.json", "m", [85, 6, 7, 8], ["a", "b", "c", "d"])
+    scores = exchange.read_scores(file)
+    assert scores["score"].fillna(0).tolist() == [0, 6, 7, 8]
+    assert "1 of 4 rows have no score from 1 to 10, such as w0 with '85'; they do not vote" in caplog.text
+    mine = pd.DataFrame({"model": "mine", "prompt_id": [f"w{i}" for i in range(4)], "score": 1.0, "chars": 1})
+    assert wildbench.elo(pd.concat([scores, mine]), {}, rounds=2)["battles"].tolist() == [3, 3]
+    for bad in (0, 11, -3, "nan", "N/A"):
+        rows = [row | {"score": bad} for row in json.loads(file.read_text())[:2]] + json.loads(file.read_text())[2:]
+        (tmp_path / "bad.json").write_text(json.dumps(rows))
+        with pytest.raises(
+            UserError, match=rf"bad\.json: 2 of 4 rows have no score from 1 to 10, such as w0 with '?{bad}"
+        ):
+            exchange.read_scores(tmp_path / "bad.json")
+    rows = json.loads(file.read_text())[1:]
+    file.write_text(json.dumps([*rows, rows[0]]))
+    assert len(exchange.read_scores(file)) == 3
+    file.write_text(json.dumps([*rows, rows[0] | {"score": "9"}]))
+    with pytest.raises(UserError, match=r"m\.json grades w1 twice"):
+        exchange.read_scores(file)
 
 
 @pytest.mark.parametrize("rows", ["[]", "{}", '[{"session_id": "a", "score": "x", "model_output": "b"}]', "no"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import math
@@ -168,6 +169,12 @@ def test_presets_and_the_request(
 def test_the_request_leaves_the_procedure_alone(key: str) -> None:
     with pytest.raises(ValidationError, match=f"must not have the key '{key}'"):
         JudgeConfig(kind="openai", model="m", request={key: 2})
+
+
+@pytest.mark.parametrize("value", [datetime.date(2024, 1, 1), float("nan"), {"deep": [float("inf")]}, {1, 2}])
+def test_a_request_that_has_no_json_ends_with_the_configuration(value: Any) -> None:
+    with pytest.raises(ValidationError, match=r"has no JSON for 'since' = .*; quote a text, and give a finite number"):
+        JudgeConfig(kind="openai", model="m", request={"top_p": 0.5, "since": value})
 
 
 def test_retries_then_success(loopback: Any, tmp_path: Path) -> None:

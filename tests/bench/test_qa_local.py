@@ -157,8 +157,8 @@ def test_a_saved_dataset_is_a_copy_too(tmp_path: Path, copies: dict[str, str], m
         ("mmlu", lambda copy: next(copy.glob("anatomy/test-*")).unlink(), "mmlu/anatomy has no .* split 'test'"),
         ("gsm8k", lambda copy: next(copy.rglob("train*")).unlink(), "gsm8k/main has no .* split 'train'"),
         ("boolq", lambda copy: write(next(copy.rglob("validation*")), []), "the split 'validation' of .* has no rows"),
-        ("piqa", lambda copy: write(next(copy.rglob("validation*")), [{"goal": "x"}]), "do not have the columns"),
-        ("hellaswag", lambda copy: write(next(copy.rglob("validation*")), [{"ctx": "x"}]), "do not have the columns"),
+        ("piqa", lambda copy: write(next(copy.rglob("validation*")), [{"goal": "x"}]), "row 1 of .*: it has no column sol1"),
+        ("hellaswag", lambda copy: write(next(copy.rglob("validation*")), [{"ctx": "x"}]), "no column activity_label"),
         ("boolq", lambda copy: next(copy.rglob("validation*")).write_bytes(b"PAR1"), r"qa\.data\.boolq: cannot read"),
     ],
 )  # fmt: skip
@@ -170,6 +170,33 @@ def test_a_copy_that_lacks_something_is_a_sentence_before_a_model_is_loaded(
     break_it(Path(copies[benchmark]))
     with pytest.raises(UserError, match=said):
         evaluate(tmp_path, Qa(**SETTINGS.model_dump() | {"data": copies}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "the split 'validation' of .* has no rows"),
+        ([PUBLIC["piqa"][2], 5], "row 2 of .*: it is a number, not a mapping"),
+        ([PUBLIC["piqa"][2], PUBLIC["piqa"][2] | {"label": -1}], r"row 2 of .*jsonl: label is -1, none of 0, 1; .*procedures"),
+        ([PUBLIC["piqa"][2] | {"more": more} for more in (1, "x")], "the rows of .* differ in a column's type"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_of_a_single_file_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Any], said: str
+) -> None:
+    only(monkeypatch, "piqa")
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"qa\.data\.piqa: " + said):
+        load_tasks(None, tmp_path, Qa(data={"piqa": str(tmp_path / "piqa.jsonl")}))
+
+
+def test_labels_of_other_types_are_marked_as_the_public_ones(
+    tmp_path: Path, copies: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "piqa", "siqa", "boolq")
+    for benchmark, label in {"piqa": "1", "siqa": "B", "boolq": True}.items():
+        write(next(Path(copies[benchmark]).rglob("validation*")), [PUBLIC[benchmark][2] | {"label": label}] * 2)
+    assert evaluate(tmp_path, Qa(**SETTINGS.model_dump() | {"data": copies})).value.tolist() == [1.0] * 3
 
 
 def test_mmlu_is_no_single_file(tmp_path: Path, copies: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ def test_both_schemas_may_be_mixed(tmp_path: Path) -> None:
         ({"uid": "x", "prompt": None}, "the prompt is missing or null"),
         ({"uid": "x", "prompt": "\ud800"}, "invalid UTF-8"),
         ({"prompt": "no id"}, "no uid or question_id"),
-        ({"uid": 7, "prompt": "id is a number"}, "uid is a number, not text"),
+        ({"uid": 7.5, "prompt": "id is a number"}, "uid is a number, not text"),
+        ({"uid": True, "prompt": "id is a truth value"}, "uid is a truth value, not text"),
         ({"uid": "x"}, "neither prompt nor turns"),
         ({"uid": "x", "turns": []}, "0 turns"),
         ({"uid": "x", "turns": [{"content": "1"}, {"content": "2"}]}, "2 turns"),
@@ -94,9 +95,36 @@ def test_bad_question_is_set_aside_and_nothing_else(tmp_path: Path, row: Any, re
     assert bad.row[0] == 2
 
 
+def test_whole_numbers_are_ids(tmp_path: Path) -> None:
+    asked = [{"question_id": i, "turns": [{"content": f"ask {i}"}]} for i in (0, 81)]
+    replies = [{"question_id": i, "choices": [{"turns": [{"content": f"say {i}"}]}]} for i in (81, 0)]
+    table, bad = arena(tmp_path, asked, replies)
+    assert bad.empty
+    assert table[["prompt_id", "baseline"]].to_numpy().tolist() == [["0", "say 0"], ["81", "say 81"]]
+    ways = {"out": tmp_path / "w.parquet", "quarantine": tmp_path / "wbad.parquet"}
+    module.wildbench(tasks=lines(tmp_path / "w.jsonl", [task(session_id=5)]), **ways)
+    assert artifacts.read(ways["out"], "benchmark").prompt_id.tolist() == ["5"]
+    assert module.wildbench_answer({"session_id": 5, "output": ["a"]}) == ("5", "a")
+
+
+def test_texts_in_parts_and_null_beside_the_other_schema(tmp_path: Path) -> None:
+    """A union of both schemas, as Parquet has it, leaves null in the columns of the other."""
+    parts = [{"type": "text", "text": "say "}, "it"]
+    old = {"question_id": "b", "uid": None, "prompt": None, "turns": [{"content": parts}]}
+    old_answer = {"question_id": "b", "messages": None, "choices": [{"turns": [{"content": parts}]}]}
+    asked = [{"uid": "a", "prompt": "new", "turns": None}, old]
+    table, bad = arena(tmp_path, asked, [answer("a", {"answer": parts}), old_answer])
+    assert bad.empty
+    assert [messages[0]["content"] for messages in table.messages] == ["new", "say it"]
+    assert table.baseline.tolist() == ["say it", "say it"]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
+        (answer("x", [{"type": "text", "text": "a"}, {"type": "image"}]), "the answer has a part that is no text"),
+        (answer("x", [{"type": "reasoning", "text": "a"}]), "the answer has a part that is no text"),
+        (answer("x", []), "the answer is empty"),
         (answer("x", {"answer": " "}), "answer is empty"),
         (answer("x", {"text": "?"}), "neither messages nor choices"),
         (answer("x", None), "answer is missing or null"),
@@ -160,6 +188,9 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
         task(references={"empty": " ", "gpt-4": "reference", "other": "another"}),
         task(session_id="t", references={"gpt-4": None}, secondary_tags=[]),
     ]
+    rows += (
+        [task(session_id="u", secondary_tags="Reasoning")] if kind == "jsonl" else []
+    )  # a column of Parquet has one type
     if kind == "jsonl":
         source = lines(tmp_path / "t.jsonl", rows)
     else:
@@ -168,7 +199,7 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
     out, bad = tmp_path / "out.parquet", tmp_path / "bad.parquet"
     module.wildbench(tasks=source, out=out, quarantine=bad)
     table = artifacts.read(out, "benchmark")
-    assert table.tag.tolist() == ["Math; Planning", "Math"]
+    assert table.tag.tolist() == ["Math; Planning", "Math", "Math; Reasoning"][: len(rows)]
     assert table.checklist[0] == ["one", "two"]
     assert [message["content"] for message in table.messages[0]] == ["a", "b", "c"]
     assert table.baseline[0] == "reference"
@@ -184,6 +215,8 @@ def test_wildbench_tasks(tmp_path: Path, kind: str) -> None:
         ({"conversation_input": [{"role": "tool", "content": "a"}, {"role": "user", "content": "a"}]}, "user's turn"),
         ({"conversation_input": [{"role": "user", "content": ""}]}, "a turn is empty"),
         ({"checklist": []}, "no checklist"),
+        ({"secondary_tags": 5}, "secondary_tags is a number, not a list of tags"),
+        ({"secondary_tags": {"Math": 1}}, "secondary_tags is a mapping, not a list of tags"),
         ({"checklist": ["fine", None]}, "an item of the checklist is missing or null"),
         ({"primary_tag": "Maths"}, "unknown tag 'Maths'"),
         ({"primary_tag": None}, "unknown tag"),

@@ -165,9 +165,17 @@ def test_what_ends_the_stage(tasks: Path, write_answers: Any, loopback: Any, bas
     baseline.write_text('[{"session_id": "w1", "output": ["x"]}]')
     with pytest.raises(UserError, match=r"no answer to 1 of 3 tasks, such as 'w0'.*wildbench.reward.baselines.some"):
         stage(loopback.config(), answers, tasks, baseline, tmp_path / "o.parquet")
-    for content in ("{", '[{"session_id": "w1"}]', '[{"session_id": "w0", "output": []}]', "[3]"):
+    for content, said in {
+        "{": "is not JSON",
+        "{}": "must hold a list of answers, it holds a mapping",
+        '[{"session_id": "w1"}]': "row 1 holds no answer: output is null, not text",
+        '[{"session_id": "w0", "output": [null]}]': "row 1 holds no answer: output is null",
+        '[{"session_id": "w0", "output": []}]': "output is a list, not text",
+        '[{"session_id": "w0", "output": "x"}, {"session_id": "w0", "output": "y"}]': "row 2 .*: an earlier row answers w0",
+        "[3]": "row 1 holds no answer: it is a number",
+    }.items():
         baseline.write_text(content)
-        with pytest.raises(UserError, match="row 1 is not one of WildBench's answers"):
+        with pytest.raises(UserError, match=said):
             stage(loopback.config(), answers, tasks, baseline, tmp_path / "o.parquet")
 
 

@@ -34,8 +34,9 @@ from diffinfo.tables import artifacts
 OUTCOMES: dict[str, tuple[float, int]] = {  # label: (what A gets, battles it counts for)
     "A>>B": (1.0, 3), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, 3),
 }  # fmt: skip
-# The original's pattern has no room for white space, lower case, bold type or escapes; what they surround is the same label.
-_LABEL = re.compile(r"\[\s*\[([AB<>=\s*_`]*)\]\s*\]", re.I)
+_LABEL = re.compile(r"\[\[([AB]*[<>=][AB<>=]*)\]\]")  # the original's, but for x[[A]], which is R
+# With white space, lower case or bold type, which count where nothing else does; lower case and white space are a shell's test.
+_LOOSE = re.compile(r"(?<![A-Za-z0-9)\]])\[\s*\[([AB<>=\s*_`]*)\]\s*\]", re.I)
 
 _FOLLOW_UP = "Continue your judgment and finish it with a final verdict label."
 
@@ -43,9 +44,12 @@ Outcomes = npt.NDArray[np.float64]
 
 
 def labels(reply: str) -> set[str]:
-    """The distinct labels in a reply."""
+    """The distinct labels in a reply: those written as the judge was told, else those that can mean nothing else."""
     plain = unicodedata.normalize("NFKC", html.unescape(reply).replace("\\", ""))
-    return {re.sub(r"[\s*_`]", "", found).upper() for found in _LABEL.findall(plain)} - {""}
+    if found := set(_LABEL.findall(plain)):
+        return found
+    loose = [text for text in _LOOSE.findall(plain) if text.isupper() or not re.search(r"\s", text)]
+    return {re.sub(r"[\s*_`]", "", text).upper() for text in loose} & set(OUTCOMES)
 
 
 def verdict(reply: str) -> str | None:

@@ -14,11 +14,17 @@ from typing import Any, Literal
 from diffinfo.bench.replies import Reply, Usage
 from diffinfo.config.benchmarks import Price
 
-_TAG = r"(?:think(?:ing)?|thought|reasoning)"
-_OPEN, _CLOSE = rf"(?:<{_TAG}>|\[THINK\]|◁think▷)", rf"(?:</{_TAG}>|\[/THINK\]|◁/think▷)"
+# Marks of published models; the named ones are Sky-T1's, Command A's and Apertus', the unused ones MedGemma's.
+_TAG = r"(?:(?:seed:)?think(?:ing)?|thought|reasoning)"
+_OPEN = rf"(?:<{_TAG}>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|START_THINKING|inner_prefix)\|>|<unused94>)"
+_CLOSE = rf"(?:</{_TAG}>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING|inner_suffix)\|>|<unused95>)"
 _BLOCK = re.compile(rf"{_OPEN}.*?{_CLOSE}", re.S | re.I)
 _END = re.compile(rf"{_CLOSE}|<\|channel\|>final<\|message\|>", re.I)  # the second: gpt-oss, not decoded
 _UNFINISHED = re.compile(rf"^[ \t]*(?:{_OPEN}|<\|channel\|>analysis).*", re.S | re.I | re.M)
+# Tags that prompts ask for: thoughts, where a judgment stands beside them.
+_ASIDE = re.compile(r"<(scratchpad|analysis|reflection)>.*?</\1>", re.S | re.I)
+_JUDGMENT = re.compile(r"""\[\[[AB]+[<>=]+[AB]+\]\]|["'](?:score|choice)["']\s*:""", re.I)
+_NAMED = re.compile(rf"""(?:(?<=\S )|(?<=[`'"(])){_CLOSE}(?=[ `'").,;:])""", re.I)  # a mark in the midst of a sentence
 _BROKEN_OFF = ("error", "abort", "aborted", "cancelled")  # by the server, in the middle
 _FILTERED = {"content_filter", "content-filter", "safety", "refusal", "prohibited_content", "recitation", "blocklist"}
 
@@ -146,13 +152,20 @@ def _text(part: Any) -> str:
 def without_reasoning(text: str) -> str:
     """What a model says after it has thought: its verdict is not among its thoughts.
 
-    Chat templates that open the block themselves leave only its end in the text; a block that does not end was cut.
+    Chat templates that open the block themselves leave only its end in the text; a block that does not end was cut. An end that
+    a sentence names behind the judgment, such as a stray one in an answer, is none.
     """
     if "<" not in text and "◁" not in text and "THINK]" not in text.upper():
         return text  # as most do: what follows is slow
     text = _BLOCK.sub("", text)
-    ends = [0, *(end.end() for end in _END.finditer(text))]
-    return _UNFINISHED.sub("", text[ends[-1] :])
+    if _JUDGMENT.search(beside := _ASIDE.sub("", text)):
+        text = beside
+    start = 0
+    for end in _END.finditer(text):
+        named = _NAMED.match(text, end.start()) and _JUDGMENT.search(text, start, end.start())
+        if not named or _JUDGMENT.search(text, end.end()):
+            start = end.end()
+    return _UNFINISHED.sub("", text[start:])
 
 
 def tokens(completion: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from diffinfo.bench import wildbench
 from diffinfo.bench.arena_hard import OUTCOMES, token_ids
-from diffinfo.bench.questions import ARENA_HARD, answered, arena_answer
+from diffinfo.bench.questions import ARENA_HARD, answered, answers_by_id, arena_answer, row_id, wildbench_answer
 from diffinfo.cli import UserError, log, run
 from diffinfo.config.benchmarks import Anchors
 from diffinfo.data.files import BadRow
@@ -25,6 +25,7 @@ from diffinfo.tables import artifacts
 # arena-hard-auto reads labels the other way round as well
 _TURNED = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>>B"}
 _CATEGORIES = ("hard_prompt", "coding", "math", "creative_writing")  # of Arena-Hard v2
+_MOST_UNREAD = 0.25  # as a judge's max_unjudged
 _MARK = "... (truncated)"  # of WildBench's own word limit: such answers do not vote
 
 
@@ -32,10 +33,11 @@ def read_scores(path: Path) -> pd.DataFrame:
     """A score file of WildBench's.
 
     Returns:
-        prompt_id, score, chars (stripped), model, marked (cut by the evaluator's word limit) and the ``row`` as it stands.
+        prompt_id, score (NaN where it is none from 1 to 10, as of a judge's replies), chars (stripped), model, marked (cut by
+        the evaluator's word limit) and the ``row`` as it stands.
 
     Raises:
-        UserError: when it is none.
+        UserError: when it is none, grades a task twice, or more than a quarter of its scores are none.
     """
     rows = _json(path)
     records = []
@@ -43,7 +45,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         try:
             output = row["model_output"]
             output = (output[0] if isinstance(output, list) else output).strip()
-            score = float(row["score"] if "score" in row else row["parsed_result"]["score"])
+            score = wildbench.number(row["score"] if "score" in row else row["parsed_result"]["score"])
             records.append(
                 {
                     "prompt_id": str(row["session_id"]),
@@ -58,7 +60,17 @@ def read_scores(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: row {len(records)} is not one of WildBench's scores: {error!r}") from error
     if not records:
         raise UserError(f"{path} holds no scores.")
-    return pd.DataFrame(records)
+    scores = pd.DataFrame(records).astype({"score": float}).drop_duplicates(["prompt_id", "score", "chars"])
+    if (twice := scores["prompt_id"].duplicated()).any():
+        raise UserError(f"{path} grades {scores['prompt_id'][twice].iloc[0]} twice; remove one of its rows.")
+    if (unread := scores[scores["score"].isna()]).size:
+        first = unread["row"].iloc[0]
+        facts = f"{path}: {len(unread)} of {len(scores)} rows have no score from 1 to 10, such as {unread['prompt_id'].iloc[0]}"
+        facts += f" with {first.get('score', first.get('parsed_result'))!r}"
+        if len(unread) > _MOST_UNREAD * len(scores):
+            raise UserError(f"{facts}: more than a quarter, as on another scale; name a file of WildBench's scores.")
+        log.warning("%s; they do not vote", facts)
+    return scores
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
@@ -99,7 +111,7 @@ def read_games(path: Path) -> pd.DataFrame:
                 said = (played or {}).get("judgment")
                 records.append(
                     {
-                        "prompt_id": str(line.get("uid") or line["question_id"]),
+                        "prompt_id": row_id(line, "uid", "question_id"),
                         "game": game,
                         "verdict": label if label in OUTCOMES else None,
                         "reply": said.get("answer", "") if isinstance(said, dict) else said or "",
@@ -107,7 +119,7 @@ def read_games(path: Path) -> pd.DataFrame:
                         "row": line,
                     }
                 )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (BadRow, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a judgment of Arena-Hard's: {error!r}") from error
     return pd.DataFrame(records)
 
@@ -167,26 +179,22 @@ def completions(*, answers: Path, benchmark: Path, tokenizer: Path, out: Path) -
         out: the table; ``diffinfo.bench.arena_hard`` and ``diffinfo.bench.wildbench`` judge it.
 
     Raises:
-        UserError: where a row holds no answer, or none of the questions is answered.
+        UserError: where a row holds no answer, two differ on one question, or none of the questions is answered.
     """
     asked = artifacts.read(benchmark, "benchmark").set_index("prompt_id")
-    name, texts = asked["benchmark"].iloc[0], {}
-    for number, row in enumerate(_lines(answers) if name == ARENA_HARD else _json(answers), 1):
-        try:
-            prompt, answer = arena_answer(row) if name == ARENA_HARD else (row["session_id"], row["output"][0])
-        except (BadRow, LookupError, TypeError) as error:
-            raise UserError(f"{answers}: row {number} holds no answer to {name}: {error!r}") from error
-        if prompt in asked.index:
-            texts[prompt] = answer
+    name = asked["benchmark"].iloc[0]
+    rows, parse = (_lines(answers), arena_answer) if name == ARENA_HARD else (_json(answers), wildbench_answer)
+    found = answers_by_id(answers, rows, parse)
+    texts = {prompt: answer for prompt, answer in found.items() if prompt in asked.index}
     if not texts:
         raise UserError(f"{answers} answers none of the {len(asked)} questions of {benchmark}.")
     ids = token_ids(tokenizer, texts)
-    rows = pd.DataFrame({"prompt_id": texts.keys(), "completion": texts.values()}).assign(
+    table = pd.DataFrame({"prompt_id": texts.keys(), "completion": texts.values()}).assign(
         benchmark=name, epoch=1, sample=0, logp=float("-inf"), finish_reason="stop",
         messages=[asked["messages"][prompt] for prompt in texts], prompt_token_ids=[[]] * len(texts),
         token_ids=[[*ids[prompt], -1] for prompt in texts],  # -1: the end of turn, which the file does not show
     )  # fmt: skip
-    artifacts.write(out, rows, "completions", inputs={"answers": answers, "benchmark": benchmark})
+    artifacts.write(out, table, "completions", inputs={"answers": answers, "benchmark": benchmark})
     log.info("%d of %d questions are answered", len(texts), len(asked))
 
 
@@ -262,14 +270,14 @@ def _whole(value: Any) -> int | None:
 def _json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in Path(path).read_bytes().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 

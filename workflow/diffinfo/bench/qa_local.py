@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import UndefinedError
 from lm_eval.api.task import ConfigurableTask
 
+from diffinfo.bench import qa_rows
 from diffinfo.cli import UserError
 from diffinfo.config import local
+from diffinfo.data.files import BadRow, json_rows
 
 _KINDS = (".parquet", ".arrow", ".jsonl")
 
 
 class LocalTask(ConfigurableTask):  # type: ignore[misc]
-    """A stock task but for its rows: ``dataset_path`` is a local copy, ``dataset_kwargs`` holds its key in the configuration.
+    """A stock task but for its rows: ``dataset_path`` is a local copy, ``dataset_kwargs`` says which benchmark.
 
     Only the split that is asked is read, and with worked examples theirs.
     """
@@ -35,36 +33,29 @@ class LocalTask(ConfigurableTask):  # type: ignore[misc]
 
     def download(self, dataset_kwargs: Any = None, **_: Any) -> None:
         """See ConfigurableTask; reads files, and asks no hub."""
-        key, path = dataset_kwargs["key"], Path(self.DATASET_PATH)
+        benchmark, path = dataset_kwargs["benchmark"], Path(self.DATASET_PATH)
         splits = (self.config.test_split, self.config.fewshot_split)
-        self.dataset = {split: _rows(key, path, self.DATASET_NAME, split, splits[0]) for split in splits}
+        self.dataset = {split: _rows(benchmark, path, self.DATASET_NAME, split, splits[0]) for split in splits}
 
 
-@contextmanager
-def missing_columns(key: str, path: str, task: str) -> Iterator[None]:
-    """Turn lm-eval's fault on a row of another schema into a sentence."""
-    try:
-        yield
-    except (KeyError, ValueError, TypeError, AttributeError, UndefinedError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{key}: the rows of {path} do not have the columns that lm-eval's task {task} reads ({said}); the public data"
-            " have, see docs/procedures.md."
-        ) from error
+def _rows(benchmark: str, path: Path, subset: str | None, split: str, asked: str) -> datasets.Dataset:
+    """The rows of one split of a copy."""
+    key = f"qa.data.{benchmark}"
+    tables = [_table(key, benchmark, file) for file in _files(key, path, subset, split, asked)]
+    if not any(map(len, tables)):
+        raise UserError(f"{key}: the split '{split}' of {path} has no rows.")
+    return datasets.concatenate_datasets([table for table in tables if len(table)])
 
 
-def _rows(key: str, path: Path, subset: str | None, split: str, asked: str) -> datasets.Dataset:
-    """The rows of one split of a copy.
-
-    A file belongs to a split whose name its own, or that of a folder around it, begins with.
-    """
+def _files(key: str, path: Path, subset: str | None, split: str, asked: str) -> list[Path]:
+    """The files of one split: those whose name, or that of a folder around them, begins with its."""
     if path.is_file():
         if split != asked:
             raise UserError(
                 f"{key}: {path} is one file, and worked examples come from the split {split}: name the folder that holds both"
                 " splits, or set qa.gsm8k_shots to 0."
             )
-        return _table(key, path)
+        return [path]
     if not path.is_dir():
         raise UserError(f"{key}: {path} does not exist.")
     folder = path / subset if subset and path.name != subset else path
@@ -81,21 +72,40 @@ def _rows(key: str, path: Path, subset: str | None, split: str, asked: str) -> d
             f"{key}: {folder} has no {', '.join(_KINDS)} file whose name begins with the split '{split}'; copy that split"
             " there, or name its file."
         )
-    rows = datasets.concatenate_datasets([_table(key, file) for file in files])
-    if not len(rows):
-        raise UserError(f"{key}: the split '{split}' of {folder} has no rows.")
-    return rows
+    return files
 
 
-def _table(key: str, file: Path) -> datasets.Dataset:
+def _table(key: str, benchmark: str, file: Path) -> datasets.Dataset:
+    """A file's rows, see ``qa_rows.read``."""
     try:
-        if file.suffix == ".arrow":
-            return datasets.Dataset.from_file(str(file))
-        if file.suffix == ".parquet":
-            with pq.ParquetFile(file) as table:
-                return datasets.Dataset(table.read())
-        with open(file, encoding="utf-8") as lines:
-            return datasets.Dataset.from_list([json.loads(line) for line in lines if line.strip()])
+        if file.suffix == ".jsonl":
+            with open(file, "rb") as lines:
+                found = list(json_rows(lines))
+        else:
+            found = list(enumerate(_stored(file).to_list(), 1))
     except (ValueError, pa.ArrowException) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"{key}: cannot read {file} ({said}): it must be a whole {', '.join(_KINDS)} file.") from error
+    rows = []
+    for number, row in found:
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            rows.append(qa_rows.read(benchmark, row))
+        except BadRow as reason:
+            raise UserError(
+                f"{key}: row {number} of {file}: {reason}; correct it, or leave it out: docs/procedures.md names the public"
+                " data, whose columns these are."
+            ) from reason
+    try:
+        return datasets.Dataset.from_list(rows)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{key}: the rows of {file} differ in a column's type ({said}); give it one.") from error
+
+
+def _stored(file: Path) -> datasets.Dataset:
+    if file.suffix == ".arrow":
+        return datasets.Dataset.from_file(str(file))
+    with pq.ParquetFile(file) as table:
+        return datasets.Dataset(table.read())

@@ -103,17 +103,17 @@ def _task(manager: Any, benchmark: str, folder: Path | None, qa: Qa) -> Task:
 
 def _local(manager: Any, benchmark: str, name: str, copy: str, shots: int | None) -> Any:
     """A stock task, or each of a group, with the rows of a local copy."""
-    from diffinfo.bench.qa_local import LocalTask, missing_columns
+    from diffinfo.bench.qa_local import LocalTask
 
     key = f"qa.data.{benchmark}"
     if benchmark == "mmlu" and Path(copy).is_file():
         raise UserError(
             f"{key}: {copy} is one file, MMLU has 57 subjects: name the folder that holds a folder of each."
         )
-    changed = {"class": LocalTask, "dataset_path": copy, "dataset_kwargs": {"key": key}}
+    changed = {"class": LocalTask, "dataset_path": copy, "dataset_kwargs": {"benchmark": benchmark}}
     changed |= {} if shots is None else {"num_fewshot": shots}
-    with missing_columns(key, copy, name):  # by lm-eval's public ways a group's tasks cannot be changed
-        return manager.load(manager._factory.build(manager._index[name], overrides=changed, registry=manager._index))
+    # by lm-eval's public ways a group's tasks cannot be changed
+    return manager.load(manager._factory.build(manager._index[name], overrides=changed, registry=manager._index))
 
 
 def _resolve(folder: Path, scratch: Path, stock: Path) -> None:

@@ -63,7 +63,7 @@ def arena_hard(
     rows: list[dict[str, Any]] = []
 
     def question(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        name, prompt = _id(row, "uid", "question_id"), _prompt(row)
+        name, prompt = row_id(row, "uid", "question_id"), _prompt(row)
         tag = str(row.get("category" if categories else "cluster") or "")
         if categories and tag not in categories:
             raise UserError(
@@ -213,36 +213,86 @@ def _remote(source: str) -> bool:
     return "://" in source
 
 
-def _id(row: dict[str, Any], *keys: str) -> str:
+def row_id(row: dict[str, Any], *keys: str) -> str:
+    """The first of ``keys`` that a row has; a whole number is its decimal text. BadRow where it has none."""
     for key in keys:
-        if row.get(key) not in (None, ""):
-            return text(row[key], key)
+        value = row.get(key)
+        if value not in (None, ""):
+            return str(value) if type(value) is int else text(value, key)
     raise BadRow(f"no {' or '.join(keys)}")
 
 
 def _any_id(row: dict[str, Any]) -> str | None:
     try:
-        return _id(row, "uid", "question_id", "session_id")
+        return row_id(row, "uid", "question_id", "session_id")
     except BadRow:
         return None
 
 
 def _prompt(row: dict[str, Any]) -> str:
-    if "prompt" in row:
-        return text(row["prompt"], "the prompt")
+    if row.get("prompt") is not None or ("prompt" in row and row.get("turns") is None):
+        return _joined(row["prompt"], "the prompt")
     turns = row.get("turns")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise BadRow("neither prompt nor turns")
     if len(turns) != 1:
         raise BadRow(f"{len(turns)} turns, where Arena-Hard questions have one")
-    return text(turns[0].get("content"), "the prompt")
+    return _joined(turns[0].get("content"), "the prompt")
 
 
-def arena_answer(row: dict[str, Any]) -> tuple[str, str]:
+def _joined(content: Any, what: str) -> str:
+    """A message's text, also where it is a list of text parts; BadRow where it, or a part, is none."""
+    if not isinstance(content, list):
+        return text(content, what)
+    parts: list[str] = []
+    for part in content:
+        if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
+            part = part.get("text")
+        if not isinstance(part, str):
+            raise BadRow(f"{what} has a part that is no text")
+        parts.append(part)
+    return text("".join(parts), what)
+
+
+def answers_by_id(source: str | Path, rows: Any, parse: Callable[[Any], tuple[str, str]]) -> dict[str, str]:
+    """Answers of any model by their questions' ids, from the rows of a public tool's file.
+
+    Raises:
+        UserError: where a row holds no answer, or another than an earlier row of the same id.
+    """
+    if not isinstance(rows, list):
+        raise UserError(f"{source} must hold a list of answers, it holds {kind(rows)}.")
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            name, answer = parse(row)
+            if found.setdefault(name, answer) != answer:
+                raise BadRow(f"an earlier row answers {name} otherwise")
+        except BadRow as reason:
+            raise UserError(
+                f"{source}: row {number} holds no answer: {reason}; correct the row or remove it."
+            ) from reason
+    return found
+
+
+def wildbench_answer(row: Any) -> tuple[str, str]:
+    """Id and text, which may be empty, of a row of WildBench's answers; BadRow where it holds none."""
+    if not isinstance(row, dict):
+        raise BadRow(f"it is {kind(row)}, not a mapping")
+    output = row.get("output")
+    output = output[0] if isinstance(output, list) and output else output
+    if not isinstance(output, str):
+        raise BadRow(f"output is {kind(output)}, not text")
+    return row_id(row, "session_id"), output.encode("utf-8", "replace").decode()  # half a surrogate pair fits no table
+
+
+def arena_answer(row: Any) -> tuple[str, str]:
     """Id and text of a row of Arena-Hard's answers, in either public schema; BadRow where it holds none."""
-    name = _id(row, "uid", "question_id")
+    if not isinstance(row, dict):
+        raise BadRow(f"it is {kind(row)}, not a mapping")
+    name = row_id(row, "uid", "question_id")
     try:
-        if "messages" in row:
+        if row.get("messages") is not None:
             last = row["messages"][-1]
             if last.get("role", "assistant") != "assistant":
                 raise BadRow("the last message is not the assistant's")
@@ -252,11 +302,11 @@ def arena_answer(row: dict[str, Any]) -> tuple[str, str]:
         answer = content["answer"] if isinstance(content, dict) else content
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadRow("neither messages nor choices hold an answer") from error
-    return name, text(answer, "the answer")
+    return name, _joined(answer, "the answer")
 
 
 def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    name = _id(row, "session_id")
+    name = row_id(row, "session_id")
     turns = row.get("conversation_input")
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         raise BadRow("no conversation_input")
@@ -264,11 +314,15 @@ def _task(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         turn.get("role") not in ("system", "user", "assistant") for turn in turns
     ):
         raise BadRow("the conversation does not end with the user's turn")
-    messages = [{"role": turn["role"], "content": text(turn.get("content"), "a turn")} for turn in turns]
+    messages = [{"role": turn["role"], "content": _joined(turn.get("content"), "a turn")} for turn in turns]
     checklist = row.get("checklist")
     if not isinstance(checklist, list) or not checklist:
         raise BadRow("no checklist")
-    tags = [row.get("primary_tag"), *(row.get("secondary_tags") or [])]
+    more = row.get("secondary_tags") or []
+    more = [more] if isinstance(more, str) else more
+    if not isinstance(more, list):
+        raise BadRow(f"secondary_tags is {kind(more)}, not a list of tags")
+    tags = [row.get("primary_tag"), *more]
     tags = list(dict.fromkeys(str(tag) for tag in tags))
     if unknown := [tag for tag in tags if tag not in TASK_OF_TAG]:
         raise BadRow(f"unknown tag '{unknown[0]}'")

@@ -20,7 +20,7 @@ import pandas as pd
 from diffinfo.bench import prompts, replies
 from diffinfo.bench.arena_hard import selected
 from diffinfo.bench.judge import make_judge, provenance
-from diffinfo.bench.questions import WILDBENCH, answered
+from diffinfo.bench.questions import WILDBENCH, answered, answers_by_id, wildbench_answer
 from diffinfo.bench.replies import COSTS, Judge, Request, ask, costs, tolerate
 from diffinfo.bench.wildbench import ask_about, by_group, fields
 from diffinfo.cli import UserError, log, run
@@ -117,14 +117,11 @@ def read_baseline(source: str) -> dict[str, str]:
     Raises:
         UserError: where it is no such file.
     """
-    found = {}
     try:
-        for row in json.loads(prompts.content(source)):
-            output = row["output"]
-            found[str(row["session_id"])] = str(output[0] if isinstance(output, list) else output)
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{source}: row {len(found) + 1} is not one of WildBench's answers: {error!r}.") from error
-    return found
+        rows = json.loads(prompts.content(source))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} is not JSON: {error}.") from error
+    return answers_by_id(source, rows, wildbench_answer)
 
 
 class Settings(Section):

@@ -72,7 +72,7 @@ def said(reply: str) -> dict[str, str]:
 
 def _scores(reply: str) -> set[float]:
     """The distinct scores from 1 to 10 in a reply."""
-    return {score for score in map(_number, fields(reply, "score")) if score is not None}
+    return {score for score in map(number, fields(reply, "score")) if score is not None}
 
 
 def fields(reply: str, name: str) -> list[Any]:
@@ -95,7 +95,8 @@ def _fields(reply: str, name: str) -> Iterator[Any]:
         start = reply.find("{", end)
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """The score from 1 to 10 that a field holds, as a number or as text; None where it holds none."""
     if isinstance(value, str) and (match := _SCORE_TEXT.fullmatch(value)):
         value = float(match[1] or _WORDS[match[2].lower()])
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
@@ -32,6 +33,13 @@ class Budget(Section):
 
 
 def _sendable(request: dict[str, Any]) -> dict[str, Any]:
+    for key, value in request.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:  # a date of YAML's, .nan
+            raise ValueError(
+                f"has no JSON for '{key}' = {value} ({error}); quote a text, and give a finite number"
+            ) from None
     for key in ("model", "messages", "n", "stream"):
         if key in request:
             raise ValueError(f"must not have the key '{key}', which the workflow decides; remove it")
