@@ -100,8 +100,6 @@ TRL = {
     "standard": ROW,
     "conversational": {"prompt": TURN, "chosen": _talk(ROW["chosen"])[1:], "rejected": _talk(ROW["rejected"])[1:]},
     "conversational implicit": {"chosen": _talk(ROW["chosen"]), "rejected": _talk(ROW["rejected"])},
-    "implicit": {"chosen": "The sky is blue.", "rejected": "The sky is green."},
-    "implicit, a shared beginning": {"chosen": "The sky is blue.", "rejected": "The sky is brown."},
 }
 
 
@@ -129,7 +127,11 @@ HINTS = {
     "a wrong name in columns": ({"prompt": "q", "best": "a", "worst": "b"}, {"chosen": "bset", "rejected": "worst"},
                                 "datasets.set.columns.chosen names 'bset'; did you mean 'best'?"),
     "prompts alone": ({"prompt": "q"}, {}, "these are prompts alone"),
-    "texts of an unknown prompt": ({"ask": "q", "chosen": "So a", "rejected": "So b"}, {}, "columns: {prompt: ask}"),
+    **{f"texts of an unknown prompt, {name}": ({name: "q", "chosen": "So a", "rejected": "So b"}, {},
+       f"chosen is text without a prompt; name the prompt's column, as columns: {{prompt: {name}}}")
+       for name in ("ask", "source", "source_text", "user_date", "update", "languages", "context_id", "post")},
+    "texts of no prompt": ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, {},
+                           "chosen is text without a prompt; add a column prompt, or write turns that begin with Human:"),
 }  # fmt: skip
 
 
@@ -167,6 +169,12 @@ BAD_ROWS = {
     "a tool's turn": ({"prompt": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
                       "chosen must take turns from user to assistant, its roles are: user, tool, assistant"),
     "a number": ({"chosen": 7}, "chosen is a number, not text or a list of messages"),
+    "whole texts": ({"prompt": "hi there", "chosen": "hi there good", "rejected": "hi there\nbad"},
+                    "chosen and rejected begin with the prompt's text; take it off them, or write messages"),
+    "a dialogue of another prompt": ({"chosen": "\n\nHuman: x\n\nAssistant: y", "rejected": "\n\nHuman: x\n\nAssistant: z"},
+                                     "chosen and rejected answer another prompt than the row's"),
+    "a dialogue beside an answer": ({"chosen": "\n\nHuman: x\n\nAssistant: y"},
+                                    "chosen and rejected answer different prompts"),
     "the same": ({"chosen": "b"}, "chosen and rejected are the same text"),
 }  # fmt: skip
 
@@ -177,3 +185,20 @@ def test_a_bad_row_says_why(ingest: Any, changes: dict[str, Any], reason: str) -
     done = ingest([{**good[0], **changes}, *good], format="preference", test_prompts=1)
     assert [said.startswith(reason) for said in done.quarantine.reason] == [True]
     assert len(done.ids) == 3
+
+
+@pytest.mark.parametrize("prompt", ["\n\nHuman: Hi\n\nAssistant:", "Hi", [{"role": "user", "content": "Hi"}]])
+def test_a_dialogue_beside_its_prompt_is_the_whole_conversation(ingest: Any, prompt: Any) -> None:
+    asked = "\n\nHuman: Hi\n\nAssistant: "
+    other = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    rows = [{"prompt": prompt, "chosen": f"{asked}Hi! How are you?", "rejected": f"{asked}Hi, human."}, other]
+    pair = ingest(rows, format="preference", test_prompts=1).preferences.iloc[0]
+    assert pair.messages == [{"role": "user", "content": "Hi"}]
+    assert (pair.chosen, pair.rejected) == ("Hi! How are you?", "Hi, human.")
+
+
+def test_answers_that_begin_like_the_prompt_are_answers(ingest: Any) -> None:
+    rows = [{"prompt": "Hi", "chosen": "Hi! How are you?", "rejected": "Hi, human."},
+            {"prompt": "Who?", "chosen": "Me.", "rejected": "Who? Me?"}]  # fmt: skip
+    done = ingest(rows, format="preference", test_prompts=1)
+    assert [*done.preferences.chosen, *done.heldout.chosen] == ["Hi! How are you?", "Me."]

@@ -29,7 +29,7 @@ LAYOUTS: tuple[Columns, ...] = (
     {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},  # StackExchange-paired
     {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},  # Argilla
     *({**_PAIR, "prompt": name} for name in ("question", "instruction", "input", "conversations", "conversation")),
-    {"chosen": "chosen", "rejected": "rejected"},  # the prompt is what they begin with
+    {"chosen": "chosen", "rejected": "rejected"},  # conversations
 )  # fmt: skip
 _OPTIONAL = {"system": "system", "id": "prompt_id"}  # where the source has these
 
@@ -67,8 +67,7 @@ def layout(present: Iterable[str], columns: Columns) -> Columns | None:
             continue
         found = {part: name for part, name in known.items() if part not in pairs} | dict(columns)
         if there.issuperset(named(found)):
-            others = sorted(name for name in there - set(named(found)) if not _NO_PROMPT.search(name.lower()))
-            implicit = {"others": others} if "prompt" not in found else {}
+            implicit = {"others": sorted(there - set(named(found)))} if "prompt" not in found else {}
             return {part: name for part, name in _OPTIONAL.items() if name in there} | found | implicit
     return None
 
@@ -136,26 +135,25 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
             raise BadRow(f"{name} is a list of messages spelt as text; write the set as JSON or Parquet")
     if "prompt" in layout and prompt is None:
         raise BadRow("prompt is missing or null")
-    if "prompt" not in layout and all(isinstance(value, str) for value in sides.values()):
-        if others := layout["others"]:  # what two answers begin with is no prompt
-            raise BadRow(
-                f"none of its columns is known to hold the prompt; name it, as columns: {{prompt: {others[0]}}}"
-            )
-        prompt, sides = _shared(sides)
     history = _messages(prompt, "prompt")
     if part.get("system") and not (isinstance(part["system"], str) and not part["system"].strip()):
         system = [{"role": "system", "content": part["system"]}]
         history = history if history[:1] and history[0].get("role") == "system" else system + history
+    last = next((m["content"] for m in reversed(history) if m.get("role") == "user"), None)
+    if isinstance(last, str) and last.strip() and all(_repeats(value, last.strip()) for value in sides.values()):
+        raise BadRow("chosen and rejected begin with the prompt's text; take it off them, or write messages")
     for side, value in sides.items():
         if value is None:
             raise BadRow(f"{side} is missing or null")
-        own = [{"role": "assistant", "content": value}] if isinstance(value, str) else _messages(value, side)
+        answer = isinstance(value, str) and not _is_dialogue(value)
+        if answer and "prompt" not in layout:  # what two answers begin with is no prompt
+            raise BadRow(f"{side} is text without a prompt; {_remedy(layout['others'])}")
+        own = [{"role": "assistant", "content": value}] if answer else _messages(value, side)
         if own and own[0].get("role") != "assistant":  # a whole conversation
             lead = history[:1] if history and history[0]["role"] == "system" and own[0].get("role") != "system" else []
             sides[side] = lead + own
         else:
             sides[side] = history + own
-    last = next((m["content"] for m in reversed(history) if m.get("role") == "user"), None)
     return {
         "prompt": None if last is None else text(last, "prompt"),
         **sides,
@@ -226,13 +224,32 @@ def _messages(value: Any, what: str) -> Messages:
     if value is None:
         return []
     if isinstance(value, str):
-        return _turns(value) if value.lstrip().startswith("Human:") else [{"role": "user", "content": value}]
+        return _turns(value) if _is_dialogue(value) else [{"role": "user", "content": value}]
     items = _items(value)
     if items is None or not all(isinstance(item, dict) for item in items):
         raise BadRow(f"{what} is {kind(value)}, not text or a list of messages")
     roles = [str(item.get("role", item.get("from"))) for item in items]
     contents = [item.get("content", item.get("value")) for item in items]
     return [{"role": _ROLES.get(role, role), "content": content} for role, content in zip(roles, contents, strict=True)]
+
+
+def _is_dialogue(text: str) -> bool:
+    return text.lstrip().startswith("Human:")
+
+
+def _repeats(answer: Any, prompt: str) -> bool:
+    """Whether a text is the prompt and more: an answer 'Hi! How are you?' does not repeat 'Hi'."""
+    if not isinstance(answer, str) or not answer.lstrip().startswith(prompt):
+        return False
+    more = answer.lstrip().removeprefix(prompt)
+    return more[:1].isspace() or not prompt[-1].isalnum()
+
+
+def _remedy(others: str | list[str]) -> str:
+    """Where the prompt of two texts may be."""
+    if not others:
+        return "add a column prompt, or write turns that begin with Human: and Assistant:"
+    return f"name the prompt's column, as columns: {{prompt: {_guess('prompt', list(others)) or others[0]}}}"
 
 
 def _turns(text: str) -> Messages:
@@ -243,15 +260,3 @@ def _turns(text: str) -> Messages:
         for who, said in zip(parts[::2], parts[1::2], strict=True)
     ]
     return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
-
-
-def _shared(sides: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The prompt that two texts begin with: Anthropic's turns, else their common beginning (TRL's ``extract_prompt``)."""
-    chosen, rejected = sides.values()
-    if all(text.lstrip().startswith("Human:") for text in (chosen, rejected)):
-        return None, {side: _turns(text) for side, text in sides.items()}
-    end = next(
-        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected))
-    )
-    end -= bool(end and chosen[end - 1] == " ")
-    return chosen[:end], {"chosen": chosen[end:], "rejected": rejected[end:]}
