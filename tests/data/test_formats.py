@@ -202,3 +202,60 @@ def test_answers_that_begin_like_the_prompt_are_answers(ingest: Any) -> None:
             {"prompt": "Who?", "chosen": "Me.", "rejected": "Who? Me?"}]  # fmt: skip
     done = ingest(rows, format="preference", test_prompts=1)
     assert [*done.preferences.chosen, *done.heldout.chosen] == ["Hi! How are you?", "Me."]
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+ALPACA = {"instruction": "Translate", "chosen": "g", "rejected": "b"}
+OLD = [_user("old q"), {"role": "assistant", "content": "old a"}]
+NAN = float("nan")
+PROMPTS: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
+    "input": (ALPACA | {"input": "hello"}, [_user("Translate\nhello")]),
+    "input alone": (ALPACA | {"instruction": "", "input": "hello"}, [_user("hello")]),
+    "input, history and system": (
+        ALPACA | {"input": "hello", "history": [["old q", "old a"]], "system_prompt": "You are brief."},
+        [BRIEF, *OLD, _user("Translate\nhello")],
+    ),
+    "history as messages": (ALPACA | {"history": [BRIEF, *OLD]}, [BRIEF, *OLD, _user("Translate")]),
+    "nothing in them": (
+        ALPACA | {"input": "", "history": [], "system": NAN, "system_prompt": " "},
+        [_user("Translate")],
+    ),
+}
+
+
+@pytest.mark.parametrize("data_format", ["preference", "prompts"])
+@pytest.mark.parametrize(("row", "messages"), PROMPTS.values(), ids=PROMPTS)
+def test_columns_that_are_part_of_the_prompt_are_read(ingest: Any, row: Any, messages: Any, data_format: str) -> None:
+    done = ingest([row, ALPACA | {"instruction": "Last."}], format=data_format, test_prompts=1)
+    assert done.prompts.messages[0] == messages
+
+
+def test_one_instruction_of_several_inputs_is_several_prompts(ingest: Any) -> None:
+    done = ingest([ALPACA | {"input": f"word {i}"} for i in range(4)], format="preference", test_prompts=1)
+    assert len(done.quarantine) == 0
+    assert len(done.ids) == 4
+
+
+@pytest.mark.parametrize("name", ["input", "context", "tools"])
+def test_a_column_that_may_be_part_of_the_prompt_is_not_ignored(ingest: Any, name: str) -> None:
+    """Unless it is empty, the prompt holds it already, or the configuration says what the prompt is."""
+    good = [
+        {"prompt": f"word {i}", "chosen": "a", "rejected": "b", name: value} for i, value in enumerate(["", "word 1"])
+    ]
+    bad = {"prompt": "q", "chosen": "a", "rejected": "b", name: "ctx"}
+    done = ingest([bad, *good], format="preference", test_prompts=1)
+    said = f"the column '{name}' is not read and may be part of the prompt; join it to the prompt, or say that it is none of it"
+    assert list(done.quarantine.reason) == [f"{said}, as columns: {{prompt: prompt}}"]
+    assert len(done.ids) == 2
+    assert len(ingest([bad, *good], format="preference", test_prompts=1, columns={"prompt": "prompt"}).ids) == 3
+
+
+def test_a_conversation_that_lacks_an_earlier_turn_is_left_out(ingest: Any) -> None:
+    short = {"prompt": [*OLD, *TURN], "chosen": _talk("a"), "rejected": _talk("b")}
+    whole = {"prompt": [*OLD, *TURN], "chosen": [*OLD, *_talk("a")], "rejected": [*OLD, *_talk("b")]}
+    done = ingest([short, whole, ROW], format="preference", test_prompts=1)
+    assert list(done.quarantine.reason) == ["chosen is a conversation that lacks an earlier turn of the prompt"]
+    assert done.prompts.messages[0] == [*OLD, *TURN]
