@@ -77,7 +77,6 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "responses-hold-null": ("ranked", {"responses": [None, "x", "y"]}, "response 1 is null, not text"),
     "worst-is-empty": ("ranked", {"responses": ["x", "y", ""]}, "response 3 is empty"),
     "id-is-a-list": ("prompts", {"uuid": ["p"]}, "the prompt's id is a list, not text"),
-    "id-again": ("prompts", {"uuid": "p1"}, "the prompt's id occurred before"),
     "prompt-again": ("prompts", {"instruction": "Question 1?"}, "the prompt occurred before"),
 }  # fmt: skip
 
@@ -290,6 +289,9 @@ FILES: dict[str, tuple[str, bytes | None, str]] = {
                 "{file} holds no good row for datasets.set: 2 x instruction is empty, 1 x invalid JSON."),
     "one-good": ("rows.jsonl", b'{"instruction": "a"}\n',
                  "{file} holds one good row for datasets.set: to train and to hold out takes two."),
+    "one-good-of-many": ("rows.jsonl", b'{"instruction": "a"}\n{"instruction": ""}\n{\n{"instruction": ""}\n',
+                         "{file} holds one good row for datasets.set: to train and to hold out takes two. "
+                         "Left out: 2 x instruction is empty."),
     "other-columns": ("rows.jsonl", b'{"instructon": "a", "answer": "b"}\n',
                       "{file} lacks the column(s) instruction; it has instructon, answer, and datasets.set.format = prompts "
                       "needs instruction (is 'instructon' meant to be 'instruction'?)."),

@@ -87,3 +87,30 @@ def test_several_pairs_of_a_prompt(ingest, repeats, train, heldout, reasons):
     assert len(done.prompts) == 2
     assert len(done.test) == 1
     assert set(done.prompts.prompt_id) <= set(ids)
+
+
+def test_prompts_that_share_an_id_are_all_kept(ingest, caplog):
+    """Ids that restart in each part: each prompt has one of its own, and a repeat is a repeat under any id."""
+    rows = [{"prompt": f"q{i}", "prompt_id": i % 2, "chosen": "a", "rejected": "b"} for i in (0, 1, 2, 3, 2, 4)]
+    done = ingest(rows, format="preference", test_prompts=1)
+    assert list(done.quarantine.reason) == ["the prompt occurred before"]
+    assert [messages[0]["content"] for messages in [*done.prompts.messages, *done.test.messages]] == [
+        "q0", "q1", "q2", "q3", "q4",
+    ]  # fmt: skip
+    assert done.ids[:2] == ["0", "1"]
+    assert len(set(done.ids)) == 5
+    assert list(done.preferences.prompt_id) == list(done.prompts.prompt_id)
+    assert [text for text in caplog.messages if "have the id of another" in text] == [
+        f"{done.quarantine.source[0]}: 3 prompts have the id of another; theirs is a digest of the prompt"
+    ]
+
+
+def test_ids_that_restart_in_each_split(ingest, make, write, tmp_path):
+    (tmp_path / "in").mkdir()
+    for split, first in (("train", 0), ("test", 10)):
+        rows = [make("prompts", first + i, uuid=str(i)) for i in range(3)]
+        write(tmp_path / f"in/{split}.jsonl", rows)
+    done = ingest(str(tmp_path / "in"), format="prompts", test_split="test", test_prompts=3)
+    assert len(done.quarantine) == 0
+    assert len(set(done.ids)) == 6
+    assert list(done.test.prompt_id) == ["0", "1", "2"]
