@@ -76,7 +76,8 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
                       "there are fewer than two responses"),
     "responses-hold-null": ("ranked", {"responses": [None, "x", "y"]}, "response 1 is null, not text"),
     "worst-is-empty": ("ranked", {"responses": ["x", "y", ""]}, "response 3 is empty"),
-    "id-is-a-list": ("prompts", {"uuid": ["p"]}, "the prompt's id is a list, not text"),
+    "id-is-a-list": ("prompts", {"uuid": ["p"]}, "the prompt's id is a list, not text or a whole number"),
+    "id-is-a-fraction": ("prompts", {"uuid": 1.5}, "the prompt's id is the number 1.5, not text or a whole number"),
     "prompt-again": ("prompts", {"instruction": "Question 1?"}, "the prompt occurred before"),
 }  # fmt: skip
 
@@ -174,10 +175,10 @@ COLUMNS: dict[str, tuple[str, Any, str | None]] = {
     "dictionary": ("prompt_id", pa.array(["a", "b", "c"]).dictionary_encode(), None),
     "binary-prompt": ("prompt", pa.array([b"Question 1?"] * 3), "prompt is binary data, not text"),
     "binary-score": ("score_rejected", pa.array([b"\xff"] * 3), "score_rejected is binary data, not a number"),
-    "binary-id": ("prompt_id", pa.array([b"x"] * 3), "the prompt's id is binary data, not text"),
+    "binary-id": ("prompt_id", pa.array([b"x"] * 3), "the prompt's id is binary data, not text or a whole number"),
     "time": ("score_chosen", pa.array([0] * 3, TIME), "score_chosen is a datetime, not a number"),
     "time-of-no-calendar": ("score_chosen", pa.array([2**62] * 3, TIME), "a value cannot be read"),
-    "date": ("prompt_id", pa.array([0] * 3, pa.date32()), "the prompt's id is a date, not text"),
+    "date": ("prompt_id", pa.array([0] * 3, pa.date32()), "the prompt's id is a date, not text or a whole number"),
     "map": ("chosen", pa.array([[("a", "b")]] * 3, pa.map_(pa.string(), pa.string())),
             "chosen holds something that is not a message"),
     "mapping": ("prompt", pa.array([{"a": b"\xff"}] * 3), "prompt is a mapping, not text"),

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from diffinfo.config.types import Dataset
@@ -114,3 +115,15 @@ def test_ids_that_restart_in_each_split(ingest, make, write, tmp_path):
     assert len(done.quarantine) == 0
     assert len(set(done.ids)) == 6
     assert list(done.test.prompt_id) == ["0", "1", "2"]
+
+
+def test_ids_that_pandas_made_floats(ingest, tmp_path):
+    """One missing number makes a column of floats; 1.0 is the id 1, and NaN is none."""
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b", "prompt_id": i if i != 3 else None} for i in range(6)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "float.parquet")
+    (tmp_path / "nan.jsonl").write_text("".join(json.dumps(row | {"prompt_id": float("nan")}) + "\n" for row in rows))
+    done = ingest(str(tmp_path / "float.parquet"), format="preference", test_prompts=1)
+    none = ingest(str(tmp_path / "nan.jsonl"), name="nan", format="preference", test_prompts=1)
+    assert [*done.ids[:3], *done.ids[4:]] == ["0", "1", "2", "4", "5"]
+    assert len(set(none.ids)) == 6
+    assert none.ids[3] == done.ids[3]

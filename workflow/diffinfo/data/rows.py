@@ -174,9 +174,12 @@ def _scores_of(row: dict[str, Any], chosen: str, rejected: str) -> tuple[float |
 
 
 def _prompt_id(value: Any, messages: Messages) -> str:
-    """The dataset's own id, else a digest of the history."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    """The dataset's own id, else a digest of the history; where one is missing, pandas makes numbers floats, and it NaN."""
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return artifacts.digest(whole(messages))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise BadRow(f"the prompt's id is {kind(value)}, not text")
+        what = f"the number {value}" if isinstance(value, float) else kind(value)
+        raise BadRow(f"the prompt's id is {what}, not text or a whole number")
     return text(str(value), "the prompt's id")
