@@ -220,7 +220,7 @@ PROMPTS: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
     ),
     "history as messages": (ALPACA | {"history": [BRIEF, *OLD]}, [BRIEF, *OLD, _user("Translate")]),
     "nothing in them": (
-        ALPACA | {"input": "", "history": [], "system": NAN, "system_prompt": " "},
+        ALPACA | {"input": "", "history": [["", ""]], "system": NAN, "system_prompt": " "},
         [_user("Translate")],
     ),
 }
@@ -259,3 +259,20 @@ def test_a_conversation_that_lacks_an_earlier_turn_is_left_out(ingest: Any) -> N
     done = ingest([short, whole, ROW], format="preference", test_prompts=1)
     assert list(done.quarantine.reason) == ["chosen is a conversation that lacks an earlier turn of the prompt"]
     assert done.prompts.messages[0] == [*OLD, *TURN]
+
+
+MORE = {"tool_calls": [{"function": {"name": "f"}}], "reasoning_content": "because", "function_call": {"name": "f"}}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize(("key", "value"), MORE.items())
+def test_a_message_that_says_more_than_its_content_is_left_out(ingest: Any, key: str, value: Any, suffix: str) -> None:
+    """What is empty or null says nothing more."""
+    nothing = [None, type(value)(), {"name": None} if isinstance(value, dict) else None]
+    rows = [
+        {"prompt": [_user(f"q{i}")], "chosen": [{"role": "assistant", "content": "g", key: more}], "rejected": "b"}
+        for i, more in enumerate([value, *nothing])
+    ]
+    done = ingest(rows, suffix=suffix, format="preference", test_prompts=1)
+    assert list(done.quarantine.reason) == [f"chosen has a message with {key}, which is not trained on"]
+    assert len(done.ids) == 3

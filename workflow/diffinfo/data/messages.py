@@ -13,6 +13,7 @@ BESIDE = {"system": ("system", "system_prompt"), "history": ("history",), "input
 
 _ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
           "model": "assistant"}  # fmt: skip
+_MORE = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "images", "audio")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -29,9 +30,20 @@ def read(value: Any, what: str) -> Messages:
     listed = items(value)
     if listed is None or not all(isinstance(item, dict) for item in listed):
         raise BadRow(f"{what} is {kind(value)}, not text or a list of messages")
-    roles = [str(item.get("role", item.get("from"))) for item in listed]
-    contents = [item.get("content", item.get("value")) for item in listed]
-    return [{"role": _ROLES.get(role, role), "content": content} for role, content in zip(roles, contents, strict=True)]
+    return [message(item, what) for item in listed]
+
+
+def message(item: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The role and the content of a message of either public schema.
+
+    Raises:
+        BadRow: when it says more than its content.
+    """
+    for key in _MORE:
+        if not empty(item.get(key)):
+            raise BadRow(f"{what} has a message with {key}, which is not trained on")
+    role = str(item.get("role", item.get("from")))
+    return {"role": _ROLES.get(role, role), "content": item.get("content", item.get("value"))}
 
 
 def items(value: Any) -> list[Any] | None:
@@ -60,7 +72,9 @@ def _turns(text: str) -> Messages:
 
 
 def empty(value: Any) -> bool:
-    """Whether a column says nothing; pandas makes a missing text NaN."""
+    """Whether a value says nothing; pandas makes a missing text NaN, and Parquet a missing mapping one of nulls."""
+    if isinstance(value, (dict, list)):
+        return all(map(empty, value.values() if isinstance(value, dict) else value))
     return not value.strip() if isinstance(value, str) else not value or value != value
 
 
@@ -84,14 +98,14 @@ def around(asked: Messages, part: Mapping[str, Any]) -> Messages:
     Raises:
         BadRow: when the earlier turns are no list of messages, nor of [question, answer].
     """
-    history = part.get("history")
+    history = None if empty(part.get("history")) else part["history"]
     earlier: Messages = []
-    if isinstance(history, str) and not empty(history) and not is_dialogue(history):
+    if isinstance(history, str) and not is_dialogue(history):
         raise BadRow("history is text, not a list of turns; write it as messages, or join it to the prompt")
     if isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         sides = [("user", question) for question, _ in history], [("assistant", answer) for _, answer in history]
         earlier = [{"role": role, "content": said} for turn in zip(*sides, strict=True) for role, said in turn]
-    elif not empty(history):
+    else:
         earlier = read(history, "history")
     system = [] if empty(part.get("system")) else [{"role": "system", "content": part["system"]}]
     leads = [message for message in (*asked[:1], *system, *earlier[:1]) if message["role"] == "system"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffinfo.data import preference
 from diffinfo.data.files import BadRow, Messages, kind
-from diffinfo.data.messages import BESIDE, around, empty, joined
+from diffinfo.data.messages import BESIDE, around, empty, joined, message
 from diffinfo.data.values import check_counts, ranked, score, text
 from diffinfo.tables import artifacts
 
@@ -124,22 +124,22 @@ def _conversation(value: Any, side: str) -> tuple[Messages, str]:
         raise BadRow(f"{side} is missing or null")
     if not isinstance(value, list):
         raise BadRow(f"{side} is {kind(value)}, not a list of messages")
-    if not all(isinstance(message, dict) for message in value):
+    if not all(isinstance(item, dict) for item in value):
         raise BadRow(f"{side} holds something that is not a message")
-    messages = _checked(value, side, "assistant")
+    messages = _checked([message(item, side) for item in value], side, "assistant")
     return messages[:-1], messages[-1]["content"]
 
 
 def _checked(conversation: list[dict[str, Any]], what: str, end: str) -> Messages:
     """Messages that take turns from the user, maybe after a system message, to the role ``end``."""
-    roles = [message.get("role") for message in conversation]
+    roles = [said["role"] for said in conversation]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if turns[-1:] != [end] or turns != (["user", "assistant"] * len(turns))[: len(turns)]:
         shown = ", ".join(map(str, roles)) or "none"
         raise BadRow(f"{what} must take turns from user to {end}, its roles are: {shown}"[:200])
     return [
-        {"role": message["role"], "content": text(message.get("content"), f"{what}'s {message['role']} message")}
-        for message in conversation
+        {"role": said["role"], "content": text(said["content"], f"{what}'s {said['role']} message")}
+        for said in conversation
     ]
 
 
