@@ -276,3 +276,13 @@ def test_a_message_that_says_more_than_its_content_is_left_out(ingest: Any, key:
     done = ingest(rows, suffix=suffix, format="preference", test_prompts=1)
     assert list(done.quarantine.reason) == [f"chosen has a message with {key}, which is not trained on"]
     assert len(done.ids) == 3
+
+
+def test_scores_of_a_ready_pair_are_not_those_of_its_responses(ingest: Any) -> None:
+    """The layout of UltraFeedback has no place for them, that of pairs does."""
+    made = [{"response": "a", "fine-grained_score": 1}, {"response": "b", "fine-grained_score": 2}]
+    rows = [
+        {"instruction": f"q{i}", "completions": made, "chosen": "a", "rejected": "b", "s": 3, "t": 2} for i in range(2)
+    ]
+    done = ingest(rows, format="preference", columns={"chosen_score": "s", "rejected_score": "t"}, test_prompts=1)
+    assert done.preferences[["chosen", "chosen_score", "rejected_score"]].values.tolist() == [["a", 3, 2]]

@@ -66,7 +66,7 @@ def layout(present: Iterable[str], columns: Columns) -> Columns | None:
     there = set(present)
     pairs = {"chosen", "rejected"} if "responses" in columns else set()
     for known in LAYOUTS:
-        if "chosen" in columns and "responses" in known:
+        if {"chosen", "chosen_score"} & columns.keys() and "responses" in known:
             continue
         found = {part: name for part, name in known.items() if part not in pairs} | dict(columns)
         if there.issuperset(named(found)):
