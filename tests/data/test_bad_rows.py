@@ -59,7 +59,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "score-null": ("ultrafeedback", {"score_chosen": None}, "score_chosen is missing or null"),
     "score-nan": ("ultrafeedback", {"score_rejected": NAN}, "score_rejected is nan"),
     "score-infinite": ("ultrafeedback", {"score_chosen": float("inf")}, "score_chosen is inf"),
-    "score-text": ("ultrafeedback", {"score_chosen": "8"}, "score_chosen is text, not a number"),
+    "score-text": ("ultrafeedback", {"score_chosen": "eight"}, "score_chosen is the text 'eight', not a number"),
     "score-truth": ("ultrafeedback", {"score_chosen": True}, "score_chosen is a truth value, not a number"),
     "score-tied": ("ultrafeedback", {"score_rejected": 8}, "the scores of chosen and rejected tie"),
     "score-reversed": ("ultrafeedback", {"score_rejected": 9}, "chosen scores lower than rejected"),
@@ -182,7 +182,9 @@ COLUMNS: dict[str, tuple[str, Any, str | None]] = {
     "time-of-no-calendar": ("score_chosen", pa.array([2**62] * 3, TIME), "a value cannot be read"),
     "date": ("prompt_id", pa.array([0] * 3, pa.date32()), "the prompt's id is a date, not text or a whole number"),
     "map": ("chosen", pa.array([[("a", "b")]] * 3, pa.map_(pa.string(), pa.string())),
-            "chosen holds something that is not a message"),
+            "chosen is a mapping, not a list of messages"),
+    "map-key-twice": ("chosen", pa.array([[("a", "b"), ("a", "c")]] * 3, pa.map_(pa.string(), pa.string())),
+                      "a value cannot be read"),
     "mapping": ("prompt", pa.array([{"a": b"\xff"}] * 3), "prompt is a mapping, not text"),
 }  # fmt: skip
 

@@ -286,3 +286,23 @@ def test_scores_of_a_ready_pair_are_not_those_of_its_responses(ingest: Any) -> N
     ]
     done = ingest(rows, format="preference", columns={"chosen_score": "s", "rejected_score": "t"}, test_prompts=1)
     assert done.preferences[["chosen", "chosen_score", "rejected_score"]].values.tolist() == [["a", 3, 2]]
+
+
+@pytest.mark.parametrize("data_format", ["preference", "ultrafeedback"])
+def test_other_spellings_of_roles_contents_and_scores(ingest: Any, data_format: str) -> None:
+    """Roles in another case, developer for system, parts of text, numbers as text; a part that is no text is named."""
+    parts = [{"type": "text", "text": "q"}, {"type": "text", "text": "?"}]
+    picture = [*parts, {"type": "image", "image": "x"}]
+    rows = [
+        {"prompt": asked if isinstance(asked, str) else "q?", "score_chosen": "8", "score_rejected": "3.5"}
+        | {side: [{"role": "developer", "content": f"Brief {i}."}, {"role": "User", "content": asked},
+                  {"role": "Assistant", "content": side}] for side in ("chosen", "rejected")}
+        for i, asked in enumerate([parts, picture, "Is q?"])
+    ]  # fmt: skip
+    columns = {"columns": SCORES} if data_format == "preference" else {}
+    done = ingest(rows, format=data_format, test_prompts=1, **columns)
+    assert done.prompts.messages[0] == [{"role": "system", "content": "Brief 0."}, _user("q?")]
+    assert done.preferences[["chosen", "rejected", "chosen_score", "rejected_score"]].values.tolist() == [
+        ["chosen", "rejected", 8, 3.5]
+    ]
+    assert list(done.quarantine.reason) == ["chosen has a part of type 'image', not text"]

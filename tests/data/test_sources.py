@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diffinfo.cli import UserError
@@ -149,6 +150,11 @@ def test_what_is_asked_of_the_hub(ingest: Any, monkeypatch: pytest.MonkeyPatch, 
 BROKEN = {
     "cut.jsonl.gz": (gzip.compress(LINES)[:60], "is not a complete compressed file"),
     "no.csv": (b'prompt,chosen,rejected\na,"b"x,c\n', "is not valid CSV (line 2: "),
+    "semicolons.csv": (
+        b"prompt;chosen;rejected\na;b;c\n",
+        "has one column, 'prompt;chosen;rejected', and looks separated by ';'; separate it by commas.",
+    ),
+    "tabs.csv": (b"prompt\tchosen\na\tb\n", "has one column, 'prompt\\tchosen', and looks separated by '\\t'"),
     "no.arrow": (b"ARROW1 and so on", "is not a complete Arrow file"),
     "twice.csv": (b"prompt,prompt,chosen,rejected\na,b,c,d\n", "holds the column prompt twice; remove one."),
 }
@@ -170,3 +176,16 @@ def test_a_line_with_too_few_cells_costs_itself(ingest: Any, tmp_path: Path) -> 
         "rejected's assistant message is invalid UTF-8",
     ]
     assert len(done.ids) == 2
+
+
+def test_messages_that_arrow_keeps_as_maps(ingest: Any, tmp_path: Path) -> None:
+    kind = pa.list_(pa.map_(pa.string(), pa.string()))
+    sides = {
+        side: pa.array([[[("role", "user"), ("content", f"q{i}")], [("role", "assistant"), ("content", side)]]
+                        for i in range(3)], kind)
+        for side in ("chosen", "rejected")
+    }  # fmt: skip
+    pq.write_table(pa.table(sides), tmp_path / "maps.parquet")
+    done = ingest(str(tmp_path / "maps.parquet"), format="preference", test_prompts=1)
+    assert list(done.prompts.messages) == [[{"role": "user", "content": f"q{i}"}] for i in range(2)]
+    assert list(done.preferences.chosen) == ["chosen", "chosen"]

@@ -11,7 +11,8 @@ from diffinfo.data.files import BadRow, Messages, kind
 # columns beside the prompt's that are read with it, the first that is there; input is that of an instruction (Alpaca)
 BESIDE = {"system": ("system", "system_prompt"), "history": ("history",), "input": ("input",)}
 
-_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system",
+          "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
           "model": "assistant"}  # fmt: skip
 _MORE = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "images", "audio")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -43,7 +44,18 @@ def message(item: Mapping[str, Any], what: str) -> dict[str, Any]:
         if not empty(item.get(key)):
             raise BadRow(f"{what} has a message with {key}, which is not trained on")
     role = str(item.get("role", item.get("from")))
-    return {"role": _ROLES.get(role, role), "content": item.get("content", item.get("value"))}
+    return {"role": _ROLES.get(role.lower(), role), "content": _content(item.get("content", item.get("value")), what)}
+
+
+def _content(value: Any, what: str) -> Any:
+    """Content as text, where it is a list of parts that are all text."""
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        return value
+    for part in value:
+        if part.get("type") != "text":
+            raise BadRow(f"{what} has a part of type '{part.get('type')}', not text")
+    texts = [part.get("text") for part in value]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else value
 
 
 def items(value: Any) -> list[Any] | None:

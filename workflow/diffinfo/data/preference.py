@@ -137,7 +137,7 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
         part |= _best_and_worst(part)
     elif "chosen_score" in part:
         part |= {
-            f"{side}_score": number(part[f"{side}_score"], f"the score of {side}") for side in ("chosen", "rejected")
+            f"{side}_score": score(part[f"{side}_score"], f"the score of {side}") for side in ("chosen", "rejected")
         }
     prompt, sides = part.get("prompt"), {side: part.get(side) for side in ("chosen", "rejected")}
     for name, value in (("prompt", prompt), *sides.items()):
@@ -197,18 +197,6 @@ def _all_read(row: Mapping[str, Any], layout: Columns, conversation: str) -> Non
             )
 
 
-def number(value: Any, what: str) -> float:
-    """A score; CSV files and some sets have it as text.
-
-    Raises:
-        BadRow: when it is none.
-    """
-    try:
-        return score(float(value) if isinstance(value, str) else value, what)
-    except ValueError:
-        raise BadRow(f"{what} is the text '{value[:20]}', not a number") from None
-
-
 def _value(row: Mapping[str, Any], column: str | list[str]) -> Any:
     """What a column of a layout holds."""
     if isinstance(column, list):
@@ -221,7 +209,7 @@ def _value(row: Mapping[str, Any], column: str | list[str]) -> Any:
     if not column.startswith("-"):
         return found
     listed = found if isinstance(found, list) else [found]
-    negative = [-number(value, name) for value in listed]
+    negative = [-score(value, name) for value in listed]
     return negative if isinstance(found, list) else negative[0]
 
 
@@ -230,7 +218,7 @@ def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(responses, list):
         raise BadRow(f"the responses are {kind(responses)}, not a list")
     if "preferred" in part:
-        place = number(part["preferred"], "the better response")
+        place = score(part["preferred"], "the better response")
         if place not in range(len(responses)):
             raise BadRow(f"the better response is {place:g}, of {len(responses)}")
         scores: Any = [float(index == place) for index in range(len(responses))]
@@ -239,7 +227,7 @@ def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(scores, list):
             raise BadRow(f"the scores are {kind(scores)}, not a list")
         check_counts(responses, scores)
-        scores = [number(value, f"the score of response {index}") for index, value in enumerate(scores, 1)]
+        scores = [score(value, f"the score of response {index}") for index, value in enumerate(scores, 1)]
     chosen, rejected, best, worst = ranked(responses, scores)
     known = (None, None) if "preferred" in part else (best, worst)
     return {"chosen": chosen, "rejected": rejected, "chosen_score": known[0], "rejected_score": known[1]}
