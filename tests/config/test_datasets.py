@@ -45,6 +45,19 @@ BAD = {
         "datasets.x", {"format": "preference", "source": "a/b", "columns": {"responses": "made"}},
         "datasets.x.columns.scores: this key is missing beside responses; name the column of their scores",
     ),
+    **{f"{key}-without-responses": (
+        "datasets.x", {"format": "preference", "source": "a/b", "columns": {key: "s"}},
+        f"datasets.x.columns.responses: this key is missing beside {key}; add it",
+    ) for key in ("scores", "preferred")},
+    "scores-and-preferred": (
+        "datasets.x", {"format": "preference", "source": "a/b",
+                       "columns": {"responses": "made", "scores": "s", "preferred": "best"}},
+        "datasets.x.columns.preferred: has no meaning beside scores; remove one of them",
+    ),
+    "several-prompts": (
+        "datasets.x", {"format": "preference", "source": "a/b", "columns": {"prompt": ["ask", "more"]}},
+        "datasets.x.columns.prompt: must be one column, got ['ask', 'more']; join them in the data",
+    ),
     "repeated-prompts": ("datasets.magpie-g27.repeats", "all",
                          "datasets.magpie-g27.repeats: 'all' has no meaning where format is 'prompts'; remove it"),
     "unknown-part": (
@@ -63,3 +76,13 @@ def test_a_fault_of_a_dataset_is_one_line(path: str, value: Any, line: str) -> N
     with pytest.raises(ConfigError) as caught:
         parse(values)
     assert [said.strip() for said in str(caught.value).splitlines()[1:]] == [line]
+
+
+def test_a_pair_and_responses_exclude_each_other() -> None:
+    values = read_yaml(Path(__file__).resolve().parents[2] / "config.yaml")
+    sides = {key: key for key in ("responses", "scores", "chosen", "rejected", "chosen_score", "rejected_score")}
+    values["datasets"]["x"] = {"format": "preference", "source": "a/b", "columns": sides}
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    for key in ("chosen", "rejected", "chosen_score", "rejected_score"):
+        assert f"datasets.x.columns.{key}: has no meaning beside responses; remove one of them" in str(caught.value)

@@ -100,8 +100,6 @@ TRL = {
     "standard": ROW,
     "conversational": {"prompt": TURN, "chosen": _talk(ROW["chosen"])[1:], "rejected": _talk(ROW["rejected"])[1:]},
     "conversational implicit": {"chosen": _talk(ROW["chosen"]), "rejected": _talk(ROW["rejected"])},
-    "implicit": {"chosen": "The sky is blue.", "rejected": "The sky is green."},
-    "implicit, a shared beginning": {"chosen": "The sky is blue.", "rejected": "The sky is brown."},
 }
 
 
@@ -129,7 +127,11 @@ HINTS = {
     "a wrong name in columns": ({"prompt": "q", "best": "a", "worst": "b"}, {"chosen": "bset", "rejected": "worst"},
                                 "datasets.set.columns.chosen names 'bset'; did you mean 'best'?"),
     "prompts alone": ({"prompt": "q"}, {}, "these are prompts alone"),
-    "texts of an unknown prompt": ({"ask": "q", "chosen": "So a", "rejected": "So b"}, {}, "columns: {prompt: ask}"),
+    **{f"texts of an unknown prompt, {name}": ({name: "q", "chosen": "So a", "rejected": "So b"}, {},
+       f"chosen is text without a prompt; name the prompt's column, as columns: {{prompt: {name}}}")
+       for name in ("ask", "source", "source_text", "user_date", "update", "languages", "context_id", "post")},
+    "texts of no prompt": ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, {},
+                           "chosen is text without a prompt; add a column prompt, or write turns that begin with Human:"),
 }  # fmt: skip
 
 
@@ -167,6 +169,12 @@ BAD_ROWS = {
     "a tool's turn": ({"prompt": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
                       "chosen must take turns from user to assistant, its roles are: user, tool, assistant"),
     "a number": ({"chosen": 7}, "chosen is a number, not text or a list of messages"),
+    "whole texts": ({"prompt": "hi there", "chosen": "hi there good", "rejected": "hi there\nbad"},
+                    "chosen and rejected begin with the prompt's text; take it off them, or write messages"),
+    "a dialogue of another prompt": ({"chosen": "\n\nHuman: x\n\nAssistant: y", "rejected": "\n\nHuman: x\n\nAssistant: z"},
+                                     "chosen and rejected answer another prompt than the row's"),
+    "a dialogue beside an answer": ({"chosen": "\n\nHuman: x\n\nAssistant: y"},
+                                    "chosen and rejected answer different prompts"),
     "the same": ({"chosen": "b"}, "chosen and rejected are the same text"),
 }  # fmt: skip
 
@@ -177,3 +185,124 @@ def test_a_bad_row_says_why(ingest: Any, changes: dict[str, Any], reason: str) -
     done = ingest([{**good[0], **changes}, *good], format="preference", test_prompts=1)
     assert [said.startswith(reason) for said in done.quarantine.reason] == [True]
     assert len(done.ids) == 3
+
+
+@pytest.mark.parametrize("prompt", ["\n\nHuman: Hi\n\nAssistant:", "Hi", [{"role": "user", "content": "Hi"}]])
+def test_a_dialogue_beside_its_prompt_is_the_whole_conversation(ingest: Any, prompt: Any) -> None:
+    asked = "\n\nHuman: Hi\n\nAssistant: "
+    other = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    rows = [{"prompt": prompt, "chosen": f"{asked}Hi! How are you?", "rejected": f"{asked}Hi, human."}, other]
+    pair = ingest(rows, format="preference", test_prompts=1).preferences.iloc[0]
+    assert pair.messages == [{"role": "user", "content": "Hi"}]
+    assert (pair.chosen, pair.rejected) == ("Hi! How are you?", "Hi, human.")
+
+
+def test_answers_that_begin_like_the_prompt_are_answers(ingest: Any) -> None:
+    rows = [{"prompt": "Hi", "chosen": "Hi! How are you?", "rejected": "Hi, human."},
+            {"prompt": "Who?", "chosen": "Me.", "rejected": "Who? Me?"}]  # fmt: skip
+    done = ingest(rows, format="preference", test_prompts=1)
+    assert [*done.preferences.chosen, *done.heldout.chosen] == ["Hi! How are you?", "Me."]
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+ALPACA = {"instruction": "Translate", "chosen": "g", "rejected": "b"}
+OLD = [_user("old q"), {"role": "assistant", "content": "old a"}]
+NAN = float("nan")
+PROMPTS: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
+    "input": (ALPACA | {"input": "hello"}, [_user("Translate\nhello")]),
+    "input alone": (ALPACA | {"instruction": "", "input": "hello"}, [_user("hello")]),
+    "input, history and system": (
+        ALPACA | {"input": "hello", "history": [["old q", "old a"]], "system_prompt": "You are brief."},
+        [BRIEF, *OLD, _user("Translate\nhello")],
+    ),
+    "history as messages": (ALPACA | {"history": [BRIEF, *OLD]}, [BRIEF, *OLD, _user("Translate")]),
+    "nothing in them": (
+        ALPACA | {"input": "", "history": [["", ""]], "system": NAN, "system_prompt": " "},
+        [_user("Translate")],
+    ),
+}
+
+
+@pytest.mark.parametrize("data_format", ["preference", "prompts"])
+@pytest.mark.parametrize(("row", "messages"), PROMPTS.values(), ids=PROMPTS)
+def test_columns_that_are_part_of_the_prompt_are_read(ingest: Any, row: Any, messages: Any, data_format: str) -> None:
+    done = ingest([row, ALPACA | {"instruction": "Last."}], format=data_format, test_prompts=1)
+    assert done.prompts.messages[0] == messages
+
+
+def test_one_instruction_of_several_inputs_is_several_prompts(ingest: Any) -> None:
+    done = ingest([ALPACA | {"input": f"word {i}"} for i in range(4)], format="preference", test_prompts=1)
+    assert len(done.quarantine) == 0
+    assert len(done.ids) == 4
+
+
+@pytest.mark.parametrize("name", ["input", "context", "tools"])
+def test_a_column_that_may_be_part_of_the_prompt_is_not_ignored(ingest: Any, name: str) -> None:
+    """Unless it is empty, the prompt holds it already, or the configuration says what the prompt is."""
+    good = [
+        {"prompt": f"word {i}", "chosen": "a", "rejected": "b", name: value} for i, value in enumerate(["", "word 1"])
+    ]
+    bad = {"prompt": "q", "chosen": "a", "rejected": "b", name: "ctx"}
+    done = ingest([bad, *good], format="preference", test_prompts=1)
+    said = f"the column '{name}' is not read and may be part of the prompt; join it to the prompt, or say that it is none of it"
+    assert list(done.quarantine.reason) == [f"{said}, as columns: {{prompt: prompt}}"]
+    assert len(done.ids) == 2
+    assert len(ingest([bad, *good], format="preference", test_prompts=1, columns={"prompt": "prompt"}).ids) == 3
+
+
+def test_a_conversation_that_lacks_an_earlier_turn_is_left_out(ingest: Any) -> None:
+    short = {"prompt": [*OLD, *TURN], "chosen": _talk("a"), "rejected": _talk("b")}
+    whole = {"prompt": [*OLD, *TURN], "chosen": [*OLD, *_talk("a")], "rejected": [*OLD, *_talk("b")]}
+    done = ingest([short, whole, ROW], format="preference", test_prompts=1)
+    assert list(done.quarantine.reason) == ["chosen is a conversation that lacks an earlier turn of the prompt"]
+    assert done.prompts.messages[0] == [*OLD, *TURN]
+
+
+MORE = {"tool_calls": [{"function": {"name": "f"}}], "reasoning_content": "because", "function_call": {"name": "f"}}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize(("key", "value"), MORE.items())
+def test_a_message_that_says_more_than_its_content_is_left_out(ingest: Any, key: str, value: Any, suffix: str) -> None:
+    """What is empty or null says nothing more."""
+    nothing = [None, type(value)(), {"name": None} if isinstance(value, dict) else None]
+    rows = [
+        {"prompt": [_user(f"q{i}")], "chosen": [{"role": "assistant", "content": "g", key: more}], "rejected": "b"}
+        for i, more in enumerate([value, *nothing])
+    ]
+    done = ingest(rows, suffix=suffix, format="preference", test_prompts=1)
+    assert list(done.quarantine.reason) == [f"chosen has a message with {key}, which is not trained on"]
+    assert len(done.ids) == 3
+
+
+def test_scores_of_a_ready_pair_are_not_those_of_its_responses(ingest: Any) -> None:
+    """The layout of UltraFeedback has no place for them, that of pairs does."""
+    made = [{"response": "a", "fine-grained_score": 1}, {"response": "b", "fine-grained_score": 2}]
+    rows = [
+        {"instruction": f"q{i}", "completions": made, "chosen": "a", "rejected": "b", "s": 3, "t": 2} for i in range(2)
+    ]
+    done = ingest(rows, format="preference", columns={"chosen_score": "s", "rejected_score": "t"}, test_prompts=1)
+    assert done.preferences[["chosen", "chosen_score", "rejected_score"]].values.tolist() == [["a", 3, 2]]
+
+
+@pytest.mark.parametrize("data_format", ["preference", "ultrafeedback"])
+def test_other_spellings_of_roles_contents_and_scores(ingest: Any, data_format: str) -> None:
+    """Roles in another case, developer for system, parts of text, numbers as text; a part that is no text is named."""
+    parts = [{"type": "text", "text": "q"}, {"type": "text", "text": "?"}]
+    picture = [*parts, {"type": "image", "image": "x"}]
+    rows = [
+        {"prompt": asked if isinstance(asked, str) else "q?", "score_chosen": "8", "score_rejected": "3.5"}
+        | {side: [{"role": "developer", "content": f"Brief {i}."}, {"role": "User", "content": asked},
+                  {"role": "Assistant", "content": side}] for side in ("chosen", "rejected")}
+        for i, asked in enumerate([parts, picture, "Is q?"])
+    ]  # fmt: skip
+    columns = {"columns": SCORES} if data_format == "preference" else {}
+    done = ingest(rows, format=data_format, test_prompts=1, **columns)
+    assert done.prompts.messages[0] == [{"role": "system", "content": "Brief 0."}, _user("q?")]
+    assert done.preferences[["chosen", "rejected", "chosen_score", "rejected_score"]].values.tolist() == [
+        ["chosen", "rejected", 8, 3.5]
+    ]
+    assert list(done.quarantine.reason) == ["chosen has a part of type 'image', not text"]

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from diffinfo.config.types import Dataset
@@ -87,3 +88,42 @@ def test_several_pairs_of_a_prompt(ingest, repeats, train, heldout, reasons):
     assert len(done.prompts) == 2
     assert len(done.test) == 1
     assert set(done.prompts.prompt_id) <= set(ids)
+
+
+def test_prompts_that_share_an_id_are_all_kept(ingest, caplog):
+    """Ids that restart in each part: each prompt has one of its own, and a repeat is a repeat under any id."""
+    rows = [{"prompt": f"q{i}", "prompt_id": i % 2, "chosen": "a", "rejected": "b"} for i in (0, 1, 2, 3, 2, 4)]
+    done = ingest(rows, format="preference", test_prompts=1)
+    assert list(done.quarantine.reason) == ["the prompt occurred before"]
+    assert [messages[0]["content"] for messages in [*done.prompts.messages, *done.test.messages]] == [
+        "q0", "q1", "q2", "q3", "q4",
+    ]  # fmt: skip
+    assert done.ids[:2] == ["0", "1"]
+    assert len(set(done.ids)) == 5
+    assert list(done.preferences.prompt_id) == list(done.prompts.prompt_id)
+    assert [text for text in caplog.messages if "have the id of another" in text] == [
+        f"{done.quarantine.source[0]}: 3 prompts have the id of another; theirs is a digest of the prompt"
+    ]
+
+
+def test_ids_that_restart_in_each_split(ingest, make, write, tmp_path):
+    (tmp_path / "in").mkdir()
+    for split, first in (("train", 0), ("test", 10)):
+        rows = [make("prompts", first + i, uuid=str(i)) for i in range(3)]
+        write(tmp_path / f"in/{split}.jsonl", rows)
+    done = ingest(str(tmp_path / "in"), format="prompts", test_split="test", test_prompts=3)
+    assert len(done.quarantine) == 0
+    assert len(set(done.ids)) == 6
+    assert list(done.test.prompt_id) == ["0", "1", "2"]
+
+
+def test_ids_that_pandas_made_floats(ingest, tmp_path):
+    """One missing number makes a column of floats; 1.0 is the id 1, and NaN is none."""
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b", "prompt_id": i if i != 3 else None} for i in range(6)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "float.parquet")
+    (tmp_path / "nan.jsonl").write_text("".join(json.dumps(row | {"prompt_id": float("nan")}) + "\n" for row in rows))
+    done = ingest(str(tmp_path / "float.parquet"), format="preference", test_prompts=1)
+    none = ingest(str(tmp_path / "nan.jsonl"), name="nan", format="preference", test_prompts=1)
+    assert [*done.ids[:3], *done.ids[4:]] == ["0", "1", "2", "4", "5"]
+    assert len(set(none.ids)) == 6
+    assert none.ids[3] == done.ids[3]

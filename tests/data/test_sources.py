@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diffinfo.cli import UserError
@@ -68,6 +69,40 @@ def test_splits_of_save_to_disk_without_its_caches(ingest: Any, tmp_path: Path) 
     assert list(done.heldout.chosen) == ["73"]
 
 
+FOLDERS: dict[str, tuple[str, list[str], list[str], list[str]]] = {  # split, its files, files that a warning names, others
+    "another case": ("train", ["Train"], [], ["Test"]),
+    "no train": ("train", ["rows"], ["Test", "my-test", "test_prefs", "testset", "val/a"], []),
+    "a word within": ("train", ["my_train"], ["my-eval-set/a", "my_test"], []),
+    "words that begin alike": ("train", ["devices", "testimonials"], [], []),
+    "of the hub": ("train_prefs", ["train_prefs-0"], [], ["train_gen", "test_prefs"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("split", "read", "left", "others"), FOLDERS.values(), ids=FOLDERS)
+def test_a_split_has_its_own_files_alone(
+    ingest: Any, tmp_path: Path, caplog: Any, split: str, read: list[str], left: list[str], others: list[str]
+) -> None:
+    for name in (*read, *left, *others):
+        file = tmp_path / f"in/{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame([{"instruction": f"{file.stem} {i}"} for i in range(2)]).to_parquet(file)
+    done = ingest(str(tmp_path / "in"), format="prompts", split=split, test_prompts=1)
+    asked = [messages[0]["content"] for messages in [*done.prompts.messages, *done.test.messages]]
+    assert asked == [f"{stem} {i}" for stem in read for i in range(2)]
+    warned = [text.partition(" is read without ")[2] for text in caplog.messages if "is read without" in text]
+    assert warned == ([", ".join(f"{name}.parquet" for name in left)] if left else [])
+
+
+def test_splits_with_longer_names_are_refused_not_mixed(ingest: Any, tmp_path: Path) -> None:
+    for name in ("train_prefs", "train_gen", "test_prefs"):
+        pd.DataFrame(ROWS).to_parquet(tmp_path / f"{name}-00000-of-00001.parquet")
+    for split, named in (("train", "train_gen, train_prefs"), ("test", "test_prefs")):
+        with pytest.raises(
+            UserError, match=rf"begins with the split '{split}'; .*\. Name one of its splits: {named}\.$"
+        ):
+            ingest(str(tmp_path), format="preference", split=split)
+
+
 def test_messages_that_datasets_keeps_as_a_mapping_of_lists(ingest: Any) -> None:
     rows = [{"prompt": {"role": ["user"], "content": [f"q{i}"]}, "chosen": "a", "rejected": "b"} for i in range(2)]
     assert len(ingest(rows, suffix=".parquet", format="preference").ids) == 2
@@ -115,6 +150,11 @@ def test_what_is_asked_of_the_hub(ingest: Any, monkeypatch: pytest.MonkeyPatch, 
 BROKEN = {
     "cut.jsonl.gz": (gzip.compress(LINES)[:60], "is not a complete compressed file"),
     "no.csv": (b'prompt,chosen,rejected\na,"b"x,c\n', "is not valid CSV (line 2: "),
+    "semicolons.csv": (
+        b"prompt;chosen;rejected\na;b;c\n",
+        "has one column, 'prompt;chosen;rejected', and looks separated by ';'; separate it by commas.",
+    ),
+    "tabs.csv": (b"prompt\tchosen\na\tb\n", "has one column, 'prompt\\tchosen', and looks separated by '\\t'"),
     "no.arrow": (b"ARROW1 and so on", "is not a complete Arrow file"),
     "twice.csv": (b"prompt,prompt,chosen,rejected\na,b,c,d\n", "holds the column prompt twice; remove one."),
 }
@@ -136,3 +176,16 @@ def test_a_line_with_too_few_cells_costs_itself(ingest: Any, tmp_path: Path) -> 
         "rejected's assistant message is invalid UTF-8",
     ]
     assert len(done.ids) == 2
+
+
+def test_messages_that_arrow_keeps_as_maps(ingest: Any, tmp_path: Path) -> None:
+    kind = pa.list_(pa.map_(pa.string(), pa.string()))
+    sides = {
+        side: pa.array([[[("role", "user"), ("content", f"q{i}")], [("role", "assistant"), ("content", side)]]
+                        for i in range(3)], kind)
+        for side in ("chosen", "rejected")
+    }  # fmt: skip
+    pq.write_table(pa.table(sides), tmp_path / "maps.parquet")
+    done = ingest(str(tmp_path / "maps.parquet"), format="preference", test_prompts=1)
+    assert list(done.prompts.messages) == [[{"role": "user", "content": f"q{i}"}] for i in range(2)]
+    assert list(done.preferences.chosen) == ["chosen", "chosen"]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from diffinfo.cli import UserError, nearest
-from diffinfo.config import local
+from diffinfo.config import columns, local
 from diffinfo.config.strict_yaml import ConfigError
 from diffinfo.config.types import Config, Dataset, Model, Row
 from diffinfo.methods import BETA, METHODS, parse
@@ -121,7 +121,7 @@ def _dataset(name: str, dataset: Dataset, config: Config) -> Iterator[str]:
         yield f"{here}.source: this key is missing; add it"
         return
     yield from _source(here, dataset.source, dataset)
-    yield from _columns(here, dataset)
+    yield from columns.faults(here, dataset)
     if dataset.source != "world" and dataset.reward != "multifaceted":
         yield f"{here}.reward: ranks the writers of the micro world alone; remove it where source is not 'world'"
 
@@ -152,24 +152,6 @@ def _source(here: str, source: str, dataset: Dataset) -> Iterator[str]:
             yield f"{here}.{key}: '{value}' has no meaning where source is '{source}'; set it to {unset}"
     if dataset.revision and "@" in source:
         yield f"{here}.revision: '{dataset.revision}' is given in source too; remove one"
-
-
-def _columns(here: str, dataset: Dataset) -> Iterator[str]:
-    """Faults of ``columns`` and ``repeats``."""
-    if dataset.source == "magpie" and dataset.format != "prompts":
-        yield f"{here}.format: of source magpie, responses are sampled here; set it to prompts"
-    if dataset.format == "preference" and dataset.source == "world":
-        yield f"{here}.format: the micro world writes no 'preference'; set it to magpie, ultrafeedback or prompts"
-    if dataset.columns and dataset.format != "preference":
-        yield f"{here}.columns: has no meaning where format is '{dataset.format}'; remove it or set format to preference"
-    for one, other in (("chosen", "rejected"), ("chosen_score", "rejected_score")):
-        for given, missing in ((one, other), (other, one)):
-            if given in dataset.columns and missing not in dataset.columns:
-                yield f"{here}.columns.{missing}: this key is missing beside {given}; add it"
-    if "responses" in dataset.columns and not {"scores", "preferred"} & dataset.columns.keys():
-        yield f"{here}.columns.scores: this key is missing beside responses; name the column of their scores"
-    if dataset.format == "prompts" and dataset.repeats != "first":
-        yield f"{here}.repeats: '{dataset.repeats}' has no meaning where format is 'prompts'; remove it"
 
 
 def _derived(here: str, dataset: Dataset, config: Config) -> Iterator[str]:

@@ -143,10 +143,10 @@ def arrow_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, dict[st
         for index in range(batch.num_rows):
             row: dict[str, Any] | BadRow
             try:
-                row = batch.slice(index, 1).to_pylist()[0]
+                row = batch.slice(index, 1).to_pylist(maps_as_pydicts="strict")[0]
             except UnicodeDecodeError as error:
                 row = BadRow("invalid UTF-8", str(error))
-            except (pa.ArrowException, ValueError, OverflowError) as error:  # a time beyond the year 9999
+            except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:  # the year 10000, a key twice
                 row = BadRow("a value cannot be read", str(error))
             yield next(number), row
 
@@ -184,6 +184,10 @@ def _csv(path: Path, source: Source) -> Iterator[tuple[int, dict[str, Any] | Bad
     try:
         names = [name.removeprefix("\ufeff") for name in next(table, [])]
         source.add(names, path)
+        if mark := next((mark for mark in ";\t|" if names[1:] == [] and mark in "".join(names)), None):
+            raise UserError(
+                f"{path} has one column, {names[0]!r}, and looks separated by {mark!r}; separate it by commas."
+            )
         for number, cells in enumerate(filter(None, table), 1):
             if len(cells) == len(names):
                 yield number, source._note(dict(zip(names, cells, strict=True)))

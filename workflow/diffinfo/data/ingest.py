@@ -4,8 +4,8 @@
 
 Of each row that is read (at most ``limit``, in source order) the first of these that applies decides its fate: a fault of
 its own (``diffinfo.data.rows``), a prompt that a disjoint dataset holds, a prompt seen before (``repeats``), a prompt that is
-held out. Prompts are the same where they are written the same. Held out, or in a disjoint dataset, is more: also what
-differs in case and white space alone.
+held out. Prompts are the same where they are written the same. Held out, or in a disjoint dataset, is more: also what differs
+in case and white space alone. A prompt whose id another has, as where ids restart in each part, gets a digest for its id.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ Group = list[Pair]  # the pairs of one prompt
 class _Prompts:
     """The pairs of each prompt, in the order in which prompts were met."""
 
-    def __init__(self, foreign: dict[str, str], repeats: str) -> None:
+    def __init__(self, foreign: dict[str, str], repeats: str, taken: set[str]) -> None:
         self.foreign = foreign  # what the user said: the dataset that holds it
         self.repeats = repeats
-        self.ids: set[str] = set()
+        self.ids = taken
+        self.clashes = 0  # prompts whose id another has
         self.groups: dict[str, Group] = {}
 
     def add(self, pair: Pair) -> tuple[str, Pair] | None:
@@ -47,7 +48,8 @@ class _Prompts:
         group = self.groups.get(history)
         if group is None:
             if pair.prompt_id in self.ids:
-                return "the prompt's id occurred before", pair
+                pair = replace(pair, prompt_id=artifacts.digest(history))
+                self.clashes += 1
             self.ids.add(pair.prompt_id)
             self.groups[history] = [pair]
         elif self.repeats == "first":
@@ -116,26 +118,30 @@ def main(
     left_out = Quarantine()
     foreign = _foreign(disjoint_from)
 
-    def read(split: str, limit: int | None, enough: int | None) -> tuple[str, list[Group]]:
+    def read(split: str, limit: int | None, enough: int | None, others: list[Group]) -> tuple[str, list[Group]]:
         columns = preference.wanted(spec.columns) if spec.format == "preference" else rows.COLUMNS[str(spec.format)]
         opened = open_source(dataset, spec, source, split, columns)
-        return opened.name, _good(opened, dataset, spec, limit, enough, left_out, _Prompts(foreign, spec.repeats))
+        found = _Prompts(foreign, spec.repeats, {group[0].prompt_id for group in others})
+        return opened.name, _good(opened, dataset, spec, limit, enough, left_out, found)
 
     test: list[Group] = []
     if spec.test_split is not None:
-        _, test = read(spec.test_split, None, spec.test_prompts)
-    name, train = read(spec.split, spec.limit, None)
+        _, test = read(spec.test_split, None, spec.test_prompts, [])
+    name, train = read(spec.split, spec.limit, None, test)
     if spec.test_split is None:
         if len(train) < 2:
-            raise UserError(f"{name} holds one good row for datasets.{dataset}: to train and to hold out takes two.")
+            worst = next((f" Left out: {count} x {why}." for why, count in left_out.counts().items()), "")
+            raise UserError(
+                f"{name} holds one good row for datasets.{dataset}: to train and to hold out takes two.{worst}"
+            )
         first = len(train) - held_out(len(train), spec.test_prompts)
         train, test = train[:first], train[first:]
     if len(test) < spec.test_prompts:
         log.warning("%s: %d prompts are held out, fewer than test_prompts = %d", dataset, len(test), spec.test_prompts)
-    asked, ids = {rows.asked(group[0].messages) for group in test}, {group[0].prompt_id for group in test}
+    asked = {rows.asked(group[0].messages) for group in test}
     kept = []
     for group in train:
-        if rows.asked(group[0].messages) in asked or group[0].prompt_id in ids:
+        if rows.asked(group[0].messages) in asked:
             for pair in group:
                 left_out.add(name, pair.row, "also a held-out test prompt", _shown(pair), pair.prompt_id)
         else:
@@ -195,6 +201,10 @@ def _good(
         bad_rows = Counter(row["reason"] for row in left_out.rows[before:])
         reasons = ", ".join(f"{count} x {reason}" for reason, count in bad_rows.most_common()) or "it has no rows"
         raise UserError(f"{source.name} holds no good row for datasets.{dataset}: {reasons}.")
+    if prompts.clashes:
+        log.warning(
+            "%s: %d prompts have the id of another; theirs is a digest of the prompt", source.name, prompts.clashes
+        )
     return list(prompts.groups.values())[:enough]
 
 

@@ -7,11 +7,13 @@ negative of a number.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diffinfo.data.files import BadRow, Messages, kind
+from diffinfo.data import messages
+from diffinfo.data.files import BadRow, kind
 from diffinfo.data.values import check_counts, ranked, score, text
 
 Columns = Mapping[str, str | list[str]]
@@ -29,13 +31,13 @@ LAYOUTS: tuple[Columns, ...] = (
     {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},  # StackExchange-paired
     {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},  # Argilla
     *({**_PAIR, "prompt": name} for name in ("question", "instruction", "input", "conversations", "conversation")),
-    {"chosen": "chosen", "rejected": "rejected"},  # the prompt is what they begin with
+    {"chosen": "chosen", "rejected": "rejected"},  # conversations
 )  # fmt: skip
-_OPTIONAL = {"system": "system", "id": "prompt_id"}  # where the source has these
+_OPTIONAL = {**messages.BESIDE, "id": ("prompt_id",)}  # where the source has these
+# what may be part of the prompt: a row that has more in such a column than in its prompt is left out
+_OF_PROMPTS = ("instruction", "question", "query", "input", "context", "history", "system", "system_prompt", "tools",
+               "image", "images")  # fmt: skip
 
-_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-          "model": "assistant"}  # fmt: skip
-_TURN = re.compile(r"\n\n(Human|Assistant):")
 _SPELT = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
 _NO_PROMPT = re.compile(
     r"score|rating|reward|margin|id$|index|model|source|subset|split|lang|category|domain|date|time"
@@ -55,7 +57,8 @@ def named(columns: Columns) -> list[str]:
 
 def wanted(columns: Columns) -> tuple[str, ...]:
     """All columns that may be read, whatever the layout."""
-    return tuple(dict.fromkeys(name for layout in (*LAYOUTS, _OPTIONAL, columns) for name in named(layout)))
+    of_layouts = [name for layout in (*LAYOUTS, columns) for name in named(layout)]
+    return tuple(dict.fromkeys([*of_layouts, *itertools.chain(*_OPTIONAL.values()), *_OF_PROMPTS]))
 
 
 def layout(present: Iterable[str], columns: Columns) -> Columns | None:
@@ -63,13 +66,19 @@ def layout(present: Iterable[str], columns: Columns) -> Columns | None:
     there = set(present)
     pairs = {"chosen", "rejected"} if "responses" in columns else set()
     for known in LAYOUTS:
-        if "chosen" in columns and "responses" in known:
+        if {"chosen", "chosen_score"} & columns.keys() and "responses" in known:
             continue
         found = {part: name for part, name in known.items() if part not in pairs} | dict(columns)
         if there.issuperset(named(found)):
-            others = sorted(name for name in there - set(named(found)) if not _NO_PROMPT.search(name.lower()))
-            implicit = {"others": others} if "prompt" not in found else {}
-            return {part: name for part, name in _OPTIONAL.items() if name in there} | found | implicit
+            others = there - set(named(found))
+            for part, names in _OPTIONAL.items():
+                name = next((name for name in names if name in others), None)
+                if name and (part != "input" or found.get("prompt") == "instruction"):
+                    found.setdefault(part, name)
+            others -= set(named(found))
+            unread = [name for name in _OF_PROMPTS if name in others]
+            said = ("prompt" if "prompt" in found else "chosen") in columns  # the user's word for what the prompt is
+            return found | {"others": sorted(others), "unread": [] if said else unread}
     return None
 
 
@@ -128,7 +137,7 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
         part |= _best_and_worst(part)
     elif "chosen_score" in part:
         part |= {
-            f"{side}_score": number(part[f"{side}_score"], f"the score of {side}") for side in ("chosen", "rejected")
+            f"{side}_score": score(part[f"{side}_score"], f"the score of {side}") for side in ("chosen", "rejected")
         }
     prompt, sides = part.get("prompt"), {side: part.get(side) for side in ("chosen", "rejected")}
     for name, value in (("prompt", prompt), *sides.items()):
@@ -136,26 +145,28 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
             raise BadRow(f"{name} is a list of messages spelt as text; write the set as JSON or Parquet")
     if "prompt" in layout and prompt is None:
         raise BadRow("prompt is missing or null")
-    if "prompt" not in layout and all(isinstance(value, str) for value in sides.values()):
-        if others := layout["others"]:  # what two answers begin with is no prompt
-            raise BadRow(
-                f"none of its columns is known to hold the prompt; name it, as columns: {{prompt: {others[0]}}}"
-            )
-        prompt, sides = _shared(sides)
-    history = _messages(prompt, "prompt")
-    if part.get("system") and not (isinstance(part["system"], str) and not part["system"].strip()):
-        system = [{"role": "system", "content": part["system"]}]
-        history = history if history[:1] and history[0].get("role") == "system" else system + history
+    history = messages.around(messages.read(messages.joined(prompt, part.get("input")), "prompt"), part)
+    last = next((m["content"] for m in reversed(history) if m.get("role") == "user"), None)
+    if isinstance(last, str) and last.strip() and all(_repeats(value, last.strip()) for value in sides.values()):
+        raise BadRow("chosen and rejected begin with the prompt's text; take it off them, or write messages")
     for side, value in sides.items():
         if value is None:
             raise BadRow(f"{side} is missing or null")
-        own = [{"role": "assistant", "content": value}] if isinstance(value, str) else _messages(value, side)
+        answer = isinstance(value, str) and not messages.is_dialogue(value)
+        if answer and "prompt" not in layout:  # what two answers begin with is no prompt
+            raise BadRow(f"{side} is text without a prompt; {_remedy(layout['others'])}")
+        own = [{"role": "assistant", "content": value}] if answer else messages.read(value, side)
         if own and own[0].get("role") != "assistant":  # a whole conversation
             lead = history[:1] if history and history[0]["role"] == "system" and own[0].get("role") != "system" else []
+            if any(
+                m["role"] != "system" and m["content"] != last and _squeezed(m) not in map(_squeezed, own)
+                for m in history
+            ):
+                raise BadRow(f"{side} is a conversation that lacks an earlier turn of the prompt")
             sides[side] = lead + own
         else:
             sides[side] = history + own
-    last = next((m["content"] for m in reversed(history) if m.get("role") == "user"), None)
+    _all_read(row, layout, " ".join(map(_squeezed, sides["chosen"] or [])))
     return {
         "prompt": None if last is None else text(last, "prompt"),
         **sides,
@@ -163,16 +174,27 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
     }
 
 
-def number(value: Any, what: str) -> float:
-    """A score; CSV files and some sets have it as text.
+def _squeezed(message: Mapping[str, Any]) -> str:
+    return " ".join(str(message["content"]).split())
+
+
+def _all_read(row: Mapping[str, Any], layout: Columns, conversation: str) -> None:
+    """Refuse a row whose prompt may go on in a column that is not read.
 
     Raises:
-        BadRow: when it is none.
+        BadRow: which names the column.
     """
-    try:
-        return score(float(value) if isinstance(value, str) else value, what)
-    except ValueError:
-        raise BadRow(f"{what} is the text '{value[:20]}', not a number") from None
+    for name in layout["unread"]:
+        value = row.get(name)
+        if messages.empty(value) or isinstance(value, (int, float)):
+            continue
+        if not isinstance(value, str) or " ".join(value.split()) not in conversation:
+            whole = [part for part in ("prompt", "chosen", "rejected") if part == "prompt" or "prompt" not in layout]
+            meant = ", ".join(f"{part}: {layout[part]}" for part in whole if part in layout)
+            raise BadRow(
+                f"the column '{name}' is not read and may be part of the prompt; join it to the prompt, or say that it is "
+                f"none of it, as columns: {{{meant}}}"
+            )
 
 
 def _value(row: Mapping[str, Any], column: str | list[str]) -> Any:
@@ -182,23 +204,13 @@ def _value(row: Mapping[str, Any], column: str | list[str]) -> Any:
     name, _, inner = column.removeprefix("-").partition(".")
     found = row.get(name)
     if inner:
-        items = _items(found)
+        items = messages.items(found)
         found = [item.get(inner) if isinstance(item, dict) else None for item in items] if items is not None else None
     if not column.startswith("-"):
         return found
     listed = found if isinstance(found, list) else [found]
-    negative = [-number(value, name) for value in listed]
+    negative = [-score(value, name) for value in listed]
     return negative if isinstance(found, list) else negative[0]
-
-
-def _items(value: Any) -> list[Any] | None:
-    """A list of mappings, which ``datasets`` may keep as a mapping of lists; one mapping is a list of one."""
-    if isinstance(value, dict):
-        lists = list(value.values())
-        if all(isinstance(part, list) for part in lists) and len({len(part) for part in lists}) == 1:
-            return [dict(zip(value, parts, strict=True)) for parts in zip(*lists, strict=True)]
-        return [value]
-    return value if isinstance(value, list) else None
 
 
 def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +218,7 @@ def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(responses, list):
         raise BadRow(f"the responses are {kind(responses)}, not a list")
     if "preferred" in part:
-        place = number(part["preferred"], "the better response")
+        place = score(part["preferred"], "the better response")
         if place not in range(len(responses)):
             raise BadRow(f"the better response is {place:g}, of {len(responses)}")
         scores: Any = [float(index == place) for index in range(len(responses))]
@@ -215,43 +227,22 @@ def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(scores, list):
             raise BadRow(f"the scores are {kind(scores)}, not a list")
         check_counts(responses, scores)
-        scores = [number(value, f"the score of response {index}") for index, value in enumerate(scores, 1)]
+        scores = [score(value, f"the score of response {index}") for index, value in enumerate(scores, 1)]
     chosen, rejected, best, worst = ranked(responses, scores)
     known = (None, None) if "preferred" in part else (best, worst)
     return {"chosen": chosen, "rejected": rejected, "chosen_score": known[0], "rejected_score": known[1]}
 
 
-def _messages(value: Any, what: str) -> Messages:
-    """A conversation: text is the user's, or with "\n\nHuman:" (Anthropic) several turns; lists have either public schema."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return _turns(value) if value.lstrip().startswith("Human:") else [{"role": "user", "content": value}]
-    items = _items(value)
-    if items is None or not all(isinstance(item, dict) for item in items):
-        raise BadRow(f"{what} is {kind(value)}, not text or a list of messages")
-    roles = [str(item.get("role", item.get("from"))) for item in items]
-    contents = [item.get("content", item.get("value")) for item in items]
-    return [{"role": _ROLES.get(role, role), "content": content} for role, content in zip(roles, contents, strict=True)]
+def _repeats(answer: Any, prompt: str) -> bool:
+    """Whether a text is the prompt and more: an answer 'Hi! How are you?' does not repeat 'Hi'."""
+    if not isinstance(answer, str) or not answer.lstrip().startswith(prompt):
+        return False
+    more = answer.lstrip().removeprefix(prompt)
+    return more[:1].isspace() or not prompt[-1].isalnum()
 
 
-def _turns(text: str) -> Messages:
-    """The turns of "\n\nHuman: ...\n\nAssistant: ..."; a last empty one is where the answer belongs."""
-    _, *parts = _TURN.split("\n\n" + text.lstrip())
-    turns = [
-        {"role": "user" if who == "Human" else "assistant", "content": said.removeprefix(" ").rstrip()}
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
-    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
-
-
-def _shared(sides: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The prompt that two texts begin with: Anthropic's turns, else their common beginning (TRL's ``extract_prompt``)."""
-    chosen, rejected = sides.values()
-    if all(text.lstrip().startswith("Human:") for text in (chosen, rejected)):
-        return None, {side: _turns(text) for side, text in sides.items()}
-    end = next(
-        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected))
-    )
-    end -= bool(end and chosen[end - 1] == " ")
-    return chosen[:end], {"chosen": chosen[end:], "rejected": rejected[end:]}
+def _remedy(others: str | list[str]) -> str:
+    """Where the prompt of two texts may be."""
+    if not others:
+        return "add a column prompt, or write turns that begin with Human: and Assistant:"
+    return f"name the prompt's column, as columns: {{prompt: {_guess('prompt', list(others)) or others[0]}}}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffinfo.data import preference
 from diffinfo.data.files import BadRow, Messages, kind
+from diffinfo.data.messages import BESIDE, around, empty, joined, message
 from diffinfo.data.values import check_counts, ranked, score, text
 from diffinfo.tables import artifacts
 
@@ -18,10 +19,11 @@ _MAGPIE_RANKED = ("instruction", "responses", "rewards_armorm")
 _ULTRAFEEDBACK = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
 
 # columns read of each format, and the sets of which one must be there; of preference see there
+_BESIDE = tuple(name for names in BESIDE.values() for name in names)
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "magpie": ("uuid", "instruction", "chosen", "rejected", "responses", "rewards_armorm"),
+    "magpie": ("uuid", "instruction", "chosen", "rejected", "responses", "rewards_armorm", *_BESIDE),
     "ultrafeedback": ("prompt_id", *_ULTRAFEEDBACK),
-    "prompts": ("uuid", "instruction"),
+    "prompts": ("uuid", "instruction", *_BESIDE),
 }
 REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "magpie": (_MAGPIE_PAIR, _MAGPIE_RANKED),
@@ -84,8 +86,11 @@ def parse(number: int, row: dict[str, Any], data_format: str, layout: preference
         messages, chosen, rejected = _pair(row, prompt)
         best, worst = (score(row.get(f"score_{side}"), f"score_{side}") for side in ("chosen", "rejected"))
     else:
-        prompt = text(row.get("instruction"), "instruction")
+        prompt = text(joined(row.get("instruction"), row.get("input")), "instruction")
         messages = [{"role": "user", "content": prompt}]
+        said = {part: [row[name] for name in names if not empty(row.get(name))] for part, names in BESIDE.items()}
+        messages = around(messages, {part: values[0] for part, values in said.items() if values})
+        messages = _checked(messages, "the prompt", "user")
         if data_format == "prompts":
             return Pair(number, _prompt_id(own_id, messages), messages)
         if row.get("chosen") is None and row.get("rejected") is None:
@@ -119,16 +124,23 @@ def _conversation(value: Any, side: str) -> tuple[Messages, str]:
         raise BadRow(f"{side} is missing or null")
     if not isinstance(value, list):
         raise BadRow(f"{side} is {kind(value)}, not a list of messages")
-    if not all(isinstance(message, dict) for message in value):
+    if not all(isinstance(item, dict) for item in value):
         raise BadRow(f"{side} holds something that is not a message")
-    roles = [message.get("role") for message in value]
+    messages = _checked([message(item, side) for item in value], side, "assistant")
+    return messages[:-1], messages[-1]["content"]
+
+
+def _checked(conversation: list[dict[str, Any]], what: str, end: str) -> Messages:
+    """Messages that take turns from the user, maybe after a system message, to the role ``end``."""
+    roles = [said["role"] for said in conversation]
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
+    if turns[-1:] != [end] or turns != (["user", "assistant"] * len(turns))[: len(turns)]:
         shown = ", ".join(map(str, roles)) or "none"
-        raise BadRow(f"{side} must take turns from user to assistant, its roles are: {shown}"[:200])
-    contents = [text(message.get("content"), f"{side}'s {message['role']} message") for message in value]
-    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-    return messages[:-1], contents[-1]
+        raise BadRow(f"{what} must take turns from user to {end}, its roles are: {shown}"[:200])
+    return [
+        {"role": said["role"], "content": text(said["content"], f"{what}'s {said['role']} message")}
+        for said in conversation
+    ]
 
 
 def _responses(row: dict[str, Any]) -> tuple[list[str], list[float]]:
@@ -162,9 +174,12 @@ def _scores_of(row: dict[str, Any], chosen: str, rejected: str) -> tuple[float |
 
 
 def _prompt_id(value: Any, messages: Messages) -> str:
-    """The dataset's own id, else a digest of the history."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    """The dataset's own id, else a digest of the history; where one is missing, pandas makes numbers floats, and it NaN."""
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return artifacts.digest(whole(messages))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise BadRow(f"the prompt's id is {kind(value)}, not text")
+        what = f"the number {value}" if isinstance(value, float) else kind(value)
+        raise BadRow(f"the prompt's id is {what}, not text or a whole number")
     return text(str(value), "the prompt's id")

@@ -7,13 +7,17 @@ import itertools
 import re
 from pathlib import Path
 
-from diffinfo.cli import UserError
+from diffinfo.cli import UserError, log
 from diffinfo.config import local
 from diffinfo.config.types import Dataset
 from diffinfo.data import preference, rows
 from diffinfo.data.files import Source, arrow_rows, open_file
 
 _DESCRIPTIONS = re.compile(r"(dataset_infos?|dataset_dict|state)\.json|cache-.*\.arrow")  # beside data, not data
+# a word of a file's or folder's name that says it is not to be trained on: Test.parquet, mine_test.jsonl, test_prefs, testset
+_HELD_OUT = re.compile(
+    r"(?i)(?<![a-z])(?:test(?:ing)?|val(?:id(?:ation)?)?|dev(?:elopment)?|eval(?:uation)?)(?:[-_ ]?(?:set|data))?(?![a-z])"
+)
 _FILES = ", ".join(local.TABLES[:-1]) + f" or {local.TABLES[-1]}"
 
 
@@ -65,21 +69,25 @@ def _refuse(here: str, spec: Dataset, source: str, *keys: str) -> None:
 def _split(here: str, source: str, split: str, columns: tuple[str, ...]) -> Source:
     """The files of a split, by name one after the other; ``datasets`` would interpret brackets and $NAME in paths.
 
-    A file belongs to a split whose name its own, or that of a folder around it, begins with (train-00000-of-00001.parquet,
-    test/a.jsonl). Where none begins with train, that split has the files that are of no other. What ``save_to_disk`` of
-    ``datasets`` writes is such a folder.
+    A file belongs to a split whose name its own, or that of a folder around it, begins with in any case (Train.jsonl,
+    test/a.jsonl). Where none begins with train, that split has the files that are of no other; train_prefs and train_gen are
+    splits of their own, as the hub has it. What ``save_to_disk`` of ``datasets`` writes is such a folder.
     """
     root = Path(source if Path(source).is_dir() else re.split(r"[*?\[]", source)[0].rpartition("/")[0] or ".")
-    found = [Path(file) for file in local.files(source) if local.DATA_FILE.fullmatch(Path(file).name)]
-    found = [file for file in found if not _DESCRIPTIONS.fullmatch(file.name)]
-    files = [file for file in found if _belongs(file.relative_to(root), re.escape(split))]
-    if split == "train" and not files:
-        files = [file for file in found if not _belongs(file.relative_to(root), "test|valid|validation|val|dev|eval")]
+    paths = [Path(file) for file in local.files(source) if local.DATA_FILE.fullmatch(Path(file).name)]
+    found = {file: file.relative_to(root) for file in paths if not _DESCRIPTIONS.fullmatch(file.name)}
+    files = [file for file, path in found.items() if _begins(path, rf"{re.escape(split)}(?!_?[a-z])")]
+    longer = {name: None for path in found.values() for name in _begins(path, rf"{re.escape(split)}_[a-z]\w*")}
+    if split == "train" and not files and not longer:
+        others = [str(path) for path in found.values() if any(map(_HELD_OUT.search, path.parts))]
+        files = [file for file, path in found.items() if str(path) not in others]
+        if files and others:
+            log.warning("%s: split train of %s is read without %s", here, source, ", ".join(others[:10]))
     if not files:
-        names = ", ".join(str(file.relative_to(root)) for file in found[:10]) or "none"
+        names = ", ".join(map(str, list(found.values())[:10])) or "none"
+        remedy = f"Name one of its splits: {', '.join(longer)}" if longer else "Check source, split and test_split"
         raise UserError(
-            f"{here}: {source} has no {_FILES} file whose name begins with the split '{split}'; "
-            f"it has {names}. Check source, split and test_split."
+            f"{here}: {source} has no {_FILES} file whose name begins with the split '{split}'; it has {names}. {remedy}."
         )
     opened = Source(f"{source}[{split}]", columns)
     read = [open_file(file, opened) for file in files]
@@ -87,8 +95,9 @@ def _split(here: str, source: str, split: str, columns: tuple[str, ...]) -> Sour
     return opened
 
 
-def _belongs(path: Path, splits: str) -> bool:
-    return any(re.match(rf"(?:{splits})(?!_?[A-Za-z])", part) for part in path.parts)
+def _begins(path: Path, name: str) -> list[str]:
+    """What of a file's name and those of its folders ``name`` matches, from their beginnings."""
+    return [found[0] for part in path.parts if (found := re.match(name, part, re.I))]
 
 
 def require(source: Source, dataset: str, spec: Dataset) -> None:

@@ -34,19 +34,21 @@ def text(value: Any, what: str) -> str:
 
 
 def score(value: Any, what: str) -> float:
-    """``value`` if it is a finite number.
+    """``value`` if it is a finite number; CSV files and some sets have it as text.
 
     Raises:
         BadRow: when it is missing, no number, or not finite.
     """
     if value is None:
         raise BadRow(f"{what} is missing or null")
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         raise BadRow(f"{what} is {kind(value)}, not a number")
     try:
         number = float(value)
     except OverflowError:
         raise BadRow(f"{what} is too large") from None
+    except ValueError:
+        raise BadRow(f"{what} is the text '{str(value)[:20]}', not a number") from None
     if not math.isfinite(number):
         raise BadRow(f"{what} is {number}")
     return number
