@@ -100,6 +100,8 @@ TRL = {
     "standard": ROW,
     "conversational": {"prompt": TURN, "chosen": _talk(ROW["chosen"])[1:], "rejected": _talk(ROW["rejected"])[1:]},
     "conversational implicit": {"chosen": _talk(ROW["chosen"]), "rejected": _talk(ROW["rejected"])},
+    "implicit": {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+    "implicit, a shared beginning": {"chosen": "The sky is blue.", "rejected": "The sky is brown."},
 }
 
 
@@ -130,8 +132,6 @@ HINTS = {
     **{f"texts of an unknown prompt, {name}": ({name: "q", "chosen": "So a", "rejected": "So b"}, {},
        f"chosen is text without a prompt; name the prompt's column, as columns: {{prompt: {name}}}")
        for name in ("ask", "source", "source_text", "user_date", "update", "languages", "context_id", "post")},
-    "texts of no prompt": ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, {},
-                           "chosen is text without a prompt; add a column prompt, or write turns that begin with Human:"),
 }  # fmt: skip
 
 

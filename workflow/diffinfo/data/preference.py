@@ -145,6 +145,9 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
             raise BadRow(f"{name} is a list of messages spelt as text; write the set as JSON or Parquet")
     if "prompt" in layout and prompt is None:
         raise BadRow("prompt is missing or null")
+    texts = [v for v in sides.values() if isinstance(v, str) and not messages.is_dialogue(v)]
+    if "prompt" not in layout and not layout["others"] and len(texts) == 2:
+        prompt, sides = _implicit(*texts)
     history = messages.around(messages.read(messages.joined(prompt, part.get("input")), "prompt"), part)
     last = next((m["content"] for m in reversed(history) if m.get("role") == "user"), None)
     if isinstance(last, str) and last.strip() and all(_repeats(value, last.strip()) for value in sides.values()):
@@ -153,7 +156,7 @@ def read(row: Mapping[str, Any], layout: Columns | None) -> dict[str, Any]:
         if value is None:
             raise BadRow(f"{side} is missing or null")
         answer = isinstance(value, str) and not messages.is_dialogue(value)
-        if answer and "prompt" not in layout:  # what two answers begin with is no prompt
+        if answer and prompt is None:  # what answers begin with is not their prompt where another column may hold it
             raise BadRow(f"{side} is text without a prompt; {_remedy(layout['others'])}")
         own = [{"role": "assistant", "content": value}] if answer else messages.read(value, side)
         if own and own[0].get("role") != "assistant":  # a whole conversation
@@ -231,6 +234,14 @@ def _best_and_worst(part: dict[str, Any]) -> dict[str, Any]:
     chosen, rejected, best, worst = ranked(responses, scores)
     known = (None, None) if "preferred" in part else (best, worst)
     return {"chosen": chosen, "rejected": rejected, "chosen_score": known[0], "rejected_score": known[1]}
+
+
+def _implicit(chosen: str, rejected: str) -> tuple[str, dict[str, Any]]:
+    """The prompt that two texts begin with, of a set that has no other column (TRL's ``extract_prompt``)."""
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+    end = sum(1 for _ in alike)
+    end -= bool(end and chosen[end - 1] == " ")
+    return chosen[:end], {"chosen": chosen[end:], "rejected": rejected[end:]}
 
 
 def _repeats(answer: Any, prompt: str) -> bool:
