@@ -16,7 +16,7 @@ from diffinfo.data.files import Source, arrow_rows, open_file
 _DESCRIPTIONS = re.compile(r"(dataset_infos?|dataset_dict|state)\.json|cache-.*\.arrow")  # beside data, not data
 # a word of a file's or folder's name that says it is not to be trained on: Test.parquet, mine_test.jsonl, test_prefs, testset
 _HELD_OUT = re.compile(
-    r"(?i)(?<![a-z])(?:test(?:ing)?|val(?:id(?:ation)?)?|dev(?:elopment)?|eval(?:uation)?)(?:[-_ ]?(?:set|data))?(?![a-z])"
+    r"(?i)(?<![a-z])(?:testing|test|validation|valid|val|development|dev|evaluation|eval)(?:[-_ ]?(?:set|data))?(?![a-z])"
 )
 _FILES = ", ".join(local.TABLES[:-1]) + f" or {local.TABLES[-1]}"
 
