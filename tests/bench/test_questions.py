@@ -122,8 +122,8 @@ def test_texts_in_parts_and_null_beside_the_other_schema(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (answer("x", [{"type": "text", "text": "a"}, {"type": "image"}]), "the answer has a part that is no text"),
-        (answer("x", [{"type": "reasoning", "text": "a"}]), "the answer has a part that is no text"),
+        (answer("x", [{"type": "text", "text": "a"}, {"type": "image"}]), "the answer has a part that is not text"),
+        (answer("x", [{"type": "reasoning", "text": "a"}]), "the answer has a part that is not text"),
         (answer("x", []), "the answer is empty"),
         (answer("x", {"answer": " "}), "answer is empty"),
         (answer("x", {"text": "?"}), "neither messages nor choices"),

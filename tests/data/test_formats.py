@@ -290,7 +290,7 @@ def test_scores_of_a_ready_pair_are_not_those_of_its_responses(ingest: Any) -> N
 
 @pytest.mark.parametrize("data_format", ["preference", "ultrafeedback"])
 def test_other_spellings_of_roles_contents_and_scores(ingest: Any, data_format: str) -> None:
-    """Roles in another case, developer for system, parts of text, numbers as text; a part that is no text is named."""
+    """Roles in another case, developer for system, parts of text, numbers as text; a part that is not text is named."""
     parts = [{"type": "text", "text": "q"}, {"type": "text", "text": "?"}]
     picture = [*parts, {"type": "image", "image": "x"}]
     rows = [

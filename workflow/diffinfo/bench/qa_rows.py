@@ -86,7 +86,7 @@ def _text(row: Mapping[str, Any], column: str, *, full: bool = False) -> str:
 def _list(row: Mapping[str, Any], column: str) -> list[str]:
     value = row.get(column)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BadRow(f"{column} is no list of texts" if column in row else f"it has no column {column}")
+        raise BadRow(f"{column} is not a list of texts" if column in row else f"it has no column {column}")
     return value
 
 
@@ -107,7 +107,7 @@ def _key(row: Mapping[str, Any]) -> str:
     """ARC's right choice, by its label."""
     choices = row.get("choices")
     if not isinstance(choices, dict):
-        raise BadRow("choices is no mapping of text and label" if "choices" in row else "it has no column choices")
+        raise BadRow("choices is not a mapping of text and label" if "choices" in row else "it has no column choices")
     parts = {f"choices.{part}": value for part, value in choices.items()}
     texts, labels = _list(parts, "choices.text"), _list(parts, "choices.label")
     if len(texts) != len(labels) or not all(texts):

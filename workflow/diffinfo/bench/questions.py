@@ -249,7 +249,7 @@ def _joined(content: Any, what: str) -> str:
         if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
             part = part.get("text")
         if not isinstance(part, str):
-            raise BadRow(f"{what} has a part that is no text")
+            raise BadRow(f"{what} has a part that is not text")
         parts.append(part)
     return text("".join(parts), what)
 
