@@ -304,11 +304,11 @@ def test_jobs_share_the_hours_of_a_table_in_whole_parts(rule, share, parts):
         return costs(sampling={"jobs": jobs}, preference={"reference_jobs": jobs}, did={"jobs": jobs})
 
     cell = {**SAMPLED, "model": MISTRAL["model"]}
-    whole, shared = by(1).job(rule, cell), by(9)
+    whole, shared = by(1).job(rule, cell), by(4)
     start = loading(A.hardware[whole.hardware])
-    work = [shared.job(share, {**cell, "share": f"{number}-of-9"}).hours - start for number in range(1, 10)]
+    work = [shared.job(share, {**cell, "share": f"{number}-of-4"}).hours - start for number in range(1, 5)]
     assert sum(work) == pytest.approx(whole.hours - start)
-    assert max(work) == pytest.approx((whole.hours - start) * -(-parts // 9) / parts)
+    assert max(work) == pytest.approx((whole.hours - start) * -(-parts // 4) / parts)
     table = shared.job(rule, cell)
     assert table.gpus == 0
     assert 0 < table.hours < whole.hours / 30
