@@ -131,6 +131,7 @@ def test_what_says_that_parts_are_there_goes_with_them(tmp_path):
         saved = tmp_path / ".progress/parts" / name
         parts.share_done(tmp_path / f".progress/shares/data/magpie-g27/{name}-1-of-2", saved)
         artifacts.keep_until_recorded(saved, tmp_path / f"{name}.parquet")
+    (tmp_path / ".progress/shares/reference_logps" / parts.PARTS).mkdir(parents=True)  # a model of this name
     disk.forget(tmp_path, [str(tmp_path / "done.parquet")])
     assert [path.name for path in (tmp_path / ".progress/parts").iterdir()] == ["other"]
     assert [path.name for path in (tmp_path / ".progress/shares/data/magpie-g27").iterdir()] == ["other-1-of-2"]

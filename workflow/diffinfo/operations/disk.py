@@ -59,7 +59,7 @@ def forget(results: Path, outputs: Collection[str]) -> None:
     for note in list((results / ".progress").glob(f"*/*/{OUTPUTS}")):
         if set(json.loads(note.read_text())) & set(outputs):
             for share in list((results / SHARES).rglob(PARTS)):  # it says that parts are there
-                if share.read_text() == note.parent.name:
+                if share.is_file() and share.read_text() == note.parent.name:  # a model may be called so
                     shutil.rmtree(share.parent)
             done = note.parent.with_name(f".{note.parent.name}.done.tmp")  # a part of it would mislead a later run
             shutil.rmtree(done, ignore_errors=True)
