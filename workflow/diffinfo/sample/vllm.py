@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -57,6 +58,11 @@ def _llm(model: str, dtype: str, tensor_parallel: int, max_model_len: int, seed:
     )
 
 
+def _request_seed(seed: int, number: int) -> int:
+    """Seed of a prompt's request. Its sample i draws with this + i, so that seeds of any two requests must lie far apart."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:7], "little")
+
+
 def _generate(
     model: str,
     prompts: list[list[int]],
@@ -70,14 +76,13 @@ def _generate(
     from vllm import SamplingParams
 
     engine = _llm(model, dtype, tensor_parallel, max_model_len, decoding.seed)
-    # Sample i of a request draws with seed + i, so the seeds of neighbouring prompts lie n apart.
     parameters = [
         SamplingParams(
             n=decoding.n,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             max_tokens=decoding.max_tokens,
-            seed=decoding.seed + (first + index) * decoding.n,
+            seed=_request_seed(decoding.seed, first + index),
             stop_token_ids=stop_ids,
             logprobs=0,
             detokenize=False,
